@@ -1,0 +1,40 @@
+# make demo   installs into .venv, runs every method on the embedded dataset, prints where the report is
+# make test   installs into .venv, runs all checks and tests that fit on two cores
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# one thread a process where several test processes share the cores
+WORKERS ?= 2
+
+.PHONY: demo test test-slow test-gpu lint benchmark clean
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt --editable '.[dev,slurm]'
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/stbench run --methods all --dataset demo --preset quick --out results/demo
+	$(BIN)/stbench report results/demo
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not gpu"
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: $(READY)
+	$(BIN)/python -m pytest -m gpu
+
+benchmark: $(READY)
+	$(BIN)/python -m pytest benchmarks -m "not gpu" --benchmark-columns=median,rounds
+
+clean:
+	rm -rf $(VENV) results build dist *.egg-info

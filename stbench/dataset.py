@@ -1,0 +1,53 @@
+"""What a dataset is to the harness: named slices in fold order, their patients, a panel, and how to read each slice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from .slide import Slide
+
+
+@dataclass(frozen=True)
+class SlideSource:
+    """A slide that is present: ``read()`` does the work, ``files`` and ``parameters`` determine its outcome."""
+
+    id: str
+    patient: str
+    read: Callable[[], Slide]
+    files: tuple[Path, ...] = ()  # every file that the slide's content depends on; hashed into the prepared data's key
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # likewise, for what is not in a file (JSON-able)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A slice of the dataset that is not there, and why: which file was looked for, and where."""
+
+    id: str
+    reason: str
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """One file in ``datasets/``. Constructed with the place that its data are under; ``None``: none is known."""
+
+    name: str  # as typed on the command line: her2st
+    title: str  # as printed: HER2+
+    slices: Sequence[str]  # all expected slices, in fold order
+    patch_px: int  # side of the square window around a spot, in full-resolution pixels
+    how_to_get: str  # where the data come from and where to put them, in one or two sentences
+    citation: str
+
+    def __init__(self, root: Path | None = None) -> None: ...
+
+    def patient(self, slice_id: str) -> str: ...
+
+    def panel(self) -> list[str]:
+        """Gene symbols in the order of the prediction's columns."""
+        ...
+
+    def find(self) -> tuple[list[SlideSource], list[Missing]]:
+        """The slices that are present, in fold order, and those that are not. Reads no counts and no image."""
+        ...

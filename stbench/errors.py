@@ -1,0 +1,35 @@
+"""The one kind of error that a user can cause, and near-match suggestions for misspelt names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input. The message is one line: what is wrong, where, and what to do. The command line exits with code 2."""
+
+
+class PlaceError(UserError):
+    """The place itself does not take what is written: a full disk, no permission. It stops a run, not only a trial."""
+
+
+class NotApplicable(Exception):  # noqa: N818 - not an error: the trial is recorded as skipped, with this reason
+    """Raised by a method's ``fit`` when the fold gives it nothing to work with; the message says why."""
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: the state was saved and the same command goes on
+    """Raised inside a trial after SIGINT or SIGTERM, once its state is on disk."""
+
+
+def unknown(kind: str, name: str, choices: Iterable[str], hint: str = "") -> UserError:
+    """A ``UserError`` for a name that is not among ``choices``, with the nearest match suggested.
+
+    >>> str(unknown("method", "stnett", ["stnet", "bleep"]))
+    "unknown method 'stnett' - did you mean 'stnet'? (choose from: bleep, stnet)"
+    """
+    options = sorted(choices)
+    near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    guess = f" - did you mean '{near[0]}'?" if near else ""
+    listed = f" (choose from: {', '.join(options)})" if options else ""
+    return UserError(f"unknown {kind} '{name}'{guess}{listed}{'; ' + hint if hint else ''}")

@@ -1,0 +1,193 @@
+"""What a method is to the harness: its interface, what it is given of a slide, and the run that it is handed.
+
+What a method is given of a test slide has no expression attribute at all: leaking is impossible, not forbidden.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .errors import Interrupted, UserError, unknown
+
+if TYPE_CHECKING:
+    import torch
+
+
+class MethodConfig(BaseModel):
+    """Base of every method's ``Config``: unknown fields are refused by name, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a configured method needs from the harness beyond patches and positions."""
+
+    oracle: bool = False  # it is given the test spots' total counts: an oracle, marked as such in every table
+    same_patient: bool = False  # it needs a training slide of the test slide's patient
+    whole_slide: bool = False  # a spot's prediction depends on the slide's other spots
+
+
+@dataclass(frozen=True)
+class TestSlide:
+    """What a method may see of a slide that it predicts."""
+
+    __test__: ClassVar[bool] = False  # not a test case, whatever pytest thinks of the name
+
+    id: str
+    patient: str
+    patches: (
+        np.ndarray
+    )  # (n_spots, side, side, 3) uint8 RGB, rows then columns; may be memory-mapped: never write to it
+    array_xy: np.ndarray  # (n_spots, 2) int64: array column, array row
+    pixel_xy: np.ndarray  # (n_spots, 2) float64: pixel centre x, y at full resolution
+    um_per_px: float | None
+
+    @property
+    def n_spots(self) -> int:
+        return len(self.patches)
+
+
+@dataclass(frozen=True)
+class OracleSlide(TestSlide):
+    """A test slide as an oracle control sees it: with the total count of each spot over all genes."""
+
+    total_counts: np.ndarray  # (n_spots,) int64
+
+
+@dataclass(frozen=True)
+class TrainingSlide(TestSlide):
+    """A slide that a method may learn from."""
+
+    genes: tuple[str, ...]  # names of the panel, in column order
+    target: np.ndarray  # (n_spots, n_genes) float32: what is to be predicted, on the benchmark's named scale
+    counts: np.ndarray  # (n_spots, n_genes) int32: raw counts of the panel
+    total_counts: np.ndarray  # (n_spots,) int64: raw counts over all genes of the slide
+
+
+@dataclass
+class Run:
+    """What the harness hands to ``fit``: device, precision, seeds, a place for checkpoints, and ears for what happens.
+
+    ``on_progress(done, total, text)`` and ``on_log(epoch, values)`` are called by :meth:`progress` and :meth:`log`;
+    ``should_stop()`` turns true after SIGINT or SIGTERM, or when the deadline (seconds since the epoch) has passed.
+    """
+
+    seed: int = 0
+    device: str = "cpu"  # a torch device string
+    precision: Literal["fp32", "bf16"] = "fp32"
+    dataset: str = ""  # the dataset's name, for settings that the published code has per dataset
+    checkpoint_directory: Path | None = None
+    deadline: float | None = None
+    on_progress: Callable[[int, int, str], None] | None = None
+    on_log: Callable[[int, Mapping[str, float]], None] | None = None
+    should_stop: Callable[[], bool] = lambda: False
+    notes: list[str] = field(default_factory=list)
+
+    def derive_seed(self, *names: object) -> int:
+        """A 63-bit seed from this run's seed and ``names``: the same names give the same stream on every machine."""
+        text = "/".join([str(self.seed), *map(str, names)])
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+    def numpy_generator(self, *names: object) -> np.random.Generator:
+        return np.random.default_rng(self.derive_seed(*names))
+
+    def torch_generator(self, *names: object, device: str | None = None) -> torch.Generator:
+        import torch
+
+        return torch.Generator(device=device or "cpu").manual_seed(self.derive_seed(*names))
+
+    def progress(self, done: int, total: int, text: str = "") -> None:
+        if self.on_progress is not None:
+            self.on_progress(done, total, text)
+
+    def log(self, epoch: int, **values: float) -> None:
+        """Record one row of the training history: numbers that belong to ``epoch`` (counted from 1)."""
+        if self.on_log is not None:
+            self.on_log(epoch, values)
+
+    def note(self, text: str) -> None:
+        """Record, once, what whoever reads the result must know: it stands in the trial's state and the report."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def check_interrupt(self) -> bool:
+        """True when the method should save what it has and raise :class:`Interrupted`."""
+        return self.should_stop() or (self.deadline is not None and time.time() > self.deadline)
+
+    @staticmethod
+    def interrupted(text: str) -> Interrupted:
+        return Interrupted(text)
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A way to predict expression from an image. The constructor takes a ``Config`` and does no work.
+
+    ``presets`` maps a preset's name to the fields that it changes; an entry ``"published/alex10x"`` is laid over
+    ``"published"`` for that dataset. ``kind`` sets controls apart from methods.
+    """
+
+    name: ClassVar[str]  # as typed: stnet
+    title: ClassVar[str]  # as printed: STnet
+    kind: ClassVar[Literal["method", "control"]]
+    Config: ClassVar[type[MethodConfig]]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]]
+    config: Any
+
+    def __init__(self, config: Any) -> None: ...
+
+    @property
+    def needs(self) -> Needs: ...
+
+    @property
+    def weights_label(self) -> str:
+        """Where they came from: ``none``, ``random``, ``imagenet (densenet121-a639ec97)``, ``file (NAME DIGEST)``."""
+        ...
+
+    def fit(self, slides: Sequence[TrainingSlide], run: Run) -> None:
+        """Learn from ``slides``. Raises ``NotApplicable`` where the fold gives it nothing to work with."""
+        ...
+
+    def predict(self, slide: TestSlide) -> np.ndarray:
+        """(n_spots, n_genes) float32 on the target's scale."""
+        ...
+
+    def save(self, directory: Path) -> None:
+        """Write what ``load`` needs into an existing empty directory: safetensors, npy and JSON, never pickle."""
+        ...
+
+    @classmethod
+    def load(cls, directory: Path, device: str = "cpu") -> Method: ...
+
+
+def configure(
+    method: type[Method], preset: str = "published", dataset: str = "", changes: Mapping[str, Any] | None = None
+) -> MethodConfig:
+    """The ``Config`` of ``method`` under a preset, with the preset's per-dataset part and ``changes`` laid over it."""
+    names = {name.split("/")[0] for name in method.presets} | {"published"}
+    if preset not in names:
+        raise unknown("preset", preset, names, hint=f"of method {method.name}")
+    fields: dict[str, Any] = dict(method.presets.get(preset, {}))
+    fields |= method.presets.get(f"{preset}/{dataset}", {})
+    for name in changes or {}:
+        if name not in method.Config.model_fields:
+            raise unknown(f"setting of {method.name}", name, method.Config.model_fields)
+    fields |= changes or {}
+    try:
+        return method.Config(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "config"
+        raise UserError(
+            f"{method.name}.{where} = {first['input']!r} is not valid: {first['msg']} - "
+            f"see 'stbench methods show {method.name}'"
+        ) from error

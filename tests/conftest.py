@@ -1,0 +1,107 @@
+"""Fixtures that the whole suite shares: real data where they are at hand, and small slides made on the spot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stbench.method import TestSlide, TrainingSlide
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real sections named by STBENCH_DATA; tests that ask for it are skipped where there is none."""
+    place = os.environ.get("STBENCH_DATA")
+    if not place or not Path(place).is_dir():
+        pytest.skip("real sections are not at hand: set STBENCH_DATA to a folder that holds her2st/, visium/ and mob/")
+    return Path(place).resolve()
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test touches the user's own cache; one cache for the session keeps prepared data shared between tests."""
+    base = tmp_path_factory.getbasetemp()
+    monkeypatch.setenv("STBENCH_CACHE", str(base / "stbench-cache"))
+
+
+def _training_slide(
+    slide_id: str, patient: str, n_spots: int, n_genes: int, side: int, rng: np.random.Generator
+) -> TrainingSlide:
+    """A slide whose first gene follows the patches' redness, so that a method that looks at the image can learn it."""
+    redness = rng.uniform(0, 1, n_spots)
+    patches = rng.integers(60, 120, (n_spots, side, side, 3))
+    patches[..., 0] += (redness * 120).astype(int)[:, None, None]
+    rates = rng.uniform(0.5, 3.0, (1, n_genes)) * np.ones((n_spots, 1))
+    rates[:, 0] = 0.5 + 8 * redness
+    counts = rng.poisson(rates).astype(np.int32)
+    side_of_grid = int(np.ceil(np.sqrt(n_spots)))
+    array_xy = np.stack([np.arange(n_spots) % side_of_grid, np.arange(n_spots) // side_of_grid], axis=1).astype(
+        np.int64
+    )
+    panel_total = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return TrainingSlide(
+        id=slide_id,
+        patient=patient,
+        patches=patches.astype(np.uint8),
+        array_xy=array_xy,
+        pixel_xy=array_xy * 100.0 + 60.0,
+        um_per_px=0.7,
+        genes=tuple(f"GENE{i}" for i in range(n_genes)),
+        target=np.log10(1 + 1e4 * counts / panel_total).astype(np.float32),
+        counts=counts,
+        total_counts=(counts.sum(axis=1) * 3 + 1).astype(np.int64),
+    )
+
+
+@pytest.fixture(scope="session")
+def make_training_slides() -> Callable[..., list[TrainingSlide]]:
+    """``make(n_slides=3, n_spots=20, n_genes=6, side=32, seed=0)``: slides S0, S1, ... of patients P0, P0, P1, ..."""
+
+    def make(
+        n_slides: int = 3, n_spots: int = 20, n_genes: int = 6, side: int = 32, seed: int = 0
+    ) -> list[TrainingSlide]:
+        rng = np.random.default_rng(seed)
+        return [_training_slide(f"S{i}", f"P{i // 2}", n_spots, n_genes, side, rng) for i in range(n_slides)]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def hide_expression() -> Callable[[TrainingSlide], TestSlide]:
+    """The test side of a training slide: the same patches and positions without any expression."""
+
+    def hide(slide: TrainingSlide) -> TestSlide:
+        return TestSlide(slide.id, slide.patient, slide.patches, slide.array_xy, slide.pixel_xy, slide.um_per_px)
+
+    return hide
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command line did: exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def stbench_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """``stbench_command("run", "--methods", ...)``: the command line in this process, wide enough not to wrap."""
+    from stbench.cli import main
+
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def command(*words: object) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([str(word) for word in words])
+        printed = capsys.readouterr()
+        return Outcome(int(left.value.code or 0), printed.out, printed.err)
+
+    return command
