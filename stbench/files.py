@@ -84,7 +84,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False, default=str) + "\n")
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, default=str) + "\n")
 
 
 def read_json(path: Path) -> Any:

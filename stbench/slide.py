@@ -1,16 +1,20 @@
-"""A slide: one tissue section with its spots, counts and image, as every reader returns it."""
+"""A slide: one tissue section with its spots, counts and image, as every reader returns it, and the check of it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from .errors import UserError
 from .image import SlideImage
 
 if TYPE_CHECKING:
     from anndata import AnnData
+
+NEARLY_EMPTY = 10  # a spot with fewer counts than this is counted in a notice; nothing is dropped
 
 
 @dataclass(frozen=True)
@@ -18,9 +22,10 @@ class Slide:
     """One tissue section (the field's papers say slice).
 
     ``adata`` follows the scverse Visium convention: ``X`` raw counts (spots x genes, CSR, non-negative integers);
-    ``obs`` with ``array_row``, ``array_col`` (integers; on first-generation arrays ``array_col`` is the first index x and
-    ``array_row`` the second, y), ``in_tissue`` and, where known, ``label``; ``obsm["spatial"]`` pixel centres (x = column,
-    y = row), float64, **full resolution**, origin top left; ``uns["spatial"][id]`` scale factors and the image's path.
+    ``obs`` with ``array_row``, ``array_col`` (integers; on first-generation arrays ``array_col`` is the first index x
+    and ``array_row`` the second, y), ``in_tissue`` and, where known, ``label``; ``obsm["spatial"]`` pixel centres
+    (x = column, y = row), float64, **full resolution**, origin top left; ``uns["spatial"][id]`` scale factors and the
+    image's path.
 
     ``image`` may be coarser than full resolution: ``image.scale`` is image pixels per full-resolution pixel.
     """
@@ -54,3 +59,156 @@ class Slide:
         """(n_spots, 2) int64: array column, array row."""
         obs = self.adata.obs
         return np.stack([np.asarray(obs["array_col"]), np.asarray(obs["array_row"])], axis=1).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something about a slide: an ``error`` forbids its use, a ``notice`` is for the user to know."""
+
+    severity: Literal["error", "notice"]
+    text: str
+
+
+def validate(slide: Slide, *, panel: Sequence[str] | None = None) -> None:
+    """Raise a ``UserError`` with the first error that :func:`check_slide` finds; notices pass."""
+    for problem in check_slide(slide, panel=panel):
+        if problem.severity == "error":
+            raise UserError(f"slice {slide.id}: {problem.text}")
+
+
+def check_slide(slide: Slide, *, panel: Sequence[str] | None = None) -> list[Problem]:
+    """Everything that is wrong with a slide or worth knowing about it, errors first; nothing: the list is empty.
+
+    With ``panel``, also whether the slide can be scored on it: a gene that the slide's file does not list was counted
+    zero times, but a slide that lists none of the panel's genes uses other names for them.
+    """
+    errors = [*_image_errors(slide), *_schema_errors(slide)]
+    if not errors:  # the rest relies on the schema
+        errors += [*_count_errors(slide), *_position_errors(slide)]
+        if panel is not None:
+            errors += _panel_errors(slide, panel)
+    notices = [] if errors else _notices(slide, panel)
+    return [Problem("error", text) for text in errors] + [Problem("notice", text) for text in notices]
+
+
+def count_fault(values: np.ndarray) -> str | None:
+    """What is wrong with ``values`` as raw counts, in words; ``None`` when they are non-negative integers."""
+    values = np.asarray(values)
+    if values.dtype.kind not in "iufb":
+        return f"values of type {values.dtype} where numbers are expected"
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        return f"{np.count_nonzero(~np.isfinite(values))} missing or infinite values (NaN) among the counts"
+    if values.size and values.min() < 0:
+        return f"negative counts (the smallest is {values.min():g})"
+    if values.dtype.kind == "f":
+        fractional = values != np.rint(values)
+        if fractional.any():
+            return f"counts that are not whole numbers (for example {values[fractional][0]:g}): normalised or logged?"
+    return None
+
+
+def _image_errors(slide: Slide) -> list[str]:
+    try:
+        width, height = slide.image.size
+    except UserError as error:
+        return [str(error)]
+    return [] if width and height else [f"{slide.image.name} has no pixels - fetch it again"]
+
+
+def _schema_errors(slide: Slide) -> list[str]:
+    adata = slide.adata
+    if adata.n_obs == 0:
+        return ["it has no spots - check the files that name the spots under the tissue"]
+    if adata.n_vars == 0:
+        return ["it has no genes - check the count file"]
+    errors = []
+    if adata.X is None:
+        errors.append("it has no counts (X is empty) - give raw counts")
+    missing = [name for name in ("array_row", "array_col", "in_tissue") if name not in adata.obs]
+    if missing:
+        errors.append(f"obs lacks {', '.join(missing)} - the reader must fill them in")
+    else:
+        for name in ("array_row", "array_col"):
+            values = np.asarray(adata.obs[name])
+            if values.dtype.kind not in "iu":
+                errors.append(f"obs['{name}'] holds {values.dtype} values - array indices are integers")
+    if "spatial" not in adata.obsm:
+        errors.append("obsm lacks 'spatial' - give the spots' pixel centres (x, y)")
+    elif np.shape(adata.obsm["spatial"]) != (adata.n_obs, 2):
+        errors.append(
+            f"obsm['spatial'] has the shape {np.shape(adata.obsm['spatial'])} - it must be ({adata.n_obs}, 2)"
+        )
+    for what, names in (("spot", adata.obs_names), ("gene", adata.var_names)):
+        if not names.is_unique:
+            twice = names[names.duplicated()]
+            errors.append(f"{len(twice)} {what} names occur twice, the first is {twice[0]} - make them unique")
+    return errors
+
+
+def _count_errors(slide: Slide) -> list[str]:
+    from scipy import sparse
+
+    matrix = slide.adata.X
+    if not sparse.issparse(matrix) or matrix.format != "csr":
+        return [f"the counts are a {type(matrix).__name__} - a reader must return a CSR matrix"]
+    fault = count_fault(matrix.data)
+    return [] if fault is None else [f"{fault} - give raw counts: non-negative integers"]
+
+
+def _position_errors(slide: Slide) -> list[str]:
+    centres = slide.centres
+    unplaced = ~np.isfinite(centres).all(axis=1)
+    if unplaced.any():
+        first = slide.spot_ids[int(np.argmax(unplaced))]
+        return [
+            f"{int(unplaced.sum())} of {slide.n_spots} spots have no position (NaN), the first is {first} - "
+            "leave them out, or complete the file of positions"
+        ]
+    if len(np.unique(centres, axis=0)) == 1 and slide.n_spots > 1:
+        return ["all spots have the same position - check the columns of the file of positions"]
+    outside = slide.image.outside(centres)
+    if not outside.any():
+        return []
+    width, height = slide.image.full_resolution_size
+    place = f"{slide.image.name} ({width:.0f} x {height:.0f} px at full resolution)"
+    if not slide.image.outside(centres[:, ::-1]).any():
+        return [
+            f"{int(outside.sum())} of {slide.n_spots} spots lie outside {place}, but all fit when x and y are swapped "
+            "- x is the image's column and y its row: exchange the two columns"
+        ]
+    x, y = centres[int(np.argmax(outside))]
+    return [
+        f"{int(outside.sum())} of {slide.n_spots} spots lie outside {place}, the first at x={x:.1f}, y={y:.1f} - "
+        "check that the image belongs to this slice and that positions are in its full-resolution pixels"
+    ]
+
+
+def _panel_errors(slide: Slide, panel: Sequence[str]) -> list[str]:
+    genes = slide.genes
+    if set(genes).isdisjoint(panel):
+        return [
+            f"none of the {len(panel)} panel genes is among its {len(genes)} genes (it has {', '.join(genes[:3])}, "
+            f"...; the panel {', '.join(list(panel)[:3])}, ...) - use the same kind of gene names in both"
+        ]
+    return []
+
+
+def _notices(slide: Slide, panel: Sequence[str] | None) -> list[str]:
+    notices = []
+    totals = np.asarray(slide.adata.X.sum(axis=1)).ravel()
+    empty, sparse_spots = int((totals == 0).sum()), int(((totals > 0) & (totals < NEARLY_EMPTY)).sum())
+    if empty:
+        notices.append(f"{empty} of {slide.n_spots} spots have no counts at all; they are kept")
+    if sparse_spots:
+        notices.append(f"{sparse_spots} of {slide.n_spots} spots have fewer than {NEARLY_EMPTY} counts; they are kept")
+    if panel is not None:
+        listed = set(slide.genes)
+        absent = [gene for gene in panel if gene not in listed]
+        if absent:
+            some = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+            notices.append(f"{len(absent)} of {len(panel)} panel genes are not in its file and count as zero: {some}")
+    if slide.image.level != "full":
+        notices.append(
+            f"its image is the {slide.image.level} one, {slide.image.scale:.4g} pixels per full-resolution pixel"
+        )
+    return notices
