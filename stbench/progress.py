@@ -1,0 +1,70 @@
+"""What a person sees while trials run: a bar for all trials and one for the trial at work, or plain lines in a log."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class ConsoleListener:
+    """An engine's listener. Counts states; prints a line for a trial that did not simply finish, and each note once.
+
+    ``after_trial(key)`` is called when a trial ended, for whoever collects results on the way.
+    """
+
+    def __init__(self, labels: Mapping[str, str], console: Console, after_trial: Callable[[str], None]) -> None:
+        self.labels = labels
+        self.console = console
+        self.after_trial = after_trial
+        self.states: Counter[str] = Counter()
+        self._notes: set[str] = set()
+        self._started: dict[str, float] = {}
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._trials = self._bars.add_task("trials", total=len(labels))
+        self._trial = self._bars.add_task("", total=None, visible=False)
+
+    def __enter__(self) -> ConsoleListener:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bars.stop()
+
+    def started(self, key: str) -> None:
+        self._started[key] = time.monotonic()
+        self._bars.reset(self._trial, description=self.labels[key], total=None, visible=True)
+
+    def progress(self, key: str, done: int, total: int, text: str) -> None:
+        description = f"{self.labels[key]} {text}".rstrip()
+        self._bars.update(self._trial, description=description, completed=done, total=total)
+
+    def ended(self, key: str, state: dict[str, Any]) -> None:
+        self.states[state["state"]] += 1
+        self._bars.advance(self._trials)
+        for note in state.get("notes", []):
+            if note not in self._notes:
+                self._notes.add(note)
+                self.console.print(f"note: {note}", style="yellow", markup=False, highlight=False)
+        seconds = time.monotonic() - self._started.get(key, time.monotonic())
+        if state["state"] != "finished":
+            line = f"{self.labels[key]}: {state['state']} - {state['reason']}"
+            self.console.print(
+                line, style="red" if state["state"] == "failed" else "yellow", markup=False, highlight=False
+            )
+        elif not self.console.is_terminal:
+            self.console.print(f"{self.labels[key]}: finished in {seconds:.1f} s", markup=False, highlight=False)
+        self.after_trial(key)

@@ -1,0 +1,201 @@
+"""The results directory: which trials a run plans, and the one tidy table of what became of them.
+
+The directory is the truth: ``run.json`` names the trials that count, ``specs/`` says what each is, ``trials/`` holds
+what each gave. ``summary.csv`` and everything in MLflow is derived from it and can be made again.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock
+
+from . import registry
+from .environment import machine, versions
+from .errors import UserError
+from .files import read_json, replacing, write_json, writing_to
+from .method import Method, MethodConfig
+from .prepare import PADDING_RULE, PreparedDataset
+from .splits import Fold, same_patient
+from .trial import DataSpec, TrialSpec, state_of
+
+METRICS = ("pcc_acg", "pcc_heg", "mse", "mae", "strict_pcc_acg", "strict_pcc_heg")
+
+SUMMARY_COLUMNS = (
+    *("key", "dataset", "split", "fold", "target", "method", "title", "kind", "oracle", "preset", "variant", "weights"),
+    *("seed", "slice", "patient", "n_spots", "n_genes"),
+    *METRICS,
+    *("n_constant_truth", "n_constant_prediction", "same_patient_training_slices"),
+    *("fit_s", "predict_s", "peak_mem_mb", "n_parameters", "device", "precision", "state", "reason"),
+)
+
+
+@dataclass(frozen=True)
+class MethodChoice:
+    """One row of the table to be: a method with its configuration."""
+
+    reference: str  # what the registry finds it by: a registered name, or path.py:Class
+    method: type[Method]
+    preset: str
+    variant: str
+    config: MethodConfig
+
+
+def plan(
+    results: Path,
+    data: PreparedDataset,
+    data_spec: DataSpec,
+    methods: Sequence[MethodChoice],
+    folds: Sequence[Fold],
+    split: str,
+    seeds: Sequence[int],
+    command: str,
+    device: str = "auto",
+    precision: str = "auto",
+    save_models: bool = False,
+) -> list[str]:
+    """Write the specs of a run into ``results`` (new, or one that is to go on) and return its trials' keys.
+
+    Fold by fold, so that trials on the same data follow each other. Earlier trials of ``results`` stay; one with the
+    same identity (say, of an older version of a method) is replaced in the table by the new one.
+    """
+    specs = [
+        TrialSpec(
+            method=choice.reference,
+            name=choice.method.name,
+            method_source=registry.source_digest(choice.method),
+            title=choice.method.title,
+            kind=choice.method.kind,
+            oracle=choice.method(choice.config).needs.oracle,
+            preset=choice.preset,
+            variant=choice.variant,
+            config=choice.config.model_dump(mode="json"),
+            weights=choice.method(choice.config).weights_label,
+            data=data_spec,
+            split=split,
+            fold=fold.name,
+            train=fold.train,
+            test=fold.test,
+            patients={name: data.patients[name] for name in (*fold.train, *fold.test)},
+            seed=seed,
+            device=device,
+            precision=precision,
+            save_model=save_models,
+        )
+        for seed in seeds
+        for fold in folds
+        for choice in methods
+    ]
+    with writing_to(results):
+        (results / "specs").mkdir(parents=True, exist_ok=True)
+        (results / "trials").mkdir(exist_ok=True)
+        (results / "running").mkdir(exist_ok=True)
+        for spec in specs:
+            spec.write(results)
+        with FileLock(results / ".run.lock"):
+            _record(results, data, specs, folds, split, command)
+    return [spec.key for spec in specs]
+
+
+def _record(
+    results: Path, data: PreparedDataset, specs: Sequence[TrialSpec], folds: Sequence[Fold], split: str, command: str
+) -> None:
+    path = results / "run.json"
+    now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    record: dict[str, Any] = {"id": uuid.uuid4().hex, "created": now, "commands": [], "trials": {}}
+    if path.is_file():
+        record = read_json(path)
+    new = {spec.identity for spec in specs}
+    trials = {key: trial for key, trial in record["trials"].items() if tuple(trial["identity"]) not in new}
+    trials |= {spec.key: {"identity": list(spec.identity), "label": spec.label} for spec in specs}
+    if command not in record["commands"]:
+        record["commands"].append(command)
+    section = f"{data.name}|{split}|{data.target.name}"
+    record.setdefault("sections", {})[section] = {
+        "dataset": {
+            "name": data.name,
+            "title": data.title,
+            "slices_present": list(data.slides),
+            "slices_expected": list(data.expected),
+            "missing": {gone.id: gone.reason for gone in data.missing},
+        },
+        "target": {"name": data.target.name, "formula": data.target.formula},
+        "split": split,
+        "folds": [asdict(fold) | {"statement": fold.statement()} for fold in folds],
+        "n_genes": len(data.genes),
+        "patch_px": data.patch_px,
+        "padding": PADDING_RULE,
+        "slides": {name: slide.facts() for name, slide in data.slides.items()},
+        "notices": list(data.notices),
+    }
+    record |= {"updated": now, "trials": trials, "versions": versions(), "machine": machine()}
+    write_json(path, record)
+
+
+def read_run(results: Path) -> dict[str, Any]:
+    """``run.json`` of a results directory; a ``UserError`` where there is none."""
+    path = results / "run.json"
+    if not path.is_file():
+        raise UserError(
+            f"{results} is not a results directory (it has no run.json) - name one that 'stbench run' wrote"
+        )
+    return read_json(path)
+
+
+def trial_specs(results: Path) -> dict[str, TrialSpec]:
+    """The trials that count in a results directory, key to spec, in the order in which they were planned."""
+    return {key: TrialSpec.read(results / "specs" / f"{key}.json") for key in read_run(results)["trials"]}
+
+
+def collect(results: Path) -> pd.DataFrame:
+    """One row a trial and test slice, whatever the trial's state (columns: ``SUMMARY_COLUMNS``).
+
+    A trial without metrics (failed, skipped, pending, interrupted) has its rows too, with the reason and no metrics.
+    """
+    rows: list[dict[str, Any]] = []
+    for key, spec in trial_specs(results).items():
+        state = state_of(results, key)
+        common = {
+            "key": key,
+            "dataset": spec.data.dataset,
+            "split": spec.split,
+            "fold": spec.fold,
+            "target": spec.data.target,
+            "method": spec.name,
+            "title": spec.title,
+            "kind": spec.kind,
+            "oracle": spec.oracle,
+            "preset": spec.preset,
+            "variant": spec.variant,
+            "weights": spec.weights,
+            "seed": spec.seed,
+            **{name: state.get(name) for name in ("fit_s", "predict_s", "peak_mem_mb", "n_parameters")},
+            **{name: state.get(name) for name in ("device", "precision", "state", "reason")},
+        }
+        path = results / "trials" / key / "metrics.csv"
+        scores: dict[str, dict[Hashable, Any]] = {}
+        if path.is_file():
+            table = pd.read_csv(path, dtype={"slice": str, "patient": str})
+            scores = {str(row["slice"]): row for row in table.to_dict("records")}
+        for name in spec.test:
+            replicates = same_patient([name], spec.train, spec.patients)
+            rows.append(
+                common
+                | {"slice": name, "patient": spec.patients[name], "same_patient_training_slices": len(replicates)}
+                | {str(column): value for column, value in scores.get(name, {}).items()}
+            )
+    return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
+
+
+def write_summary(results: Path) -> pd.DataFrame:
+    """Derive ``summary.csv`` from the trials and return it."""
+    summary = collect(results)
+    with replacing(results / "summary.csv") as temporary:
+        summary.to_csv(temporary, index=False)
+    return summary

@@ -1,0 +1,449 @@
+"""A trial: one method, one dataset, one fold, one seed. The unit of work, of failure, of resume and of caching.
+
+A trial is planned as ``RESULTS/specs/<key>.json``, works in ``RESULTS/running/<key>/`` (where checkpoints let it go on
+after a crash) and ends as ``RESULTS/trials/<key>/``, which appears complete or not at all. Nothing but RESULTS and the
+key is needed to run it, so any engine can: this process, another, another machine.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from . import __version__, registry
+from .environment import versions
+from .errors import Interrupted, NotApplicable, PlaceError, UserError
+from .files import read_json, value_digest, write_json, writing_to
+from .memory import PeakMemory
+from .method import Method, Run
+from .metrics import gene_table, score_slide
+from .prepare import PreparedDataset, PreparedSlide, prepare
+from .splits import same_patient
+from .targets import target
+
+log = logging.getLogger("stbench")
+
+FINAL_STATES = ("finished", "failed", "skipped")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Where a trial's data are and which content they must have."""
+
+    dataset: str  # a registered name, or the path of a manifest
+    root: str | None  # the folder that the dataset was found under
+    cache: str
+    target: str
+    keys: Mapping[str, str]  # slice to the key of its prepared content, in fold order
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """Everything that determines a trial's outcome, and the labels that it is reported under."""
+
+    method: str  # what the registry finds it by: a registered name, or path.py:Class
+    name: str
+    method_source: str  # digest of the method's code
+    title: str
+    kind: str  # method or control
+    oracle: bool  # it sees what no method may
+    preset: str
+    variant: str  # what was changed against the preset, in words; empty for the preset itself
+    config: Mapping[str, Any]
+    weights: str  # label of the pretrained weights, with a digest where they come from a file
+    data: DataSpec
+    split: str
+    fold: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    patients: Mapping[str, str]  # of every slice of the fold
+    seed: int
+    device: str = "auto"
+    precision: str = "auto"
+    save_model: bool = False
+
+    @property
+    def key(self) -> str:
+        """Digest of what determines the outcome. Where data and results lie, and on which device, is not part of it."""
+        return value_digest(
+            {
+                "stbench": __version__,
+                "method": [self.method, self.method_source],
+                "preset": self.preset,
+                "config": dict(self.config),
+                "weights": self.weights,
+                "target": target(self.data.target).formula,
+                "train": [[name, self.data.keys[name]] for name in self.train],
+                "test": [[name, self.data.keys[name]] for name in self.test],
+                "split": self.split,  # it and the fold's name enter the seed
+                "fold": self.fold,
+                "seed": self.seed,
+                "precision": self.precision,
+            }
+        )[:16]
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What the trial is called by people: two trials with the same identity answer the same question."""
+        return (
+            self.data.dataset,
+            self.data.target,
+            self.split,
+            self.fold,
+            self.name,
+            self.preset,
+            self.variant,
+            self.weights,
+            str(self.seed),
+        )
+
+    @property
+    def label(self) -> str:
+        """``stnet B4 seed 0``"""
+        return f"{self.name} {self.fold} seed {self.seed}"
+
+    def write(self, results: Path) -> None:
+        write_json(results / "specs" / f"{self.key}.json", asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> TrialSpec:
+        fields = read_json(path)
+        fields["data"] = DataSpec(**fields["data"])
+        for name in ("train", "test"):
+            fields[name] = tuple(fields[name])
+        return cls(**fields)
+
+
+def state_of(results: Path, key: str) -> dict[str, Any]:
+    """The recorded state of a trial: of its finished directory, else of the attempt at work, else ``pending``."""
+    finished = results / "trials" / key / "state.json"
+    if finished.is_file():
+        return read_json(finished)
+    attempt = results / "running" / key / "state.json"
+    if not attempt.is_file():
+        return {"state": "pending", "reason": ""}
+    state = read_json(attempt)
+    if state["state"] == "running" and not _locked(results, key):
+        return state | {"state": "interrupted", "reason": "the process that worked on it ended without a word"}
+    return state
+
+
+def _locked(results: Path, key: str) -> bool:
+    try:
+        with FileLock(results / "running" / f".{key}.lock", timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def run_trial(
+    results: Path,
+    key: str,
+    on_progress: Callable[[int, int, str], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Run one planned trial and return its state; a trial that is done already is not run again.
+
+    Whatever goes wrong inside the method is recorded as the state ``failed`` with its reason; only an interruption
+    (state ``interrupted``, to be continued) and errors of the place itself (no such spec, full disk) come out.
+    """
+    spec_path = results / "specs" / f"{key}.json"
+    if not spec_path.is_file():
+        raise UserError(f"no trial {key} is planned in {results} - see {results / 'run.json'} for the keys")
+    spec = TrialSpec.read(spec_path)
+    done = results / "trials" / key
+    if done.is_dir():
+        return state_of(results, key)
+    work = results / "running" / key
+    with writing_to(results):
+        work.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(results / "running" / f".{key}.lock", timeout=0):
+                if done.is_dir():  # another process ended it while we waited for nothing
+                    return state_of(results, key)
+                return _attempt(spec, work, done, on_progress, should_stop)
+        except Timeout:
+            return {"state": "running", "reason": "another process is working on it"}
+
+
+def _attempt(
+    spec: TrialSpec,
+    work: Path,
+    done: Path,
+    on_progress: Callable[[int, int, str], None] | None,
+    should_stop: Callable[[], bool],
+) -> dict[str, Any]:
+    shutil.copyfile(done.parent.parent / "specs" / f"{spec.key}.json", work / "spec.json")
+    handler = logging.FileHandler(work / "log.txt", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    history = History(work / "history.jsonl")
+    notes: list[str] = []
+    state: dict[str, Any] = {
+        "state": "running",
+        "reason": "",
+        "notes": notes,
+        "started": time.time(),
+        "pid": os.getpid(),
+    }
+    write_json(work / "state.json", state)
+    log.info("trial %s: %s", spec.key, spec.label)
+    try:
+        state |= _work(spec, work, history, notes, on_progress, should_stop)
+    except PlaceError:
+        raise
+    except Interrupted as pause:
+        state |= {"state": "interrupted", "reason": str(pause)}
+        log.info("interrupted: %s", pause)
+        write_json(work / "state.json", state)
+        raise
+    except NotApplicable as refusal:
+        state |= {"state": "skipped", "reason": str(refusal)}
+        log.info("skipped: %s", refusal)
+    except Exception as error:
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        state |= {"state": "failed", "reason": " ".join(reason.split())}
+        log.error("failed: %s\n%s", reason, traceback.format_exc())
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+    state["ended"] = time.time()
+    history.write_csv(work / "history.csv")
+    shutil.rmtree(work / "checkpoint", ignore_errors=True)
+    (work / "history.jsonl").unlink(missing_ok=True)
+    write_json(work / "state.json", state)
+    done.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(work, done)
+    return state
+
+
+def _work(
+    spec: TrialSpec,
+    work: Path,
+    history: History,
+    notes: list[str],
+    on_progress: Callable[[int, int, str], None] | None,
+    should_stop: Callable[[], bool],
+) -> dict[str, Any]:
+    from .training import resolve_device, resolve_precision
+
+    data = open_data(spec.data)
+    method_class = registry.method(spec.method)
+    if registry.source_digest(method_class) != spec.method_source:
+        raise UserError(f"the code of {spec.method} changed since this trial was planned - run the same command again")
+    method = method_class(method_class.Config(**spec.config))
+    torch_device = resolve_device(spec.device)
+    device = str(torch_device)
+    run = Run(
+        # the method and the fold enter the seed, so no two trials share a stream by accident
+        seed=_seed(spec),
+        device=device,
+        precision=resolve_precision(spec.precision, torch_device),
+        dataset=data.name,
+        checkpoint_directory=work / "checkpoint",
+        on_progress=on_progress,
+        on_log=history.add,
+        should_stop=should_stop,
+        notes=notes,
+    )
+    if method.needs.same_patient and not same_patient(spec.test, spec.train, spec.patients):
+        raise NotApplicable("no training slice is of the test slice's patient")
+    training = [data.slides[name] for name in spec.train]
+    with PeakMemory(device) as memory:
+        started = time.perf_counter()
+        method.fit([slide.for_training() for slide in training], run)
+        fit_s = time.perf_counter() - started + history.seconds_of_earlier_attempts
+        started = time.perf_counter()
+        predictions = {
+            name: _checked(method.predict(data.slides[name].for_test(method.needs.oracle)), data.slides[name], spec)
+            for name in spec.test
+        }
+        predict_s = time.perf_counter() - started
+    with writing_to(work):
+        if spec.save_model:
+            model = work / "model"
+            shutil.rmtree(model, ignore_errors=True)
+            model.mkdir()
+            method.save(model)
+        for note in _score(spec, data, training, predictions, work):
+            run.note(note)
+    return {
+        "state": "finished",
+        "device": _device_name(device),
+        "precision": run.precision,
+        "fit_s": round(fit_s, 3),
+        "predict_s": round(predict_s, 3),
+        "peak_mem_mb": round(memory.peak_mb, 1),
+        "n_parameters": getattr(method, "n_parameters", None),
+        "versions": versions(),
+    }
+
+
+def _seed(spec: TrialSpec) -> int:
+    return Run(seed=spec.seed).derive_seed(spec.name, spec.data.dataset, spec.data.target, spec.split, spec.fold)
+
+
+def _checked(prediction: np.ndarray, slide: PreparedSlide, spec: TrialSpec) -> np.ndarray:
+    wanted = slide.target.shape
+    if prediction.shape != wanted:
+        raise ValueError(
+            f"{spec.name} predicted an array of shape {prediction.shape} for slice {slide.id}, not {wanted}"
+        )
+    if not np.isfinite(prediction).all():
+        spot, gene = np.argwhere(~np.isfinite(prediction))[0]
+        count = int((~np.isfinite(prediction)).sum())
+        raise ValueError(
+            f"{count} predicted values for slice {slide.id} are NaN or infinite "
+            f"(first: spot {slide.spot_ids[spot]}, gene {slide.genes[gene]})"
+        )
+    return np.asarray(prediction, dtype=np.float32)
+
+
+def _score(
+    spec: TrialSpec,
+    data: PreparedDataset,
+    training: list[PreparedSlide],
+    predictions: Mapping[str, np.ndarray],
+    work: Path,
+) -> list[str]:
+    """Write predictions, metrics and per-gene tables; returns what a reader of the numbers must know."""
+    train_mean = np.concatenate([slide.target for slide in training]).mean(axis=0, dtype=np.float64)
+    rows: list[dict[str, Any]] = []
+    tables: list[pd.DataFrame] = []
+    notes: list[str] = []
+    (work / "predictions").mkdir(exist_ok=True)
+    for name, prediction in predictions.items():
+        slide = data.slides[name]
+        score = score_slide(slide.target, prediction, data.genes, train_mean=train_mean)
+        rows.append(
+            {
+                "slice": name,
+                "patient": slide.patient,
+                "n_spots": slide.n_spots,
+                "n_genes": len(data.genes),
+                "pcc_acg": score.pcc_acg,
+                "pcc_heg": score.pcc_heg,
+                "mse": score.mse,
+                "mae": score.mae,
+                "strict_pcc_acg": score.strict_pcc_acg,
+                "strict_pcc_heg": score.strict_pcc_heg,
+                "n_constant_truth": score.n_constant_truth,
+                "n_constant_prediction": score.n_constant_prediction,
+            }
+        )
+        tables.append(gene_table(name, score))
+        notes += score.notes
+        write_prediction(work / "predictions" / f"{name}.h5ad", spec, data, slide, prediction)
+    pd.DataFrame(rows).to_csv(work / "metrics.csv", index=False)
+    pd.concat(tables, ignore_index=True).to_parquet(work / "genes.parquet", index=False)
+    return notes
+
+
+def write_prediction(
+    path: Path, spec: TrialSpec, data: PreparedDataset, slide: PreparedSlide, prediction: np.ndarray
+) -> None:
+    """One predicted slice as AnnData: ``X`` the prediction, ``layers["truth"]`` the target, positions of the slide."""
+    import anndata
+
+    obs = pd.DataFrame(
+        {"array_row": slide.array_xy[:, 1], "array_col": slide.array_xy[:, 0], "total_counts": slide.total_counts},
+        index=pd.Index(slide.spot_ids, name="spot"),
+    )
+    if slide.labels is not None:
+        obs["label"] = pd.Categorical([label or "" for label in slide.labels])
+    table = anndata.AnnData(X=prediction, obs=obs, var=pd.DataFrame(index=pd.Index(data.genes, name="gene")))
+    table.layers["truth"] = slide.target
+    table.obsm["spatial"] = slide.pixel_xy
+    table.uns["stbench"] = {
+        "key": spec.key,
+        "dataset": data.name,
+        "slice": slide.id,
+        "patient": slide.patient,
+        "method": spec.name,
+        "preset": spec.preset,
+        "variant": spec.variant,
+        "seed": spec.seed,
+        "split": spec.split,
+        "fold": spec.fold,
+        "target": data.target.name,
+        "target_formula": data.target.formula,
+    }
+    table.write_h5ad(path, compression="gzip")
+
+
+def open_data(spec: DataSpec) -> PreparedDataset:
+    """The prepared data of a trial; consecutive trials of one process on the same data share one opening."""
+    return _open_data(spec.dataset, spec.root, spec.cache, spec.target, tuple(spec.keys.items()))
+
+
+@lru_cache(maxsize=2)
+def _open_data(
+    dataset: str, root: str | None, cache: str, target_name: str, keys: tuple[tuple[str, str], ...]
+) -> PreparedDataset:
+    opened = registry.dataset(dataset, None if root is None else Path(root))
+    return prepare(opened, target_name, Path(cache), slices=[name for name, _ in keys], keys=dict(keys))
+
+
+def _device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return device
+
+
+class History:
+    """The training history of one trial: a row an epoch, on disk as it comes, so that a crash loses nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[int, dict[str, float]] = {}
+        if path.is_file():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError:
+                    continue  # the line that a crash cut short; its epoch runs again
+                self.rows[int(row.pop("epoch"))] = row
+        self._earlier = dict(self.rows)
+
+    def add(self, epoch: int, values: Mapping[str, float]) -> None:
+        if self._earlier.get(epoch) == dict(values):
+            return  # a training that goes on tells again what its checkpoint knew
+        self._earlier.pop(epoch, None)  # an epoch after the last checkpoint ran again
+        self.rows[epoch] = {**self.rows.get(epoch, {}), **values}
+        with open(self.path, "a", encoding="utf-8") as handle:
+            handle.write(json.dumps({"epoch": epoch, **values}) + "\n")
+
+    @property
+    def seconds_of_earlier_attempts(self) -> float:
+        """Training time of the epochs that an earlier attempt completed and this one did not repeat."""
+        return float(sum(row.get("seconds", 0.0) for row in self._earlier.values()))
+
+    def write_csv(self, path: Path) -> None:
+        table = pd.DataFrame.from_dict(self.rows, orient="index").sort_index()
+        table.index.name = "epoch"
+        table.to_csv(path)
+
+
+def read_method(directory: Path, device: str = "cpu") -> Method:
+    """The trained method of a finished trial that was run with ``--save-models``."""
+    spec = TrialSpec.read(directory / "spec.json")
+    model = directory / "model"
+    if not model.is_dir():
+        raise UserError(f"{directory} holds no trained model - run it with --save-models")
+    return registry.method(spec.method).load(model, device=device)

@@ -1,0 +1,36 @@
+"""The command line starts fast: heavy libraries are imported where they are used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "torchvision", "timm", "scanpy", "anndata", "mlflow", "matplotlib", "sklearn", "pandas", "scipy")
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import stbench",
+        "import stbench.cli",
+        "import contextlib, stbench.cli\nwith contextlib.suppress(SystemExit): stbench.cli.main(['--help'])",
+        "import contextlib, stbench.cli\nwith contextlib.suppress(SystemExit): stbench.cli.main(['run', '--help'])",
+    ],
+    ids=["import stbench", "import stbench.cli", "stbench --help", "stbench run --help"],
+)
+def test_heavy_libraries_are_not_imported(program: str) -> None:
+    check = f"{program}\nimport sys\nprint('loaded:', [name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip().endswith("loaded: []")
+
+
+def test_the_training_side_needs_no_table_or_figure_library() -> None:
+    program = """
+import sys
+import stbench.training, stbench.methods.stnet
+print([name for name in ("pandas", "scanpy", "anndata", "matplotlib", "mlflow", "sklearn") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "[]"
