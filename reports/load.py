@@ -1,0 +1,311 @@
+"""Results directories as tidy tables: one section for each (dataset, split, target), never two protocols in one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stbench.errors import UserError
+from stbench.files import read_json
+
+from .style import PUBLISHED
+
+METRIC_COLUMNS = ("pcc_acg", "pcc_heg", "mse", "mae", "strict_pcc_acg", "strict_pcc_heg")
+REQUIRED = (
+    *("key", "dataset", "split", "target", "method", "title", "kind", "seed", "slice", "state"),
+    *METRIC_COLUMNS[:4],
+)
+TEXT = ("fold", "oracle", "preset", "variant", "weights", "patient", "device", "precision", "reason")
+NUMBERS = (
+    *METRIC_COLUMNS,
+    *("n_spots", "n_genes", "n_constant_truth", "n_constant_prediction", "same_patient_training_slices"),
+    *("fit_s", "predict_s", "peak_mem_mb", "n_parameters"),
+)
+LOG_LINES = 15
+
+
+@dataclass(frozen=True)
+class Run:
+    """One results directory: its name and what ``run.json`` says (empty where it says nothing)."""
+
+    directory: Path
+    facts: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+
+@dataclass(frozen=True)
+class Section:
+    """Everything that may stand in one table: one dataset, one split, one target.
+
+    ``rows``: one a trial and test slice, columns of ``summary.csv`` and ``entry``. ``entries``: one a row of the table
+    to be (a method under one preset, variant and kind of weights), indexed by ``entry``, in the order of the table:
+    published methods as in the paper, other methods, controls, oracles. ``genes``: entry, seed, slice, gene, r.
+    """
+
+    dataset: str
+    split: str
+    target: str
+    title: str
+    formula: str
+    rows: pd.DataFrame
+    entries: pd.DataFrame
+    genes: pd.DataFrame
+    slices: tuple[str, ...]  # test slices, in fold order
+    patients: Mapping[str, str]
+    expected: tuple[str, ...]  # all slices of the dataset, in fold order; empty: unknown
+    missing: Mapping[str, str]  # slice to the reason why it is not there
+    facts: tuple[Mapping[str, Any], ...]  # what each run says of this section
+    runs: tuple[Run, ...]
+    notes: pd.DataFrame  # entry, note, trials: what methods had to tell
+    logs: Mapping[str, str]  # key of a failed trial to the last lines of its log
+    without_genes: tuple[str, ...]  # keys of finished trials that have no per-gene table
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset}-{self.split}-{self.target}"
+
+    @property
+    def coverage(self) -> str:
+        """``6/32 slices``; ``6 slices`` where the dataset's full number is not known."""
+        of = f"/{len(self.expected)}" if self.expected else ""
+        return f"{len(self.slices)}{of} slice{'' if not of and len(self.slices) == 1 else 's'}"
+
+
+def load(results: Sequence[Path]) -> list[Section]:
+    """Read one or several results directories.
+
+    Directories of one section are merged; a trial that is in two counts once.
+
+    Raises ``UserError`` for what is not a results directory, for an unreadable table, and where two directories hold
+    different outcomes under one name.
+    """
+    if not results:
+        raise UserError("no results directory was named - give the folder that 'stbench run' wrote")
+    directories = list(dict.fromkeys(Path(path).resolve() for path in results))
+    runs = {directory: Run(directory, _facts(directory)) for directory in directories}
+    rows = pd.concat([_summary(directory) for directory in directories], ignore_index=True)
+    rows = _one_row_a_trial(rows)
+    protocols = rows.groupby(["dataset", "split", "target"], sort=False)
+    return [_section(part.copy(), runs) for _, part in protocols]
+
+
+def _facts(directory: Path) -> dict[str, Any]:
+    path = directory / "run.json"
+    if not path.is_file():
+        return {}
+    facts = read_json(path)
+    if not isinstance(facts, dict):
+        raise UserError(f"{path} does not hold a run's record - restore it, or run the same command again")
+    return facts
+
+
+def _summary(directory: Path) -> pd.DataFrame:
+    path = directory / "summary.csv"
+    if not path.is_file():
+        raise UserError(
+            f"{directory} is not a results directory (it has no summary.csv) - name one that 'stbench run' wrote"
+        )
+    try:
+        # everything as text first: a slice may be called NA or 007
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} is not a readable table ({error}) - run the same command again to write it anew"
+        ) from error
+    absent = [name for name in REQUIRED if name not in table.columns]
+    if absent:
+        raise UserError(f"{path} has no column {', '.join(absent)} - run the same command again to write it anew")
+    if table.empty:
+        raise UserError(f"{path} has no trials - run 'stbench run' with at least one method and slice")
+    for name in TEXT:
+        table[name] = table[name] if name in table.columns else ""
+    for name in NUMBERS:
+        table[name] = _numbers(table[name], path) if name in table.columns else np.nan
+    table["oracle"] = table["oracle"].str.lower() == "true"
+    table["directory"] = str(directory)
+    return table
+
+
+def _numbers(column: pd.Series, path: Path) -> pd.Series:
+    try:
+        return pd.to_numeric(column.where(column != ""), errors="raise").astype(float)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: column {column.name} holds something other than numbers ({error})") from error
+
+
+def _one_row_a_trial(rows: pd.DataFrame) -> pd.DataFrame:
+    """Keep one of the copies of a trial, if possible a finished one; refuse two outcomes under one name."""
+    trial = ["dataset", "split", "target", "key", "slice"]  # one trial may answer for two splits
+    finished_first = rows.assign(_rank=(rows["state"] != "finished").astype(int)).sort_values("_rank", kind="stable")
+    rows = finished_first.drop_duplicates(trial).sort_index().drop(columns="_rank").reset_index(drop=True)
+    question = ["dataset", "split", "target", "method", "preset", "variant", "seed", "slice"]
+    for (*_, method, _preset, _variant, seed, slide), same in rows.groupby(question, sort=False):
+        if len(set(same["key"])) > 1:
+            places = " and ".join(
+                f"{Path(at).name} ({key})" for at, key in zip(same["directory"], same["key"], strict=True)
+            )
+            raise UserError(
+                f"{method} on slice {slide}, seed {seed}, has different trials in {places}: they differ in code, data "
+                "or precision - report them apart"
+            )
+    size = rows.groupby(["dataset", "split", "target", "slice"], sort=False)[["n_spots", "n_genes"]].nunique()
+    if (size > 1).any(axis=None):
+        dataset, _, _, slide = size.index[(size > 1).any(axis=1)][0]
+        raise UserError(
+            f"slice {slide} of {dataset} was scored with different spots or genes in these results - report them apart"
+        )
+    return rows
+
+
+def _section(rows: pd.DataFrame, runs: Mapping[Path, Run]) -> Section:
+    dataset, split, target = (str(rows.iloc[0][name]) for name in ("dataset", "split", "target"))
+    involved = [runs[Path(directory)] for directory in rows["directory"].drop_duplicates()]
+    facts = [run.facts.get("sections", {}).get(f"{dataset}|{split}|{target}", {}) for run in involved]
+    about = [part.get("dataset", {}) for part in facts]
+    expected = next((tuple(map(str, part["slices_expected"])) for part in about if part.get("slices_expected")), ())
+    tested = list(rows["slice"].drop_duplicates())
+    slices = tuple([name for name in expected if name in tested] + [name for name in tested if name not in expected])
+    missing = {
+        str(name): str(why) for part in about for name, why in part.get("missing", {}).items() if name not in tested
+    }
+    entries, rows["entry"] = _entries(rows)
+    genes, without_genes = _genes(rows)
+    return Section(
+        dataset=dataset,
+        split=split,
+        target=target,
+        title=next((str(part["title"]) for part in about if part.get("title")), dataset),
+        formula=next((str(part["target"]["formula"]) for part in facts if part.get("target", {}).get("formula")), ""),
+        rows=rows,
+        entries=entries,
+        genes=genes,
+        slices=slices,
+        patients=dict(zip(rows["slice"], rows["patient"], strict=True)),
+        expected=expected,
+        missing=missing,
+        facts=tuple(facts),
+        runs=tuple(involved),
+        notes=_notes(rows),
+        logs=_logs(rows),
+        without_genes=without_genes,
+    )
+
+
+def _entries(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+    identity = ["method", "preset", "variant", "weights"]
+    table = rows.drop_duplicates(identity)[[*identity, "title", "kind", "oracle"]].reset_index(drop=True)
+    published = list(PUBLISHED)
+
+    def place(row: Any) -> tuple[int, int, int]:
+        if row.kind == "control":
+            return (2, int(row.oracle), row.Index)
+        return (0, published.index(row.method), row.Index) if row.method in published else (1, 0, row.Index)
+
+    table = table.iloc[[row.Index for row in sorted(records(table), key=place)]].reset_index(drop=True)
+    table["tags"] = [_tags(row) for row in records(table)]
+    brief = [_named(row.title, _warning_tags(row)) for row in records(table)]
+    full = [_named(row.title, row.tags) for row in records(table)]
+    table["label"] = [long if brief.count(short) > 1 else short for short, long in zip(brief, full, strict=True)]
+    table["entry"] = [
+        "/".join(filter(None, (row.method, row.preset, row.variant, row.weights))) for row in records(table)
+    ]
+    names = rows[identity].merge(table[[*identity, "entry"]], on=identity, how="left")["entry"]
+    return table.set_index("entry"), names.set_axis(rows.index)
+
+
+def _tags(row: Any) -> tuple[str, ...]:
+    """What must stand beside a method's name: oracle, preset, changes against it, weights."""
+    preset = "" if row.kind == "control" and row.preset == "published" else row.preset
+    weights = f"weights: {row.weights}" if row.weights not in ("", "none") else ""
+    return tuple(filter(None, (_oracle_tag(row), preset, row.variant, weights)))
+
+
+def _warning_tags(row: Any) -> tuple[str, ...]:
+    """The part of the tags that changes what a number means; figures have room for no more."""
+    random = "random weights" if row.weights.startswith("random") else ""
+    preset = row.preset if row.preset not in ("", "published") else ""
+    return tuple(filter(None, (_oracle_tag(row), preset, row.variant, random)))
+
+
+def _oracle_tag(row: Any) -> str:
+    return "oracle" if row.oracle and "oracle" not in row.title.lower() else ""
+
+
+def _named(title: str, tags: Sequence[str]) -> str:
+    return f"{title} ({', '.join(tags)})" if tags else title
+
+
+def _genes(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    parts, without = [], []
+    finished = rows[rows["state"] == "finished"].drop_duplicates("key")
+    for row in records(finished):
+        path = Path(row.directory) / "trials" / row.key / "genes.parquet"
+        if not path.is_file():
+            without.append(row.key)
+            continue
+        try:
+            part = pd.read_parquet(path, columns=["slice", "gene", "r"])
+        except (OSError, ValueError) as error:  # pyarrow's errors are subclasses of these
+            raise UserError(
+                f"{path} cannot be read ({error}) - delete {path.parent} and run the same command again"
+            ) from error
+        parts.append(part.assign(entry=row.entry, seed=row.seed))
+    nothing = pd.DataFrame({"entry": [], "seed": [], "slice": [], "gene": [], "r": []}).astype({"r": float})
+    table = pd.concat(parts, ignore_index=True)[list(nothing)] if parts else nothing
+    return table.astype({"slice": str}), tuple(without)
+
+
+def _notes(rows: pd.DataFrame) -> pd.DataFrame:
+    """What methods noted while they ran, each once for each entry with the number of trials that said so."""
+    said = []
+    for row in records(rows.drop_duplicates("key")):
+        path = Path(row.directory) / "trials" / row.key / "state.json"
+        if path.is_file():
+            said += [(row.entry, str(note)) for note in read_json(path).get("notes") or []]
+    table = pd.DataFrame(said, columns=["entry", "note"])
+    return table.groupby(["entry", "note"], sort=False).size().rename("trials").reset_index()
+
+
+def _logs(rows: pd.DataFrame) -> dict[str, str]:
+    logs = {}
+    for row in records(rows[rows["state"] == "failed"].drop_duplicates("key")):
+        for place in ("trials", "running"):
+            path = Path(row.directory) / place / row.key / "log.txt"
+            if path.is_file():
+                logs[row.key] = _last_lines(path)
+                break
+    return logs
+
+
+def _last_lines(path: Path, count: int = LOG_LINES, at_most: int = 65536) -> str:
+    with open(path, "rb") as handle:
+        handle.seek(0, 2)
+        handle.seek(max(0, handle.tell() - at_most))
+        lines = handle.read().decode("utf-8", errors="replace").splitlines()
+    return "\n".join(lines[-count:])
+
+
+def records(frame: pd.DataFrame) -> Iterator[Any]:
+    """The rows as named tuples, whose fields have the columns' types."""
+    yield from frame.itertuples()
+
+
+def published() -> pd.DataFrame:
+    """Numbers as printed in papers: dataset, split, metric, method, mean, spread, source, note. Shown, never a gate."""
+    return pd.read_csv(Path(__file__).with_name("published.csv"), keep_default_na=False).astype(
+        {"mean": float, "spread": float}
+    )
+
+
+def describe(value: Any) -> str:
+    """A fact of ``run.json`` as one line of text."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,217 @@
+"""What the numbers say in plain words: the headline of a section, its badges, and what warns against believing them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from .layout import slides
+from .load import Section, records
+from .tables import METRICS, eligible, replicates, slice_scores
+from .typeset import number
+
+HEADLINE_METRIC = "pcc_acg"
+TRAINING_MEAN = "training_mean"
+
+
+def headline(section: Section, board: pd.DataFrame) -> list[str]:
+    """Sentences: who is best by PCC (ACG), by how much over the controls, and on how much data."""
+    return [*_ranking(section, board), _coverage(section), _replicates(section)]
+
+
+def _ranking(section: Section, board: pd.DataFrame) -> list[str]:
+    metric = METRICS[HEADLINE_METRIC]
+    comparable = board[eligible(board, metric.name)].sort_values(metric.name, ascending=False, kind="stable")
+    methods = comparable[comparable["kind"] == "method"]
+    controls = comparable[(comparable["kind"] == "control") & ~comparable["oracle"]]
+    n_methods = int((board["kind"] == "method").sum())
+    if not len(methods):
+        if n_methods == 0:
+            if not len(controls):
+                return [f"Only controls were run, and none has a {metric.title} on every slice."]
+            best = controls.iloc[0]
+            return [
+                f"Only controls were run. The best of them by {metric.title} is {best['label']} with "
+                f"{number(best[metric.name])}: what a method has to beat.",
+                *_oracle(comparable),
+            ]
+        if not board.loc[board["kind"] == "method", "n_trials"].any():
+            return ["No trial of a method has finished, so there is nothing to compare yet."]
+        return [f"No method has a {metric.title} on every slice, so none is called best."]
+    best = methods.iloc[0]
+    sentences = [_first(section, best, methods, n_methods)]
+    if len(controls):
+        control = controls.iloc[0]
+        sentences.append(_against(section, best, control, "the best control"))
+    else:
+        was = "is complete" if (board["kind"] == "control").any() else "was run"
+        sentences.append(f"No control {was}, so nothing frames this number from below.")
+    sentences.append(_against_training_mean(board, best))
+    return [*sentences, *_oracle(comparable)]
+
+
+def _first(section: Section, best: pd.Series, methods: pd.DataFrame, n_methods: int) -> str:
+    name = METRICS[HEADLINE_METRIC].title
+    value = number(best[HEADLINE_METRIC])
+    if n_methods == 1:
+        return f"{best['label']}, the only method here, has a mean {name} of {value}."
+    among = (
+        f"of {n_methods} methods"
+        if len(methods) == n_methods
+        else f"of the {len(methods)} (of {n_methods}) complete methods"
+    )
+    if len(methods) == 1:
+        return f"{best['label']}, the only one of {n_methods} methods that is complete, has a mean {name} of {value}."
+    second = methods.iloc[1]
+    ahead = best[HEADLINE_METRIC] - second[HEADLINE_METRIC]
+    wins, ties, n = wins_between(section, str(best.name), str(second.name))
+    return (
+        f"{best['label']} has the highest mean {name} {among}: {value}, {number(ahead)} above {second['label']} "
+        f"({_better(wins, ties, n)})."
+    )
+
+
+def _against(section: Section, best: pd.Series, other: pd.Series, role: str) -> str:
+    ahead = best[HEADLINE_METRIC] - other[HEADLINE_METRIC]
+    wins, ties, n = wins_between(section, str(best.name), str(other.name))
+    them = f"{role}, {other['label']} ({number(other[HEADLINE_METRIC])}),"
+    if ahead > 0:
+        return f"It is above {them} by {number(ahead)} ({_better(wins, ties, n)})."
+    if ahead == 0:
+        return f"It is level with {them.rstrip(',')}."
+    return f"It does not beat {them} and is {number(-ahead)} below it ({_better(wins, ties, n)})."
+
+
+def _against_training_mean(board: pd.DataFrame, best: pd.Series) -> str:
+    """By MSE: a constant prediction has no correlation."""
+    mean = board[(board["method"] == TRAINING_MEAN) & eligible(board, "mse")]
+    if mean.empty:
+        return (
+            "The training mean has no complete result here: whether it beats predicting each gene's mean is not known."
+        )
+    floor = mean.iloc[0]["mse"]
+    numbers = f"(MSE {number(best['mse'])} against {number(floor)}; lower is better)"
+    if best["mse"] < floor:
+        return f"It beats the training mean {numbers}."
+    return f"It does not beat the training mean, which predicts each gene's mean everywhere {numbers}."
+
+
+def _oracle(comparable: pd.DataFrame) -> list[str]:
+    oracles = comparable[comparable["oracle"]]
+    if oracles.empty:
+        return []
+    best = oracles.iloc[0]
+    return [f"{best['title']}, an oracle that sees what no method may, has {number(best[HEADLINE_METRIC])}."]
+
+
+def _better(wins: int, ties: int, n: int) -> str:
+    return f"higher on {wins} of {n} slices" + (f", level on {ties}" if ties else "")
+
+
+def wins_between(section: Section, entry: str, other: str) -> tuple[int, int, int]:
+    """Slices on which ``entry`` has the higher PCC (ACG), on which both are equal, and on which both have one."""
+    scores = (
+        slice_scores(section.rows)
+        .pivot_table(index="slice", columns="entry", values=HEADLINE_METRIC)[[entry, other]]
+        .dropna()
+    )
+    difference = scores[entry] - scores[other]
+    return int((difference > 0).sum()), int((difference == 0).sum()), len(scores)
+
+
+def _coverage(section: Section) -> str:
+    n_patients = len({section.patients[name] for name in section.slices if name in section.patients})
+    n, of = len(section.slices), len(section.expected)
+    patients = f" of {n_patients} patient{'s' if n_patients != 1 else ''}" if n_patients else ""
+    if n < of:
+        return f"This is {n} of the dataset's {of} slices{patients}, not the full benchmark."
+    return f"This is {'all ' if of else ''}{n} slice{'s' if n != 1 else ''}{patients}."
+
+
+def _replicates(section: Section) -> str:
+    shared = replicates(section)["same_patient"]
+    if shared.isna().any():
+        return "How many training slices share the test slice's patient was not recorded."
+    with_any = shared[shared > 0]
+    if with_any.empty:
+        return "No training slice is of a test slice's patient."
+    low, high = int(with_any.min()), int(with_any.max())
+    how_many = f"{low}" if low == high else f"{low} to {high}"
+    return (
+        f"On {len(with_any)} of {len(shared)} test slices the training set held {how_many} other "
+        f"slice{'s' if high > 1 else ''} of the same patient: the number speaks for known patients, not for new ones."
+    )
+
+
+def badges(section: Section) -> list[tuple[str, str]]:
+    """(text, tone) with tone ``good``, ``warn`` or ``plain``."""
+    shared = replicates(section)["same_patient"]
+    if shared.isna().any():
+        replicate = ("replicates: not recorded", "warn")
+    else:
+        replicate = ("replicates in training", "warn") if (shared > 0).any() else ("patient-disjoint", "good")
+    part = bool(section.expected) and len(section.slices) < len(section.expected)
+    return [(section.coverage, "warn" if part else "good"), replicate]
+
+
+def warnings(section: Section, board: pd.DataFrame) -> list[str]:
+    """What stands against taking the numbers at their face, the gravest first; empty when nothing does."""
+    found = []
+    rows, entries = section.rows, section.entries
+    random = entries[entries["weights"].str.startswith("random")]
+    if len(random):
+        found.append(
+            f"Random encoder weights: {_names(random['title'])}. The published methods start from pretrained weights; "
+            "these numbers say nothing about those."
+        )
+    other = entries[~entries["preset"].isin(["", "published"]) & (entries["kind"] == "method")]
+    for preset, part in other.groupby("preset", sort=False):
+        found.append(f"Preset {preset}, not the published settings: {_names(part['title'])}.")
+    states = rows.drop_duplicates("key")["state"].value_counts()
+    unfinished = {str(state): int(count) for state, count in states.items() if state != "finished"}
+    if unfinished:
+        shown = ", ".join(f"{count} {state}" for state, count in unfinished.items())
+        found.append(
+            f"Of {int(states.sum())} trials not all finished: {shown} (reasons below). Means are over those that did."
+        )
+    short = board[~board["complete"]]
+    if len(short):
+        shown = ", ".join(f"{row.label} ({row.n_trials}/{row.of_trials} slices × seeds)" for row in records(short))
+        found.append(f"Incomplete and therefore not ranked: {shown}.")
+    shared = replicates(section)["same_patient"]
+    if (shared > 0).any():
+        found.append(
+            f"Replicates in training: {int((shared > 0).sum())} of {len(shared)} test slices have other slices of "
+            "the same patient in the training set. Leave-one-patient-out (--split lopo) avoids that."
+        )
+    if section.expected and len(section.slices) < len(section.expected):
+        found.append(f"Only {section.coverage} of {section.title}: not comparable with numbers over all of them.")
+    prepared = slides(section)
+    coarse = {
+        name: str(slide["image_level"])
+        for name, slide in prepared.items()
+        if slide.get("image_level", "full") != "full"
+    }
+    if coarse:
+        shown = ", ".join(f"{name} ({level})" for name, level in coarse.items())
+        found.append(f"Patches come from a downsampled image, not from full resolution: {shown}.")
+    padded = {name: int(str(slide["n_padded"])) for name, slide in prepared.items() if slide.get("n_padded")}
+    if padded:
+        rule = next((str(part["padding"]) for part in section.facts if part.get("padding")), "")
+        shown = ", ".join(f"{name} ({count})" for name, count in padded.items())
+        found.append(f"{sum(padded.values())} patches cross the image's border{f'; {rule}' if rule else ''}: {shown}.")
+    found += dict.fromkeys(str(notice) for part in section.facts for notice in part.get("notices", ()))
+    for row in records(section.notes):
+        trials = f"{row.trials} trial{'s' if row.trials != 1 else ''}"
+        found.append(f"{entries.loc[row.entry, 'label']}: {row.note} ({trials}).")
+    if section.without_genes:
+        found.append(
+            f"{len(section.without_genes)} finished trials have no per-gene table, so the box plots leave them out: "
+            f"{', '.join(section.without_genes[:5])}{' …' if len(section.without_genes) > 5 else ''}."
+        )
+    return found
+
+
+def _names(titles: Sequence[str] | pd.Series) -> str:
+    return ", ".join(dict.fromkeys(map(str, titles)))

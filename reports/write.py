@@ -1,0 +1,130 @@
+"""Everything that one report consists of, from results directories to files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from stbench.files import replacing, write_text
+
+from . import ReportFiles, figures, layout, tables, verdict
+from .load import Section, load, published, records
+from .page import Picture, SectionPage, render
+from .typeset import Table, latex, markdown
+
+
+def write_report(results: Sequence[Path], out: Path) -> ReportFiles:
+    """See :func:`stbench.reports.report`."""
+    sections = load(results)
+    out = Path(out)
+    table_files: list[Path] = []
+    figure_files: list[Path] = []
+    pages: list[SectionPage] = []
+    printed = published()
+    for section, name in zip(sections, file_names(sections), strict=True):
+        board = tables.with_published(
+            tables.leaderboard(section.rows, section.entries, section.slices), printed, section.dataset, section.split
+        )
+        scores, trials = tables.slice_table(section), tables.trial_table(section)
+        leaderboard = layout.leaderboard_table(section, board, printed)
+        per_slice = tuple(layout.per_slice_table(section, scores, metric) for metric in layout.PAPER)
+        trial_list = layout.trials_table(section, trials)
+        numbers = {"leaderboard": board.drop(columns="tags").reset_index(), "slices": scores, "trials": trials}
+        for what, frame in numbers.items():
+            table_files.append(_write_frame(out / "tables" / f"{name}-{what}.csv", frame))
+        table_files.append(_write_frame(out / "tables" / f"{name}-genes.parquet", _gene_table(section)))
+        for table in (leaderboard, *per_slice, trial_list):
+            table_files += _write_text_tables(out / "tables" / f"{name}-{table.name}", table)
+        pictures = _pictures(section)
+        for picture in pictures:
+            for form, content in picture.forms.items():
+                path = out / "figures" / f"{name}-{picture.name}.{form}"
+                with replacing(path) as temporary:
+                    temporary.write_bytes(content)
+                figure_files.append(path)
+        pages.append(
+            SectionPage(
+                section=section,
+                name=name,
+                headline=verdict.headline(section, board),
+                badges=verdict.badges(section),
+                warnings=verdict.warnings(section, board),
+                leaderboard=leaderboard,
+                per_slice=per_slice,
+                protocol=layout.protocol_table(section),
+                slides=layout.slides_table(section),
+                trials=trial_list,
+                unfinished=list(records(trials[trials["state"] != "finished"])),
+                pictures=pictures,
+            )
+        )
+    page = out / "report.html"
+    write_text(page, render(pages))
+    return ReportFiles(
+        directory=out,
+        page=page,
+        tables=tuple(table_files),
+        figures=tuple(figure_files),
+        headlines=tuple((page.title, " ".join(page.headline)) for page in pages),
+    )
+
+
+def file_names(sections: Sequence[Section]) -> list[str]:
+    """One name for the files of each section, without characters that file systems or URLs mind; all different."""
+    names: list[str] = []
+    for section in sections:
+        plain = re.sub(r"[^A-Za-z0-9_-]+", "-", section.name).strip("-")[:100] or "section"
+        name, number = plain, 2
+        while name.lower() in (other.lower() for other in names):
+            name, number = f"{plain}-{number}", number + 1
+        names.append(name)
+    return names
+
+
+def _pictures(section: Section) -> list[Picture]:
+    with figures.drawing():
+        made = []
+        if figures.has_boxes(section.genes):
+            made.append(
+                ("pcc-boxes", "distribution of PCC over genes, for each slice and method", figures.boxes(section))
+            )
+        if (section.rows["state"] == "finished").any():
+            for metric, title in (("pcc_acg", "PCC (ACG)"), ("pcc_heg", "PCC (HEG)"), ("mse", "MSE")):
+                what = f"{title} of each slice and method"
+                made.append((f"{metric.replace('_', '-')}-dots", what, figures.dots(section, metric)))
+        return [
+            Picture(
+                name,
+                f"{layout.caption(section, what)}",
+                {form: figures.rendered(figure, form) for form in ("svg", "png")},
+            )
+            for name, what, figure in made
+        ]
+
+
+def _gene_table(section: Section) -> pd.DataFrame:
+    """The tidy table behind the boxes, one row for each entry, slice and gene; ``pcc`` is the mean over seeds."""
+    grouped = section.genes.groupby(["entry", "slice", "gene"], sort=False)["r"]
+    table = grouped.mean().rename("pcc").to_frame().assign(n_seeds=grouped.count()).reset_index()
+    table["method"] = table["entry"].map(section.entries["method"])
+    about = {"dataset": section.dataset, "split": section.split, "target": section.target}
+    return table.assign(**about)[[*about, "slice", "entry", "method", "gene", "pcc", "n_seeds"]]
+
+
+def _write_frame(path: Path, frame: pd.DataFrame) -> Path:
+    with replacing(path) as temporary:
+        if path.suffix == ".parquet":
+            frame.to_parquet(temporary, index=False)
+        else:
+            frame.to_csv(temporary, index=False)
+    return path
+
+
+def _write_text_tables(stem: Path, table: Table) -> list[Path]:
+    paths = [stem.with_name(f"{stem.name}.{suffix}") for suffix in ("md", "tex")]
+    write_text(paths[0], markdown(table))
+    write_text(paths[1], latex(table))
+    return paths

@@ -1,0 +1,24 @@
+"""Made-up results directories for the tests of the report."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic import CONTROLS, METHODS, make_results
+
+from stbench.reports.load import Section, load
+
+FEW = (METHODS[0], METHODS[1], CONTROLS[0], CONTROLS[1], CONTROLS[4])
+
+
+@pytest.fixture
+def load_fake(tmp_path: Path) -> Callable[..., Section]:
+    """The only section of a made-up results directory; by default two methods and three controls on three slices."""
+
+    def one(**changes: Any) -> Section:
+        settings: dict[str, Any] = {"methods": FEW, "slices": ["B4", "C2", "C3"], **changes}
+        (section,) = load([make_results(tmp_path / "run", **settings)])
+        return section
+
+    return one

@@ -1,0 +1,180 @@
+"""A made-up results directory in the layout that ``stbench run`` writes, of any size, with trials in any state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from stbench.results import SUMMARY_COLUMNS
+
+HER2ST = ["A2", "A3", "A4", "A5", "A6", *(f"{p}{i}" for p in "BCD" for i in range(1, 7))]
+HER2ST += [f"{p}{i}" for p in "EFG" for i in (1, 2, 3)]
+CSCC = [f"P{p}_ST_rep{r}" for p in (2, 5, 9, 10) for r in (1, 2, 3)]
+ALEX10X = ["1142243F", "CID4290", "CID4465", "CID44971", "CID4535", "1160920F", "block1", "block2", "FFPE"]
+DATASETS = {
+    "her2st": ("HER2+", HER2ST, {name: name[0] for name in HER2ST}),
+    "cscc": ("cSCC", CSCC, {name: name.split("_")[0] for name in CSCC}),
+    "alex10x": ("Alex+10x", ALEX10X, {name: "block" if name.startswith("block") else name for name in ALEX10X}),
+}
+
+
+@dataclass(frozen=True)
+class Fake:
+    """A method of the made-up run; ``level``: its true mean PCC (None: it predicts constants)."""
+
+    name: str
+    title: str
+    level: float | None
+    kind: str = "method"
+    oracle: bool = False
+    preset: str = "published"
+    variant: str = ""
+    weights: str = "none"
+    mse: float = 0.3
+
+
+STNET = Fake("stnet", "STnet", 0.12, weights="imagenet (densenet121-a639ec97)", mse=0.31)
+METHODS = (
+    Fake("mclstexp", "mclSTExp", 0.23, weights="imagenet (densenet121-a639ec97)", mse=0.33),
+    STNET,
+    Fake("histogene", "HisToGene", 0.08, mse=0.34),
+    Fake("hist2st", "Hist2ST", 0.14, mse=0.30),
+    Fake("thitogene", "THItoGene", 0.17, mse=0.29),
+    Fake("bleep", "BLEEP", 0.19, weights="imagenet (resnet50-a1)", mse=0.36),
+)
+CONTROLS = (
+    Fake("training_mean", "Training mean", None, "control", mse=0.32),
+    Fake("depth_oracle", "Depth oracle", 0.20, "control", oracle=True, mse=0.30),
+    Fake("position_knn", "Position kNN", 0.05, "control", mse=0.33),
+    Fake("nearest_replicate", "Nearest replicate", 0.10, "control", mse=0.35),
+    Fake("colour_ridge", "Colour ridge", 0.11, "control", mse=0.31),
+    Fake("feature_ridge", "Feature ridge", 0.15, "control", weights="random", mse=0.31),
+    Fake("feature_knn", "Feature kNN", 0.09, "control", weights="random", mse=0.34),
+)
+TARGET = "spot-log10-cp10k"
+
+
+def make_results(
+    directory: Path,
+    methods: Sequence[Fake] = (*METHODS, *CONTROLS),
+    dataset: str = "her2st",
+    slices: Sequence[str] | None = None,
+    n_genes: int = 60,
+    seeds: Sequence[int] = (0,),
+    split: str = "loso",
+    target: str = TARGET,
+    states: Mapping[tuple[str, str, int], tuple[str, str]] | None = None,
+    facts: Mapping[str, object] | None = None,
+    with_genes: bool = True,
+    seed: int = 0,
+) -> Path:
+    """Write ``run.json``, ``summary.csv`` and ``trials/`` and return ``directory``.
+
+    ``states`` maps (method, slice, seed) to (state, reason) for trials that did not finish. ``facts`` is laid over the
+    section's record in ``run.json``.
+    """
+    rng = np.random.default_rng(seed)
+    title, expected, patients = DATASETS[dataset]
+    chosen = list(expected if slices is None else slices)
+    genes = [f"GENE{i}" for i in range(n_genes)]
+    effect = {name: rng.normal(0, 0.04) for name in chosen}
+    rows = []
+    for method in methods:
+        for run_seed in seeds:
+            for name in chosen:
+                parts = (dataset, split, target, method.name, method.preset, method.variant, run_seed, name)
+                key = "-".join(map(str, parts)).replace(" ", "_")
+                state, reason = (states or {}).get((method.name, name, run_seed), ("finished", ""))
+                same = sum(patients[other] == patients[name] for other in chosen) - 1 if split == "loso" else 0
+                row = {
+                    **{"key": key, "dataset": dataset, "split": split, "fold": name, "target": target},
+                    **{"method": method.name, "title": method.title, "kind": method.kind, "oracle": method.oracle},
+                    **{"preset": method.preset, "variant": method.variant, "weights": method.weights},
+                    **{"seed": run_seed, "slice": name, "patient": patients[name]},
+                    **{"same_patient_training_slices": same, "state": state, "reason": reason},
+                }
+                trial = directory / "trials" / key
+                trial.mkdir(parents=True, exist_ok=True)
+                notes = ["peak memory was measured for the whole process"] if method.name == "stnet" else []
+                (trial / "state.json").write_text(json.dumps({"state": state, "reason": reason, "notes": notes}))
+                if state == "finished":
+                    row |= _scores(method, trial, name, genes, effect[name], with_genes, rng)
+                elif state == "failed":
+                    lines = [f"2025-01-01 12:00:{i:02d} INFO epoch {i}" for i in range(30)]
+                    (trial / "log.txt").write_text("\n".join([*lines, f"ERROR failed: {reason}"]) + "\n")
+                rows.append(row)
+    pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS)).to_csv(directory / "summary.csv", index=False)
+    folds = []
+    for name in chosen:
+        same_patient = [o for o in chosen if o != name and patients[o] == patients[name]] if split == "loso" else []
+        statement = f"{name} held out; {len(same_patient)} of {len(chosen) - 1} training slices are of the same patient"
+        folds.append({"name": name, "test": [name], "same_patient": same_patient, "statement": statement})
+    about: dict[str, object] = {"name": dataset, "title": title, "slices_present": chosen, "slices_expected": expected}
+    about["missing"] = {name: "no image of this name" for name in expected if name not in chosen}
+    slide = {"n_spots": 300, "n_padded": 0, "image_level": "full", "um_per_px": 0.69}
+    section = {
+        "dataset": about,
+        "target": {"name": target, "formula": "log10(1 + 10000 × count / sum of the spot's counts over the panel)"},
+        "split": split,
+        "folds": folds,
+        "n_genes": n_genes,
+        "padding": "parts of a window outside the image are white (255)",
+        "slides": {name: {"patient": patients[name], **slide, "key": f"k{name}"} for name in chosen},
+        "notices": [],
+        **(facts or {}),
+    }
+    record = {
+        "id": "0123",
+        "created": "2025-01-01T12:00:00+0000",
+        "commands": [f"stbench run --methods all --dataset {dataset}"],
+        "versions": {"python": "3.11.2", "stbench": "0.1.0", "torch": "2.4.0"},
+        "machine": {"system": "Linux 6.1", "cores": 2},
+        "sections": {f"{dataset}|{split}|{target}": section},
+    }
+    (directory / "run.json").write_text(json.dumps(record))
+    return directory
+
+
+def _scores(
+    method: Fake,
+    trial: Path,
+    name: str,
+    genes: Sequence[str],
+    effect: float,
+    with_genes: bool,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    n = len(genes)
+    r = np.full(n, np.nan) if method.level is None else np.tanh(method.level + effect + rng.normal(0, 0.12, n))
+    heg = np.arange(n) < 50
+    if with_genes:
+        table = pd.DataFrame(
+            {"slice": name, "gene": list(genes), "r": r, "p": 0.5, "strict_r": np.nan_to_num(r), "heg": heg}
+        )
+        table.to_parquet(trial / "genes.parquet", index=False)
+    known = r[~np.isnan(r)]
+    strict = np.nan_to_num(r)
+    return {
+        **{
+            "n_spots": 300,
+            "n_genes": n,
+            "pcc_acg": known.mean() if known.size else np.nan,
+            "pcc_heg": r[heg].mean() + 0.05,
+        },
+        **{"mse": method.mse + rng.normal(0, 0.01), "mae": method.mse + 0.1},
+        **{"strict_pcc_acg": strict.mean(), "strict_pcc_heg": strict[heg].mean()},
+        **{"n_constant_truth": 0, "n_constant_prediction": int(np.isnan(r).sum())},
+        **{
+            "fit_s": 12.5,
+            "predict_s": 0.5,
+            "peak_mem_mb": 512.0,
+            "n_parameters": 1000,
+            "device": "cpu",
+            "precision": "fp32",
+        },
+    }
