@@ -1,0 +1,159 @@
+"""A user's own sections: described by a manifest, or given as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import upstream
+
+from stbench.dataset import Dataset
+from stbench.datasets.manifest import open_dataset_path
+from stbench.errors import UserError
+from stbench.inventory import check_dataset
+from stbench.slide import validate
+
+MANIFEST = """\
+name = "mine"
+title = "My sections"
+patch_px = 32
+panel = ["A", "B"]
+
+[[slide]]
+id = "S1"
+patient = "P1"
+reader = "legacy-st"
+counts = "s1/counts.tsv"
+spots = "s1/spots.tsv"
+image = "s1/image.jpg"
+pitch_um = 200
+
+[[slide]]
+id = "S2"
+patient = "P2"
+reader = "space-ranger"
+folder = "s2"
+
+[[slide]]
+id = "S3"
+patient = "P2"
+reader = "h5ad"
+file = "s3.h5ad"
+"""
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    counts = "\tA\tB\tC\n1x1\t11\t0\t5\n2x1\t3\t12\t0\n1x2\t4\t0\t9\n"
+    spots = "x\ty\tpixel_x\tpixel_y\n1\t1\t100\t100\n2\t1\t200\t100\n1\t2\t100\t200\n"
+    upstream.write_text(tmp_path / "s1/counts.tsv", counts)
+    upstream.write_text(tmp_path / "s1/spots.tsv", spots)
+    upstream.write_picture(tmp_path / "s1/image.jpg", upstream.tissue_image(300, 300, np.random.default_rng(0)))
+    section = upstream.VisiumSection("S2", 12, np.random.default_rng(0))
+    section.genes = ["C", "B", "A", "D", *section.genes[4:]]
+    section.write_h5(tmp_path / "s2/filtered_feature_bc_matrix.h5")
+    section.write_spatial(tmp_path / "s2/spatial")
+    path = tmp_path / "mine.toml"
+    path.write_text(MANIFEST)
+    slide = open_dataset_path(tmp_path / "s2").find()[0][0].read()
+    slide.adata.uns["spatial"][slide.id]["metadata"]["source_image_path"] = "s2/spatial/tissue_hires_image.png"
+    slide.adata.obsm["spatial"] *= upstream.HIRES
+    slide.adata.write_h5ad(tmp_path / "s3.h5ad")
+    return path
+
+
+def test_a_manifest_is_a_dataset(manifest: Path) -> None:
+    dataset = open_dataset_path(manifest)
+    assert isinstance(dataset, Dataset)
+    assert (dataset.name, dataset.title, dataset.patch_px) == ("mine", "My sections", 32)
+    assert dataset.slices == ("S1", "S2", "S3")
+    assert [dataset.patient(name) for name in dataset.slices] == ["P1", "P2", "P2"]
+    assert dataset.panel() == ["A", "B"]
+    sources, missing = dataset.find()
+    assert missing == []
+    for source in sources:
+        slide = source.read()
+        validate(slide, panel=dataset.panel())
+        assert slide.id == source.id
+        assert source.files
+        assert all(path.is_file() for path in source.files)
+    assert sources[0].read().um_per_px == pytest.approx(2.0)
+    assert sources[0].parameters["pitch_um"] == 200
+    assert check_dataset(dataset).sound
+
+
+def test_a_panel_of_all_genes_is_what_the_slides_share_in_the_order_of_the_first(manifest: Path) -> None:
+    manifest.write_text(MANIFEST.replace('panel = ["A", "B"]', 'panel = "all"'))
+    assert open_dataset_path(manifest).panel() == ["A", "B", "C"]
+
+
+def test_a_panel_may_be_a_file_beside_the_manifest(manifest: Path) -> None:
+    (manifest.parent / "genes.txt").write_text("# my genes\nB\n\nA\n")
+    manifest.write_text(MANIFEST.replace('panel = ["A", "B"]', 'panel = "genes.txt"'))
+    assert open_dataset_path(manifest).panel() == ["B", "A"]
+
+
+def test_a_single_file_or_folder_is_a_dataset_of_one_slide(manifest: Path) -> None:
+    for path, name in ((manifest.parent / "s2", "s2"), (manifest.parent / "s3.h5ad", "s3")):
+        dataset = open_dataset_path(path)
+        assert dataset.slices == (name,)
+        slide = dataset.find()[0][0].read()
+        validate(slide, panel=dataset.panel())
+        assert dataset.panel() == slide.genes
+
+
+def edited(old: str, new: str) -> str:
+    assert old in MANIFEST
+    return MANIFEST.replace(old, new)
+
+
+MISTAKES = {
+    "not TOML": ("name = mine\n", "not valid TOML"),
+    "no name": (edited('name = "mine"\n', ""), "lacks name"),
+    "a name that is no file name": (edited('"mine"', '"my/data"'), "may hold only letters"),
+    "a misspelt key": (edited("patch_px", "patch_pix"), "did you mean 'patch_px'?"),
+    "a misspelt key of a slide": (edited("counts =", "count ="), "did you mean 'counts'?"),
+    "a key of another reader": (edited('folder = "s2"', 'folder = "s2"\nspots = "x"'), "unknown key for the reader"),
+    "a misspelt reader": (edited("legacy-st", "legacy_st"), "did you mean 'legacy-st'?"),
+    "no reader": (edited('reader = "legacy-st"\n', ""), "lacks reader"),
+    "no patient": (edited('patient = "P1"\n', ""), "lacks patient"),
+    "a path that is left out": (edited('spots = "s1/spots.tsv"\n', ""), "lacks spots"),
+    "a path that leads nowhere": (edited("s1/spots.tsv", "s1/spot.tsv"), "does not exist"),
+    "a folder that is not there": (edited('folder = "s2"', 'folder = "s4"'), "is not a folder"),
+    "an id given twice": (edited('"S2"', '"S1"'), "two slides have the id 'S1'"),
+    "an odd patch": (edited("patch_px = 32", "patch_px = 33"), "not an even number"),
+    "a patch in words": (edited("patch_px = 32", 'patch_px = "32"'), "not an even number"),
+    "a negative pitch": (edited("pitch_um = 200", "pitch_um = -200"), "not a positive number"),
+    "an empty panel": (edited('["A", "B"]', "[]"), "panel must be"),
+    "a gene given twice": (edited('["A", "B"]', '["A", "A"]'), "names A twice"),
+    "a panel file that is not there": (edited('["A", "B"]', '"genes.txt"'), "does not exist"),
+    "no slides": ('name = "mine"\n', "describes no slide"),
+    "one slide instead of a list": ('name = "mine"\n[slide]\nid = "S1"\n', "describes no slide"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_that_names_the_manifest(manifest: Path, mistake: str) -> None:
+    text, said = MISTAKES[mistake]
+    manifest.write_text(text)
+    with pytest.raises(UserError) as caught:
+        open_dataset_path(manifest)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert str(manifest.parent) in str(caught.value)
+
+
+def test_sections_without_a_common_gene_have_no_panel(manifest: Path) -> None:
+    (manifest.parent / "s1/counts.tsv").write_text("\tENSG1\n1x1\t5\n2x1\t4\n1x2\t3\n")
+    manifest.write_text(MANIFEST.replace('panel = ["A", "B"]', 'panel = "all"'))
+    with pytest.raises(UserError, match="no gene in common"):
+        open_dataset_path(manifest).panel()
+
+
+def test_other_files_are_not_datasets(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("a,b\n")
+    with pytest.raises(UserError, match="not a dataset"):
+        open_dataset_path(tmp_path / "data.csv")
+    with pytest.raises(UserError, match="does not exist"):
+        open_dataset_path(tmp_path / "mine.toml")

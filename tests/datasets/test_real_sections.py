@@ -1,0 +1,154 @@
+"""The readers on real sections: what is known about them comes out, and spots lie on tissue."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stbench.datasets.alex10x import Alex10x
+from stbench.datasets.her2st import HER2ST
+from stbench.datasets.manifest import open_dataset_path
+from stbench.datasets.readers import legacy_st
+from stbench.slide import Slide, check_slide, validate
+
+pytestmark = pytest.mark.data
+
+HER2ST_FACTS = {  # spots, genes, image, µm per px
+    "B4": (283, 15289, (9272, 9923), 0.688),
+    "C2": (187, 15706, (9274, 9911), 0.688),
+    "C3": (180, 15821, (9270, 9936), 0.687),
+    "C4": (184, 15842, (9278, 9916), 0.688),
+    "C5": (181, 15721, (9272, 9901), 0.689),
+    "C6": (178, 15772, (9288, 9907), 0.688),
+}
+
+
+def tissue_contrast(slide: Slide) -> float:
+    """How much darker the image is under the spots than on the whole, in standard deviations of its brightness."""
+    thumbnail = slide.image.thumbnail(500).mean(axis=2)
+    shrink = slide.image.scale * thumbnail.shape[1] / slide.image.size[0]
+    columns, rows = np.floor(slide.centres * shrink).astype(int).T
+    return float((np.median(thumbnail) - np.median(thumbnail[rows, columns])) / thumbnail.std())
+
+
+@pytest.mark.parametrize("name", HER2ST_FACTS)
+def test_her2st_sections_are_as_measured(data_root: Path, name: str) -> None:
+    dataset = HER2ST(data_root)
+    slide = next(source for source in dataset.find()[0] if source.id == name).read()
+    n_spots, n_genes, size, um_per_px = HER2ST_FACTS[name]
+    assert (slide.n_spots, len(slide.genes), slide.image.size) == (n_spots, n_genes, size)
+    assert slide.um_per_px == pytest.approx(um_per_px, abs=0.0006)
+    assert set(dataset.panel()) <= set(slide.genes)
+    assert slide.n_spots == dataset.expected_spots[name]
+    validate(slide, panel=dataset.panel())
+    assert not slide.image.crossing(slide.centres, 224).any()
+    assert tissue_contrast(slide) > 0.5
+
+
+def test_the_26_slices_without_an_image_or_without_anything_are_missing(data_root: Path) -> None:
+    sources, missing = HER2ST(data_root).find()
+    assert [source.id for source in sources] == list(HER2ST_FACTS)
+    assert len(missing) == 26
+    reasons = {gone.id: gone.reason for gone in missing}
+    assert "no image" in reasons["B1"]
+    assert "no counts" in reasons["A2"]
+
+
+@pytest.mark.parametrize("name", ["A1", "B1", "C1", "D1", "E1", "F1", "G2", "H1"])
+def test_every_counted_spot_of_a_labelled_section_has_exactly_one_label(data_root: Path, name: str) -> None:
+    data = data_root / "her2st" / "data"
+    slide = legacy_st.read(
+        name,
+        name[0],
+        counts=data / f"ST-cnts/{name}.tsv.gz",
+        spots=data / f"ST-spotfiles/{name}_selection.tsv",
+        labels=data / f"ST-pat/lbl/{name}_labeled_coordinates.tsv",
+        image=data / "ST-imgs/C/C2/5714_HE_BT_C2.jpg",  # these sections have no image here; labels need none
+    )
+    labels = slide.adata.obs["label"]
+    assert labels.notna().all()
+    assert set(labels) <= {
+        "invasive cancer",
+        "cancer in situ",
+        "immune infiltrate",
+        "connective tissue",
+        "adipose tissue",
+        "breast glands",
+        "undetermined",
+    }
+
+
+def test_one_section_agrees_with_the_published_loaders(data_root: Path) -> None:
+    place = Path(os.environ.get("STBENCH_PARITY", Path(__file__).parents[1] / "parity" / "fixtures"))
+    golden = np.load(place / "her2st_C2.npz")
+    slide = next(source for source in HER2ST(data_root).find()[0] if source.id == "C2").read()
+    assert slide.spot_ids == golden["spot_ids"].tolist()
+    np.testing.assert_array_equal(slide.array_xy, golden["positions"])
+    np.testing.assert_array_equal(np.floor(slide.centres), golden["centres"])
+    patches, n_padded = slide.image.cut(slide.centres, 224)
+    assert n_padded == 0
+    np.testing.assert_allclose(patches.mean(axis=(1, 2)), golden["patch224_rgb_means"], atol=1e-4)
+    middle = patches[:, 56:168, 56:168]
+    np.testing.assert_allclose(middle.mean(axis=(1, 2)), golden["patch112_rgb_means"], atol=1e-4)
+    np.testing.assert_array_equal(middle[0][0], golden["patch112_first_row_of_first_spot"])
+
+
+def test_one_section_of_alex10x_is_present_under_its_public_name(data_root: Path) -> None:
+    dataset = Alex10x(data_root)
+    sources, missing = dataset.find()
+    assert [source.id for source in sources] == ["block1"]
+    assert len(missing) == 8
+    slide = sources[0].read()
+    assert slide.patient == "block-A"
+    assert slide.n_spots == 3796
+    assert set(dataset.panel()) <= set(slide.genes)
+    assert slide.um_per_px == pytest.approx(0.366, abs=0.001)
+    assert slide.image.level == "hires"
+    validate(slide, panel=dataset.panel())
+    assert tissue_contrast(slide) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "n_spots", "n_genes", "um_per_px", "n_panel"),
+    [("GSM6177599_NYU_BRCA0", 2074, 14664, 4.55, 685), ("V1_Human_Lymph_Node", 3962, 18467, 0.730, 673)],
+)
+def test_other_visium_sections_are_read_as_they_are(
+    data_root: Path, name: str, n_spots: int, n_genes: int, um_per_px: float, n_panel: int
+) -> None:
+    slide = open_dataset_path(data_root / "visium" / name).find()[0][0].read()
+    assert (slide.n_spots, len(slide.genes)) == (n_spots, n_genes)
+    assert slide.um_per_px == pytest.approx(um_per_px, rel=2e-3)
+    assert len(set(Alex10x().panel()) & set(slide.genes)) == n_panel
+    validate(slide)
+    assert tissue_contrast(slide) > 0.3
+
+
+def test_a_section_that_was_imaged_rotated_takes_its_positions_from_pixels(data_root: Path) -> None:
+    slide = open_dataset_path(data_root / "visium" / "GSM6177599_NYU_BRCA0").find()[0][0].read()
+    column, row = slide.array_xy.T
+    x, y = slide.centres.T
+    assert np.corrcoef(row, x)[0, 1] > 0.999
+    assert np.corrcoef(column, y)[0, 1] < -0.999
+
+
+def test_olfactory_bulbs_are_read_through_a_manifest(data_root: Path, tmp_path: Path) -> None:
+    lines = ['name = "bulb"', "patch_px = 32"]
+    for i in (1, 2, 3, 4):
+        lines += ["[[slide]]", f'id = "MOB{i}"', f'patient = "mouse{(i + 1) // 2}"', 'reader = "legacy-st"']
+        files = {"counts": f"MOB{i}.tsv.gz", "spots": f"alignment_table_MOB{i}.tsv", "image": f"MOB{i}.jpg"}
+        lines += [f'{key} = "{data_root}/mob/{name}"' for key, name in files.items()]
+    manifest = tmp_path / "bulb.toml"
+    manifest.write_text("\n".join(lines))
+    dataset = open_dataset_path(manifest)
+    slides = [source.read() for source in dataset.find()[0]]
+    assert [slide.n_spots for slide in slides] == [379, 407, 438, 403]
+    assert all((slide.array_xy.sum(axis=1) % 2 == 0).all() for slide in slides)
+    assert max(slide.array_xy.max() for slide in slides) <= 66
+    depths = [np.median(np.asarray(slide.adata.X.sum(axis=1))) for slide in slides]
+    assert depths == [2268, 2424, 3344, 3050]
+    for slide in slides:
+        assert check_slide(slide, panel=dataset.panel()) == []
+        assert tissue_contrast(slide) > 0.5
