@@ -265,12 +265,15 @@ def _genes(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
 
 
 def _notes(rows: pd.DataFrame) -> pd.DataFrame:
-    """What methods noted while they ran, each once for each entry with the number of trials that said so."""
+    """Alarms, and what methods noted while they ran: each once for each entry, with the number of trials."""
     said = []
     for row in records(rows.drop_duplicates("key")):
         path = Path(row.directory) / "trials" / row.key / "state.json"
         if path.is_file():
-            said += [(row.entry, str(note)) for note in read_json(path).get("notes") or []]
+            state = read_json(path)
+            kinds = dict.fromkeys(str(alarm["kind"]) for alarm in state.get("alarms") or [])
+            said += [(row.entry, f"alarm: {kind}") for kind in kinds]
+            said += [(row.entry, str(note)) for note in state.get("notes") or []]
     table = pd.DataFrame(said, columns=["entry", "note"])
     return table.groupby(["entry", "note"], sort=False).size().rename("trials").reset_index()
 

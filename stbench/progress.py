@@ -55,7 +55,8 @@ class ConsoleListener:
     def ended(self, key: str, state: dict[str, Any]) -> None:
         self.states[state["state"]] += 1
         self._bars.advance(self._trials)
-        for note in state.get("notes", []):
+        rung = [f"alarm, {self.labels[key]}: {alarm['text']}" for alarm in state.get("alarms", [])]
+        for note in [*state.get("notes", []), *rung]:
             if note not in self._notes:
                 self._notes.add(note)
                 self.console.print(f"note: {note}", style="yellow", markup=False, highlight=False)

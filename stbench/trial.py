@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from . import __version__, registry
+from . import __version__, alarms, registry
 from .environment import versions
 from .errors import Interrupted, NotApplicable, PlaceError, UserError
 from .files import read_json, value_digest, write_json, writing_to
@@ -273,6 +273,15 @@ def _work(
             for name in spec.test
         }
         predict_s = time.perf_counter() - started
+    rung = [*alarms.after_training(method, history.rows)]
+    if spec.kind == "method":  # controls are blind or flat on purpose
+        for name, prediction in predictions.items():
+            slide = data.slides[name]
+            rng = run.numpy_generator("alarms", name)
+            seen = slide.for_test(method.needs.oracle)
+            rung += alarms.after_prediction(method, seen, prediction, slide.target, rng)
+    for alarm in rung:
+        log.warning("alarm: %s", alarm.text)
     with writing_to(work):
         if spec.save_model:
             model = work / "model"
@@ -289,6 +298,7 @@ def _work(
         "predict_s": round(predict_s, 3),
         "peak_mem_mb": round(memory.peak_mb, 1),
         "n_parameters": getattr(method, "n_parameters", None),
+        "alarms": [asdict(alarm) for alarm in rung],
         "versions": versions(),
     }
 

@@ -1,0 +1,104 @@
+"""Alarms: signs that a trial's number does not mean what it seems to, looked for after every trial of a method.
+
+None of them changes or hides a number; each is one sentence in the trial's state and in the report.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .method import Method, OracleSlide, TestSlide
+
+FLAT_SHARE = 0.05  # of the truth's variance
+NEAR_CHANCE = 0.02  # relative distance of a contrastive loss from that of guessing
+CHANCE_RANK = 0.45  # mean rank of a spot among the keys for its own patch, as a share; guessing gives 0.5
+SAME_OUTPUT = 1e-6  # largest change, relative to the predictions' spread, that counts as none
+BATCH_TOLERANCE = 1e-4
+SAMPLE = 64  # spots that are predicted again, where a method predicts single spots
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """``kind`` is the same for all trials and counted over them, ``text`` says it with this trial's numbers."""
+
+    kind: str
+    text: str
+
+
+def after_training(method: Method, history: Mapping[int, Mapping[str, float]]) -> Iterator[Alarm]:
+    """Alarms on the training itself. ``history`` is epoch to logged values.
+
+    A method may have an attribute ``diagnostics``: a mapping of names to numbers. Two are understood:
+    ``contrastive_batch``, the batch size N of a contrastive loss (guessing costs ln N), and ``retrieval_rank``, the
+    mean rank, as a share in [0, 1], of a training spot's own key among the keys for its patch (guessing gives 0.5).
+    """
+    for epoch, values in history.items():
+        wrong = [name for name, value in values.items() if not math.isfinite(value)]
+        if wrong:
+            yield Alarm("a training value was not finite", f"{wrong[0]} was not finite in epoch {epoch}")
+            break
+    diagnostics: Mapping[str, float] = getattr(method, "diagnostics", {})
+    losses = [values["loss"] for _, values in sorted(history.items()) if "loss" in values]
+    if "contrastive_batch" in diagnostics and losses:
+        chance = math.log(diagnostics["contrastive_batch"])
+        if abs(losses[-1] - chance) <= NEAR_CHANCE * chance:
+            yield Alarm(
+                "the contrastive loss is that of guessing",
+                f"the contrastive loss ended at {losses[-1]:.3f}, within 2 % of guessing "
+                f"(ln {diagnostics['contrastive_batch']:.0f} = {chance:.3f})",
+            )
+    rank = diagnostics.get("retrieval_rank")
+    if rank is not None and rank >= CHANCE_RANK:
+        yield Alarm(
+            "retrieval is no better than guessing",
+            f"for a training patch its own spot ranks at {rank:.2f} of all keys on average; guessing gives 0.50",
+        )
+
+
+def after_prediction(
+    method: Method, slide: TestSlide, prediction: np.ndarray, truth: np.ndarray, rng: np.random.Generator
+) -> Iterator[Alarm]:
+    """Alarms on one slide's prediction; costs two more predictions of ``SAMPLE`` spots, or one of a whole slide."""
+    varying = truth.var(axis=0) > 0
+    ratio = prediction.var(axis=0, dtype=np.float64)[varying] / truth.var(axis=0, dtype=np.float64)[varying]
+    flat = int((ratio < FLAT_SHARE).sum())
+    if flat > varying.sum() / 2:
+        yield Alarm(
+            "the prediction hardly varies in most genes",
+            f"{slide.id}: variance under 5 % of the truth's in {flat} of {int(varying.sum())} genes",
+        )
+    if slide.n_spots < 3:
+        return  # too few spots to exchange
+    spread = float(prediction.std()) or 1.0
+    if not method.needs.whole_slide:
+        spots = np.sort(rng.choice(slide.n_spots, size=min(SAMPLE, slide.n_spots // 2 + 1), replace=False))
+        slide, prediction = _part(slide, spots), prediction[spots]
+        change = float(np.abs(method.predict(slide) - prediction).max())
+        if change > BATCH_TOLERANCE * max(1.0, spread):
+            yield Alarm(
+                "the prediction of a spot depends on the other spots of its batch",
+                f"{slide.id}: predictions change by up to {change:.2g} with which other spots are predicted beside",
+            )
+    shuffled = method.predict(replace(slide, patches=slide.patches[_derangement(slide.n_spots, rng)]))
+    if np.abs(shuffled - prediction).max() <= SAME_OUTPUT * spread:
+        yield Alarm(
+            "the prediction does not depend on the image",
+            f"{slide.id}: exchanging the patches between spots changes nothing",
+        )
+
+
+def _derangement(n: int, rng: np.random.Generator) -> np.ndarray:
+    """A permutation without a fixed point: one cycle through all, in random order."""
+    order = rng.permutation(n)
+    moved = np.empty(n, dtype=np.int64)
+    moved[order] = np.roll(order, 1)
+    return moved
+
+
+def _part(slide: TestSlide, spots: np.ndarray) -> TestSlide:
+    part = replace(slide, patches=slide.patches[spots], array_xy=slide.array_xy[spots], pixel_xy=slide.pixel_xy[spots])
+    return replace(part, total_counts=part.total_counts[spots]) if isinstance(part, OracleSlide) else part

@@ -1,0 +1,44 @@
+"""What the README shows works as it stands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def _block(language: str) -> str:
+    (found,) = re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+    return found
+
+
+def test_the_example_method_passes_the_battery_and_runs(tmp_path: Path, stbench_command: Callable) -> None:
+    source = tmp_path / "mine.py"
+    source.write_text(_block("python"))
+    checked = stbench_command("methods", "check", f"{source}:Redness")
+    assert checked.code == 0, checked.out
+    command = ("run", "--methods", f"{source}:Redness,controls", "--dataset", "demo", "--slices", "P1a,P1b,P2a")
+    done = stbench_command(*command, "--preset", "quick", "--no-mlflow", "--out", tmp_path / "r")
+    assert done.code == 0, done.err
+    assert "redness" in done.out
+
+
+def test_the_example_manifest_is_read_as_it_stands(tmp_path: Path, stbench_command: Callable) -> None:
+    (tmp_path / "slides.toml").write_text(_block("toml"))
+    done = stbench_command("data", "check", tmp_path / "slides.toml")
+    assert done.code == 2
+    assert "genes.txt" in done.err  # every key is known, and the first file that it names is not there
+
+
+def test_every_command_that_it_shows_exists(stbench_command: Callable) -> None:
+    commands = {match.strip() for match in re.findall(r"stbench ((?:data |methods )?[a-z]+) ", README)}
+    assert {"run", "report", "data list", "methods check"} <= commands
+    for command in commands:
+        assert stbench_command(*command.split(), "--help").code == 0, command
+
+
+def test_the_pictures_that_it_shows_are_there() -> None:
+    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
+        assert (Path(__file__).parents[1] / path).is_file(), path
