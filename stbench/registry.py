@@ -1,0 +1,257 @@
+"""Finding methods and datasets by name (entry points) or by path, so that the harness knows none of them itself.
+
+A name stands in the entry-point group ``stbench.methods`` or ``stbench.datasets`` of any installed package. Listing
+names imports nothing; a method's or dataset's module is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.machinery import ModuleSpec
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import BaseModel
+
+from .dataset import Dataset
+from .errors import UserError, unknown
+from .files import file_digest, value_digest
+from .method import Method
+
+METHODS = "stbench.methods"
+DATASETS = "stbench.datasets"
+DATASET_READERS = "stbench.dataset_readers"  # its entry "path" opens a manifest, an .h5ad file or a folder as a dataset
+GROUPS_OF_METHODS = ("all", "published", "controls")
+METHOD_MEMBERS = (
+    *("name", "title", "kind", "Config", "presets", "needs", "weights_label"),
+    *("fit", "predict", "save", "load"),
+)
+DATASET_MEMBERS = (
+    *("name", "title", "slices", "patch_px", "how_to_get", "citation"),
+    *("patient", "panel", "find"),
+)
+
+
+def method_names() -> list[str]:
+    """Every registered method, controls included, in alphabetical order."""
+    return sorted(entry_points(group=METHODS).names)
+
+
+def dataset_names() -> list[str]:
+    """Every registered dataset, in alphabetical order."""
+    return sorted(entry_points(group=DATASETS).names)
+
+
+def method(name: str) -> type[Method]:
+    """The class of a method: a registered name, or ``path/to/file.py:Class``.
+
+    ``UserError`` where there is none of that name, where its file cannot be imported, or where it lacks a member.
+    """
+    if _is_path(name):
+        return _method_from_file(name)
+    loaded = _require_method(_load(METHODS, "method", name, hint="or path/to/file.py:Class"), f"method '{name}'")
+    if loaded.name != name:
+        raise UserError(f"method '{name}' calls itself '{loaded.name}' - its entry point and its class must agree")
+    return loaded
+
+
+def expand_methods(names: str) -> list[str]:
+    """The methods that a comma-separated list stands for, each once, in the order of its first mention.
+
+    ``controls`` stands for every registered control, ``published`` for every other registered method, and ``all`` for
+    those methods followed by the controls. Anything else is a name as :func:`method` takes it.
+    """
+    words = [word.strip() for word in names.split(",") if word.strip()]
+    if not words:
+        raise UserError("no method is named - give names, path/to/file.py:Class, or all, published, controls")
+    registered = method_names()
+    expanded: list[str] = []
+    for word in words:
+        if word in GROUPS_OF_METHODS:
+            kinds = {"all": ("method", "control"), "published": ("method",), "controls": ("control",)}[word]
+            expanded += [name for kind in kinds for name in registered if method(name).kind == kind]
+        elif word in registered or _is_path(word):
+            expanded.append(word)
+        else:
+            raise unknown("method", word, [*registered, *GROUPS_OF_METHODS], hint="or path/to/file.py:Class")
+    return list(dict.fromkeys(expanded))
+
+
+def dataset(name: str, root: Path | None = None) -> Dataset:
+    """The dataset of a registered name with its data under ``root``, or the one that a path stands for.
+
+    A path is a ``.toml`` manifest, an ``.h5ad`` file or a folder; where a folder has a registered dataset's name, write
+    ``./name`` for the folder.
+    """
+    hint = "or the path of a .toml manifest, an .h5ad file or a folder"
+    if name in dataset_names():
+        loaded = _load(DATASETS, "dataset", name, hint)
+        opened = loaded(root)
+    elif Path(name).exists():
+        opened = _load(DATASET_READERS, "dataset reader", "path", "install the package stbench again")(Path(name))
+    elif "/" in name or Path(name).suffix in (".toml", ".h5ad"):
+        raise UserError(
+            f"there is no file or folder {name} - give a dataset's name ({', '.join(dataset_names())}), {hint}"
+        )
+    else:
+        raise unknown("dataset", name, dataset_names(), hint)
+    missing = [member for member in DATASET_MEMBERS if not hasattr(opened, member)]
+    if missing:
+        raise UserError(f"dataset '{name}' lacks {', '.join(missing)} - see stbench.dataset.Dataset")
+    return opened
+
+
+@cache
+def source_digest(method_class: type[Method]) -> str:
+    """Digest of the code that determines what a method computes; part of every trial's key.
+
+    Of the method's own file, whether it is registered or given by path, and of every module that this file imports, at
+    first or second hand, from its own package and from stbench (the blocks that methods share, the training loop). So a
+    changed method never reuses old results. Other libraries enter a trial's record by their version, and stbench's own
+    version enters the key beside this digest. The files are read once a process.
+    """
+    module = sys.modules[method_class.__module__]
+    if module.__file__ is None:
+        raise UserError(f"method '{method_class.name}' is not defined in a file - put its class into one")
+    packages = {module.__name__.partition(".")[0], __name__.partition(".")[0]}
+    digests: dict[str, str] = {"": file_digest(Path(module.__file__))}
+    waiting = list(_imports(Path(module.__file__), module.__package__ or "", packages))
+    while waiting:
+        name = waiting.pop()
+        if name in digests:
+            continue
+        spec = _find_module(name)
+        if spec is None or spec.origin is None:  # what is imported is not a module but something in one
+            continue
+        digests[name] = file_digest(Path(spec.origin))
+        package = name if spec.submodule_search_locations else name.rpartition(".")[0]
+        waiting += _imports(Path(spec.origin), package, packages)
+    return value_digest(digests)
+
+
+def _imports(path: Path, package: str, packages: set[str]) -> Iterator[str]:
+    """Names below ``packages`` that a file imports anywhere in it: of modules, or of things in modules."""
+    for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            origin = importlib.util.resolve_name(base, package) if node.level else base
+            names = [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
+        for name in names:
+            # a package's own __init__ gives its version and nothing that a method computes with
+            if name.partition(".")[0] in packages and name not in packages:
+                yield name
+
+
+def _find_module(name: str) -> ModuleSpec | None:
+    """Where a module is, without importing it or the packages that it is in; ``None`` where there is none."""
+    spec: ModuleSpec | None = None
+    place: Sequence[str] | None = None
+    parts = name.split(".")
+    for depth in range(1, len(parts) + 1):
+        if depth > 1 and place is None:  # "stbench.method.Run": what it is looked for in is a module, not a package
+            return None
+        partial = ".".join(parts[:depth])
+        found = (finder.find_spec(partial, place) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+        spec = next((one for one in found if one is not None), None)
+        if spec is None:
+            return None
+        place = spec.submodule_search_locations
+    return spec
+
+
+def _load(group: str, kind: str, name: str, hint: str) -> Any:
+    """What the entry point ``name`` of ``group`` stands for; it is imported now."""
+    found = {entry.value: entry for entry in entry_points(group=group, name=name)}
+    if not found:
+        raise unknown(kind, name, entry_points(group=group).names, hint)
+    if len(found) > 1:
+        origins = " and ".join(f"{entry.value} ({_package(entry)})" for entry in found.values())
+        raise UserError(f"two installed packages register a {kind} '{name}': {origins} - uninstall or rename one")
+    entry = next(iter(found.values()))
+    try:
+        return entry.load()
+    except Exception as error:  # a stranger's module may fail in any way
+        raise UserError(
+            f"cannot load {kind} '{name}' ({entry.value} of {_package(entry)}): {_reason(error)}"
+        ) from error
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else "an unnamed package"
+
+
+def _is_path(name: str) -> bool:
+    file, colon, _ = name.rpartition(":")
+    return name.endswith(".py") or (bool(colon) and (file.endswith(".py") or "/" in file))
+
+
+def _method_from_file(name: str) -> type[Method]:
+    file, _, class_name = name.rpartition(":")
+    if not file or not class_name.isidentifier():
+        raise UserError(f"'{name}' does not name a class - write path/to/file.py:Class")
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise UserError(f"there is no file {file} - write path/to/file.py:Class")
+    module = _import_file(path.resolve(), file_digest(path))
+    if not hasattr(module, class_name):
+        classes = [
+            key
+            for key, value in vars(module).items()
+            if isinstance(value, type) and value.__module__ == module.__name__
+        ]
+        raise unknown(f"class in {file}", class_name, classes)
+    loaded = _require_method(getattr(module, class_name), name)
+    source_digest(loaded)  # now, of the file as it was loaded
+    return loaded
+
+
+@cache
+def _import_file(path: Path, digest: str) -> ModuleType:
+    """A Python file as a module of its own, the same one for as long as its content is the same."""
+    name = f"stbench_file_{path.stem}_{value_digest([str(path), digest])[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None:
+        raise UserError(f"{path} is not a Python file - its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # before its code runs: dataclasses and pydantic look their module up
+    try:
+        # from the source: a compiled copy could be of an earlier version that was saved within the same second
+        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+    except Exception as error:  # a stranger's file may fail in any way
+        del sys.modules[name]
+        raise UserError(f"cannot load {path}: {_reason(error, path)}") from error
+    return module
+
+
+def _reason(error: Exception, path: Path | None = None) -> str:
+    """An exception on one line, with the line of ``path`` where it arose."""
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if path and frame.filename == str(path)
+    ]
+    line = error.lineno if isinstance(error, SyntaxError) else next(reversed(lines), None)
+    text = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
+    return f"{f'line {line}: ' if line else ''}{type(error).__name__}: {text}"
+
+
+def _require_method(candidate: Any, name: str) -> type[Method]:
+    """``candidate``, if it is a class with every member of a method."""
+    missing = [member for member in METHOD_MEMBERS if not hasattr(candidate, member)]
+    if not isinstance(candidate, type) or missing:
+        what = f"lacks {', '.join(missing)}" if isinstance(candidate, type) else "is not a class"
+        raise UserError(f"{name} {what} - see stbench.method.Method for what a method's class must have")
+    loaded: Any = candidate
+    if loaded.kind not in ("method", "control"):
+        raise UserError(f"{name} has kind = {loaded.kind!r} - it must be 'method' or 'control'")
+    if not (isinstance(loaded.Config, type) and issubclass(loaded.Config, BaseModel)):
+        raise UserError(f"{name} has a Config that is no pydantic model - derive it from stbench.method.MethodConfig")
+    return loaded
