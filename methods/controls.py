@@ -206,7 +206,7 @@ class ColourRidge(Control):
 
 class FeatureConfig(MethodConfig):
     encoder: str = Field("densenet121", description="frozen image encoder: a torchvision or timm name")
-    # random by default: a control must run everywhere, and an untrained network's features are a strong floor of their own
+    # random by default: a control must run everywhere, and features of an untrained network are a strong floor
     weights: str = Field("random", description="its weights: random, imagenet, or a .pth or .safetensors file")
     patch_px: int = Field(224, ge=2, description="side of the window around a spot, in full-resolution pixels")
     input_px: int = Field(224, ge=32, description="side of the image that the encoder sees")

@@ -9,6 +9,8 @@ import csv
 import gzip
 import io
 import json
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -32,10 +34,14 @@ def tissue_image(width: int, height: int, rng: np.random.Generator) -> np.ndarra
     return np.clip(colours[None] + grain, 0, 255).astype(np.uint8)
 
 
-def draw_counts(dark: np.ndarray, n_genes: int, rng: np.random.Generator) -> np.ndarray:
-    """(n_spots, n_genes) counts; ``dark`` (n_spots,) says which spots lie on the dark half."""
-    rates = rng.gamma(1.0, 2.0, n_genes) + 0.05
-    stronger = np.where(dark[:, None] & (np.arange(n_genes) % 2 == 0)[None], 2.0, 1.0)
+def draw_counts(dark: np.ndarray, genes: Sequence[str], rng: np.random.Generator) -> np.ndarray:
+    """(n_spots, n_genes) counts; ``dark`` (n_spots,) says which spots lie on the dark half.
+
+    Which genes are stronger there depends on their names, so it is the same in all slices, whatever their gene order.
+    """
+    rates = rng.gamma(1.0, 2.0, len(genes)) + 0.05
+    follows = np.array([zlib.crc32(gene.encode()) % 2 == 0 for gene in genes])
+    stronger = np.where(dark[:, None] & follows[None], 2.0, 1.0)
     depth = rng.uniform(0.5, 1.5, (len(dark), 1))
     return rng.poisson(rates * stronger * depth)
 
@@ -97,12 +103,13 @@ def _her2st_slice(folder: Path, layout: str, name: str, n_spots: int, rng: np.ra
     width, height = (int(np.ceil(pitch * (limit + 2))) for limit in grid.max(axis=0))
     genes = panel("her2st")
     others = [f"OTHER{i}" for i in range(8 + len(name) + ord(name[0]) % 3)]
-    order = rng.permutation(len(genes) + len(others))
-    counts = draw_counts(pixels[:-1, 0] < width / 2, len(order), rng)
+    genes = [*genes, *others]
+    genes = [genes[i] for i in rng.permutation(len(genes))]
+    counts = draw_counts(pixels[:-1, 0] < width / 2, genes, rng)
     if name == "D5":
         counts[3] = 0
     spots = [f"{x}x{y}" for x, y in grid]
-    text = table_text(spots[:-1], [[*genes, *others][i] for i in order], counts)
+    text = table_text(spots[:-1], genes, counts)
     spot_text = spot_table_text(grid, measured, pixels, [1] * len(grid))
     image = tissue_image(width, height, rng)
     if layout == "github":
@@ -154,7 +161,7 @@ def _cscc_slice(base: Path, number: int, name: str, n_spots: int, rng: np.random
     tissue = np.argsort(np.abs(pixels - 210).sum(axis=1), kind="stable")[: n_spots + 1]
     genes = [*panel("cscc"), *(f"OTHER{i}" for i in range(5 + number))]
     genes = [genes[i] for i in rng.permutation(len(genes))]
-    counts = draw_counts(pixels[:, 0] < size / 2, len(genes), rng)
+    counts = draw_counts(pixels[:, 0] < size / 2, genes, rng)
     counted = np.setdiff1d(np.arange(len(grid)), tissue[-1:])  # one selected spot has no row
     counted = counted[rng.permutation(len(counted))]
     table = table_text([f"{x}x{y}" for x, y in grid[counted]], genes, counts[counted])
@@ -237,7 +244,7 @@ class VisiumSection:
         genes = [*panel("alex10x"), *(f"OTHER{i}" for i in range(6))]
         self.genes = [genes[i] for i in rng.permutation(len(genes))]
         self.genes += [self.genes[0]]  # a symbol that repeats: the first is the one that counts
-        self.counts = draw_counts(self.pixels[:, 0] < self.size / 2, len(self.genes), rng)
+        self.counts = draw_counts(self.pixels[:, 0] < self.size / 2, self.genes, rng)
         self.image = tissue_image(self.size, self.size, rng)
 
     def rows(self, barcodes: list[str]) -> np.ndarray:
