@@ -33,7 +33,8 @@ def test_the_example_manifest_is_read_as_it_stands(tmp_path: Path, stbench_comma
 
 
 def test_every_command_that_it_shows_exists(stbench_command: Callable) -> None:
-    commands = {match.strip() for match in re.findall(r"stbench ((?:data |methods )?[a-z]+) ", README)}
+    shown = "\n".join([*re.findall(r"```\n(.*?)```", README, flags=re.DOTALL), *re.findall(r"`(stbench .*?)`", README)])
+    commands = set(re.findall(r"stbench ((?:data |methods )?[a-z]+)\b", shown))
     assert {"run", "report", "data list", "methods check"} <= commands
     for command in commands:
         assert stbench_command(*command.split(), "--help").code == 0, command

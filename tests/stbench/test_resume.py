@@ -26,6 +26,7 @@ COMMAND = (
     "P1a,P1b,P2a",
 )
 SETTINGS = ("--weights", "random", "--device", "cpu", "--no-mlflow", "--set", "stnet.epochs=3")
+SMALL = ("--set", "stnet.encoder=test_resnet", "--set", "stnet.input_px=32")
 # a checkpoint after every step, so that these short trainings have some; their number changes no result
 PROGRAM = """
 import stbench.training
@@ -38,7 +39,7 @@ NUMBERS = ["pcc_acg", "pcc_heg", "mse", "mae", "strict_pcc_acg", "strict_pcc_heg
 
 
 def _start(results: Path) -> subprocess.Popen[str]:
-    words = [sys.executable, "-c", PROGRAM, *COMMAND, *SETTINGS, "--out", str(results)]
+    words = [sys.executable, "-c", PROGRAM, *COMMAND, *SETTINGS, *SMALL, "--out", str(results)]
     return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -98,7 +99,7 @@ def test_a_signal_saves_says_how_to_go_on_and_does_go_on(
     process = _start(tmp_path)
     _wait_for_a_checkpoint(tmp_path, process, n_finished=2)
     process.send_signal(number)
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate(timeout=150)
     assert process.returncode == 130
     assert "run the same command again to go on" in printed
     assert "Traceback" not in printed

@@ -1,0 +1,302 @@
+"""STnet (He et al. 2020, github.com/bryanhe/ST-Net): an ImageNet DenseNet-121 fine-tuned to a spot's expression.
+
+Spot by spot, from the patch alone: no position and no neighbour enters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from stbench import augment
+from stbench.encoders import IMAGENET_MEAN, IMAGENET_STD, Encoder, build_encoder, load_weights, read_weights
+from stbench.errors import UserError
+from stbench.method import MethodConfig, Run, TrainingSlide
+from stbench.torch_method import (
+    Batch,
+    EncoderConfig,
+    SpotBatchConfig,
+    TestBatch,
+    TorchConfig,
+    TorchMethod,
+    TrainingData,
+)
+
+# What the published analysis scripts fix for the authors' own breast sections.
+FIXED_MEAN = (0.54, 0.51, 0.68)
+FIXED_STD = (0.25, 0.21, 0.16)
+PUBLISHED_GENES = 250  # of the published panel, for which its learning rate was chosen
+
+
+class STNetConfig(EncoderConfig, SpotBatchConfig, TorchConfig):
+    """The published command line's settings; "official" below is github.com/bryanhe/ST-Net."""
+
+    encoder: str = Field("densenet121", description="image encoder; official: densenet121")
+    epochs: int = Field(50, ge=1, description="official: 50")
+    batch_size: int = Field(32, ge=1, description="spots in a training batch; official: 32, the last one kept")
+    optimiser: Literal["sgd", "adam", "adamw"] = Field("sgd", description="official: sgd")
+    lr: float = Field(1e-6, gt=0, description="official: 1e-6, which belongs to loss_reduction = sum_spots")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd; official: 0.9")
+    weight_decay: float = Field(0.0, ge=0, description="official: 0")
+    loss_reduction: Literal["sum_spots", "mean"] = Field(
+        "sum_spots",
+        description="squared error summed over a batch's spots and averaged over genes (official), or averaged over"
+        " both: then lr 3.2e-5 is the equal of 1e-6",
+    )
+    lr_scale_genes: bool = Field(
+        False, description="multiply the head's learning rate by G / 250, as the loss's mean over genes divides it by G"
+    )
+    head_init: Literal["zero_mean", "default"] = Field(
+        "zero_mean",
+        description="head: zero weight and the training targets' mean as bias (official), or torch's default",
+    )
+    freeze_trunk: bool = Field(
+        False, description="train the head alone; the encoder's batch norms stay as they were loaded (STimage)"
+    )
+    norm: Literal["train", "imagenet", "fixed", "none"] = Field(
+        "train",
+        description="input standardisation per channel: statistics of training patches (official), of ImageNet, those"
+        " of the official analysis scripts, or none",
+    )
+    norm_patches: int = Field(
+        384, ge=1, description="training patches, drawn at random, for norm = train; official: 12 batches of 32"
+    )
+    augment: Literal["d4", "jitter_rot180", "none"] = Field(
+        "d4",
+        description="training augmentation: the 8 symmetries of the square (official), colour jitter with flip and free"
+        " rotation (HisToGene's stand-in for ST-Net), or none",
+    )
+    tta: Literal["d4", "none"] = Field("d4", description="average predictions over the 8 symmetries (official), or not")
+    select: Literal["last", "inner_cv"] = Field(
+        "last",
+        description="weights after the last epoch, or after the epoch with the lowest error in an inner 4-fold"
+        " cross-validation over training patients (official; 5 trainings)",
+    )
+
+
+class STNetwork(nn.Module):
+    """Images (B, 3, S, S) in [0, 1] to (B, G): standardise, encode, one linear layer."""
+
+    input_mean: Tensor
+    input_std: Tensor
+
+    def __init__(self, encoder: Encoder, n_genes: int) -> None:
+        super().__init__()
+        self.encoder = encoder.module
+        self.head = nn.Linear(encoder.n_features, n_genes)
+        self.register_buffer("input_mean", torch.zeros(3))
+        self.register_buffer("input_std", torch.ones(3))
+        self.trunk_frozen = False
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.encoder(augment.standardise(images, self.input_mean, self.input_std)))
+
+    def average_of_symmetries(self, patches: Tensor) -> Tensor:
+        """Mean of the outputs for the 8 symmetries of uint8 ``patches``."""
+        return torch.stack([self(augment.to_float(image)) for image in augment.symmetries(patches)]).mean(0)
+
+    def freeze_trunk(self) -> None:
+        self.encoder.requires_grad_(False)
+        self.trunk_frozen = True
+
+    def train(self, mode: bool = True) -> STNetwork:
+        super().train(mode)
+        if self.trunk_frozen:
+            self.encoder.eval()
+        return self
+
+
+class STNet(TorchMethod):
+    name: ClassVar[str] = "stnet"
+    title: ClassVar[str] = "STnet"
+    Config: ClassVar[type[MethodConfig]] = STNetConfig
+    batching: ClassVar[Literal["spots", "slides"]] = "spots"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "published": {},
+        "tuned": {"optimiser": "adamw", "lr": 1e-4, "batch_size": 128, "loss_reduction": "mean"},
+        "histogene_stmodel": {
+            "encoder": "resnet101",
+            "optimiser": "adam",
+            "lr": 1e-5,
+            "loss_reduction": "mean",
+            "head_init": "default",
+            "norm": "none",
+            "augment": "jitter_rot180",
+            "tta": "none",
+        },
+        "quick": {
+            "encoder": "test_resnet",  # timm's smallest ResNet: 0.5 million parameters
+            "weights": "random",  # so that it runs without a network; every number is labelled
+            "input_px": 64,
+            "epochs": 15,
+            "optimiser": "adamw",
+            "lr": 1e-3,
+            "loss_reduction": "mean",
+        },
+    }
+    config: STNetConfig
+
+    def describe(self, data: TrainingData) -> dict[str, Any]:
+        return {"n_genes": data.n_genes}
+
+    def network(self, shape: Mapping[str, Any]) -> STNetwork:
+        network = STNetwork(build_encoder(self.config.encoder), shape["n_genes"])
+        if self.config.freeze_trunk:
+            network.freeze_trunk()
+        return network
+
+    def start(self, network: nn.Module, data: TrainingData, run: Run) -> None:
+        assert isinstance(network, STNetwork)
+        load_weights(network.encoder, self.config.encoder, self.config.weights, run)
+        if self.config.head_init == "zero_mean":
+            nn.init.zeros_(network.head.weight)
+            network.head.bias.data.copy_(data.target[data.training_spots.to(data.device)].mean(0, dtype=torch.float64))
+        mean, std = self._input_statistics(data, run)
+        network.input_mean.copy_(mean)
+        network.input_std.copy_(std)
+
+    def _input_statistics(self, data: TrainingData, run: Run) -> tuple[Tensor, Tensor]:
+        match self.config.norm:
+            case "imagenet":
+                return torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+            case "fixed":
+                return torch.tensor(FIXED_MEAN), torch.tensor(FIXED_STD)
+            case "none":
+                return torch.zeros(3), torch.ones(3)
+        generator = run.torch_generator(self.name, "input statistics")
+        drawn = torch.randperm(len(data.training_spots), generator=generator)[: self.config.norm_patches]
+        return input_statistics(data, data.training_spots[drawn])
+
+    def loss(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        assert isinstance(network, STNetwork)
+        predicted = network(self._augmented(batch)) if network.training else self.predict_batch(network, batch)
+        squared = (predicted.to(batch.target.dtype) - batch.target).square()  # not in bf16
+        summed, mse = squared.sum() / squared.shape[1], squared.mean()
+        loss = summed if self.config.loss_reduction == "sum_spots" else mse
+        return {"loss": loss, "mse": mse} if network.training else {"loss": loss, "squared_error": summed}
+
+    def _augmented(self, batch: Batch) -> Tensor:
+        match self.config.augment:
+            case "d4":
+                return augment.to_float(augment.flip_and_quarter_turn(batch.patches, batch.generator))
+            case "jitter_rot180":
+                images = augment.colour_jitter(augment.to_float(batch.patches), batch.generator)
+                return augment.rotate(augment.hflip(images, batch.generator), batch.generator, 180)
+            case _:
+                return augment.to_float(batch.patches)
+
+    def optimiser(self, network: nn.Module, device: torch.device) -> tuple[torch.optim.Optimizer, None]:
+        assert isinstance(network, STNetwork)
+        config = self.config
+        head_lr = config.lr * (network.head.out_features / PUBLISHED_GENES if config.lr_scale_genes else 1)
+        groups: list[dict[str, Any]] = [{"params": list(network.head.parameters()), "lr": head_lr}]
+        if not config.freeze_trunk:
+            groups.append({"params": list(network.encoder.parameters())})
+        fused = device.type == "cuda"
+        match config.optimiser:
+            case "sgd":
+                return torch.optim.SGD(
+                    groups, config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused
+                ), None
+            case "adam":
+                return torch.optim.Adam(groups, config.lr, weight_decay=config.weight_decay, fused=fused), None
+            case "adamw":
+                return torch.optim.AdamW(groups, config.lr, weight_decay=config.weight_decay, fused=fused), None
+
+    def predict_batch(self, network: nn.Module, batch: TestBatch) -> Tensor:
+        assert isinstance(network, STNetwork)
+        if self.config.tta == "d4":
+            return network.average_of_symmetries(batch.patches)
+        return network(augment.to_float(batch.patches))
+
+    # Epoch choice by inner cross-validation -----------------------------------------------------------------------
+
+    chosen_epoch: int | None = None
+
+    @property
+    def epochs(self) -> int:
+        return self.chosen_epoch or self.config.epochs
+
+    def fit(self, slides: Sequence[TrainingSlide], run: Run) -> None:
+        self.chosen_epoch = choose_epoch(self.config, slides, run) if self.config.select == "inner_cv" else None
+        super().fit(slides, run)
+
+    @classmethod
+    def load_published(cls, path: Path) -> STNetwork:
+        """The network of an official checkpoint (its entry ``model``), in eval mode; read with ``weights_only=True``.
+
+        The checkpoint does not hold the run's input statistics: set ``input_mean`` and ``input_std``; FIXED_MEAN and
+        FIXED_STD are near them on the authors' sections.
+        """
+        weights = {ours(key): value for key, value in read_weights(Path(path)).items()}
+        if "head.weight" not in weights:
+            raise UserError(f"{path} is not a published STnet checkpoint: it has no entry module.classifier.weight")
+        network = STNetwork(build_encoder("densenet121"), len(weights["head.weight"]))
+        weights |= {"input_mean": network.input_mean, "input_std": network.input_std}
+        try:
+            network.load_state_dict(weights)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:240]
+            raise UserError(f"{path} is not a published STnet checkpoint: {reason}") from error
+        return network.eval()
+
+
+def ours(published: str) -> str:
+    """Our name for an entry of the official state dict: ``module.features...``, ``module.classifier...``."""
+    key = published.removeprefix("module.")
+    return key.replace("classifier.", "head.", 1) if key.startswith("classifier.") else f"encoder.{key}"
+
+
+def input_statistics(data: TrainingData, spots: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and population standard deviation of each channel over the pixels of some training patches; (3,) each."""
+    n_pixels = 0
+    total = torch.zeros(2, 3, dtype=torch.float64, device=data.device)
+    for batch in data.batches(spots.split(64)):
+        images = augment.to_float(batch.patches).double()
+        total += torch.stack([images.sum((0, 2, 3)), images.square().sum((0, 2, 3))])
+        n_pixels += images.numel() // 3
+    mean, mean_square = (total / n_pixels).cpu()
+    return mean.float(), (mean_square - mean.square()).clamp(min=1e-12).sqrt().float()
+
+
+class _InnerFold(STNet):
+    """STnet with some training patients held out, whose error is measured after every epoch."""
+
+    held_out: tuple[str, ...] = ()
+
+    def describe(self, data: TrainingData) -> dict[str, Any]:
+        return {**super().describe(data), "held_out": self.held_out}
+
+    def validation_spots(self, data: TrainingData, run: Run) -> Tensor | None:
+        of_held_out = torch.tensor([slide.patient in self.held_out for slide in data.slides])
+        return torch.nonzero(of_held_out[data.slide.cpu()]).flatten()
+
+
+def choose_epoch(config: STNetConfig, slides: Sequence[TrainingSlide], run: Run, n_folds: int = 4) -> int:
+    """The epoch with the lowest squared error over the held-out patients of all inner folds (official: 4).
+
+    Sorted patients are dealt to the folds in turn. Only training slides are ever looked at.
+    """
+    patients = sorted({slide.patient for slide in slides})
+    if len(patients) < 2:
+        raise UserError(
+            "stnet.select = inner_cv needs training slides of at least two patients - use --set stnet.select=last"
+        )
+    errors = torch.zeros(config.epochs, dtype=torch.float64)
+    for fold in range(min(n_folds, len(patients))):
+        inner = _InnerFold(config.model_copy(update={"select": "last"}))
+        inner.held_out = tuple(patients[fold::n_folds])
+        folder = run.checkpoint_directory / f"inner-{fold}" if run.checkpoint_directory else None
+        inner.fit(slides, dataclasses.replace(run, checkpoint_directory=folder, on_log=None))
+        n_spots = sum(slide.n_spots for slide in slides if slide.patient in inner.held_out)
+        n_batches = -(-n_spots // inner.batch_size)
+        errors += (
+            torch.tensor([row["validation_squared_error"] for row in inner.history], dtype=torch.float64) * n_batches
+        )
+    return int(errors.argmin()) + 1

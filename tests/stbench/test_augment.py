@@ -1,0 +1,144 @@
+"""Augmentation on the device against torchvision's functions on single images."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as reference
+
+from stbench import augment
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def patches(n: int, side: int = 12, seed: int = 1) -> torch.Tensor:
+    nhwc = torch.randint(0, 256, (n, side, side, 3), dtype=torch.uint8, generator=generator(seed))
+    return nhwc.permute(0, 3, 1, 2)  # as a patch bank hands them out
+
+
+def symmetry_of(image: np.ndarray, original: np.ndarray) -> int:
+    """Index in STnet's table of the symmetry that made ``image``; both (side, side, 3)."""
+    turned = [original, np.rot90(original)]
+    table = [*turned, *map(np.flipud, turned)]
+    table += [np.fliplr(entry) for entry in table]
+    found = [k for k, entry in enumerate(table) if np.array_equal(entry, image)]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_the_symmetries_are_stnets_eight_in_its_order():
+    image = patches(1)
+    numpy_image = image[0].permute(1, 2, 0).numpy()
+    order = [symmetry_of(out[0].permute(1, 2, 0).numpy(), numpy_image) for out in augment.symmetries(image)]
+    assert order == list(range(8))
+
+
+@pytest.mark.parametrize("function", [augment.flip_and_quarter_turn, augment.flip_and_quarter_turns])
+def test_flips_and_turns_draw_all_eight_symmetries_evenly_and_one_per_image(function):
+    images = patches(1, side=5).expand(4000, -1, -1, -1)
+    original = images[0].permute(1, 2, 0).numpy()
+    out = function(images, generator()).permute(0, 2, 3, 1).numpy()
+    counts = np.bincount([symmetry_of(image, original) for image in out], minlength=8)
+    assert out.dtype == np.uint8
+    # 500 each expected, standard deviation 21
+    assert counts.min() > 400
+    assert counts.max() < 600
+
+
+def test_flips_happen_with_the_probability_asked_for():
+    images = patches(1, side=4).expand(2000, -1, -1, -1)
+    flipped = (augment.hflip(images, generator(), p=0.2) != images).flatten(1).any(1).float().mean()
+    assert 0.16 < flipped < 0.24
+    assert torch.equal(augment.hflip(images, generator(), p=1.0), images.flip(-1))
+    assert torch.equal(augment.vflip(images, generator(), p=1.0), images.flip(-2))
+    assert torch.equal(augment.vflip(images, generator(), p=0.0), images)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_colours_are_adjusted_as_torchvision_does_in_any_order(order):
+    image = augment.to_float(patches(1))
+    factors = (0.6, 1.4, 0.5)
+    functions = (reference.adjust_brightness, reference.adjust_contrast, reference.adjust_saturation)
+    expected = image[0]
+    for which in order:
+        expected = functions[which](expected, factors[which])
+    found = augment.adjust_colours(image, torch.tensor([factors]), torch.tensor([order]))[0]
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
+
+
+def test_colour_jitter_gives_each_image_factors_and_an_order_of_its_own():
+    images = augment.to_float(patches(1)).expand(64, -1, -1, -1)
+    out = augment.colour_jitter(images, generator())
+    assert len(torch.unique(out.flatten(1), dim=0)) == 64
+    assert out.min() >= 0
+    assert out.max() <= 1
+    # a factor of exactly 1 everywhere changes nothing
+    torch.testing.assert_close(augment.colour_jitter(images, generator(), 0, 0, 0), images, atol=1e-6, rtol=0)
+
+
+def test_brightness_factors_are_uniform_in_the_stated_range():
+    flat = torch.full((4000, 3, 2, 2), 0.4)  # grey and flat: contrast and saturation leave it as it is
+    factors = augment.colour_jitter(flat, generator(), brightness=0.5, contrast=0, saturation=0)[:, 0, 0, 0] / 0.4
+    assert 0.5 <= factors.min() < 0.52
+    assert 1.48 < factors.max() <= 1.5
+    assert abs(factors.mean() - 1) < 0.02
+
+
+@pytest.mark.parametrize("angle", [-180.0, -90.0, -33.0, 0.0, 17.5, 45.0, 90.0, 151.0])
+@pytest.mark.parametrize("side", [11, 32])
+def test_rotation_is_torchvisions_with_nearest_neighbour_and_black_corners(angle, side):
+    images = augment.to_float(patches(3, side))
+    found = augment.rotate_by(images, torch.tensor([0.0, angle, -angle]))
+    for image, out, degrees in zip(images, found, (0.0, angle, -angle), strict=True):
+        expected = reference.rotate(image, degrees, interpolation=InterpolationMode.NEAREST)
+        # a point half way between two pixels may fall to either
+        assert (out == expected).all(dim=0).float().mean() > 0.97
+
+
+def test_rotation_draws_an_angle_per_image_within_the_limits():
+    image = torch.zeros(1, 3, 41, 41)
+    image[:, :, 20, 30] = 1  # right of the centre
+    out = augment.rotate(image.expand(200, -1, -1, -1), generator(), 60)[:, 0]
+    rows, columns = out.flatten(1).argmax(1) // 41 - 20, out.flatten(1).argmax(1) % 41 - 20
+    angles = torch.rad2deg(torch.atan2(-rows.float(), columns.float()))[out.flatten(1).max(1).values > 0]
+    assert angles.abs().max() <= 64
+    assert angles.min() < -45
+    assert angles.max() > 45
+
+
+def test_grey_is_torchvisions_and_keeps_three_channels():
+    images = augment.to_float(patches(4))
+    expected = reference.rgb_to_grayscale(images, num_output_channels=3)
+    torch.testing.assert_close(augment.grey(images, generator(), p=1.0), expected, atol=1e-6, rtol=0)
+    assert torch.equal(augment.grey(images, generator(), p=0.0), images)
+
+
+def test_standardising_is_per_channel():
+    images = augment.to_float(patches(2))
+    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
+    expected = reference.normalize(images, mean.tolist(), std.tolist())
+    torch.testing.assert_close(augment.standardise(images, mean, std), expected)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        augment.flip_and_quarter_turn,
+        augment.flip_and_quarter_turns,
+        augment.colour_jitter,
+        augment.rotate,
+        lambda images, generator: augment.grey(images, generator, 0.5),
+    ],
+)
+def test_the_same_generator_state_gives_the_same_images_and_leaves_torchs_own_alone(function):
+    images = augment.to_float(patches(8))
+    before = torch.get_rng_state()
+    assert torch.equal(function(images, generator(3)), function(images, generator(3)))
+    assert not torch.equal(function(images, generator(3)), function(images, generator(4)))
+    assert torch.equal(torch.get_rng_state(), before)
