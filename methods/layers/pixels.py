@@ -1,0 +1,41 @@
+"""From uint8 patches to what a contrastive method's image encoder sees: an augmentation recipe, then a pixel scale."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from stbench import augment
+from stbench.encoders import IMAGENET_MEAN, IMAGENET_STD
+
+Augmentation = Literal["jitter-flip-rotate", "flip-quarter-turns", "none"]
+PixelScale = Literal["unit", "imagenet", "bgr-255"]
+
+
+def encoder_input(
+    patches: Tensor, scale: PixelScale, augmentation: Augmentation, generator: Generator | None
+) -> Tensor:
+    """(B, 3, S, S) uint8 RGB -> float32 of the same shape; without a ``generator`` nothing is augmented.
+
+    ``jitter-flip-rotate`` is mclSTExp's recipe on HER2+ and cSCC: brightness, contrast and saturation within 0.5 to
+    1.5, left-right flip, any angle. ``flip-quarter-turns`` is BLEEP's, and mclSTExp's on Alex+10x: both flips, quarter
+    turns.
+    """
+    images = augment.to_float(patches)
+    if generator is not None and augmentation == "jitter-flip-rotate":
+        images = augment.colour_jitter(images, generator)
+        images = augment.rotate(augment.hflip(images, generator), generator)
+    elif generator is not None and augmentation == "flip-quarter-turns":
+        images = augment.flip_and_quarter_turns(images, generator)
+    if scale == "imagenet":
+        # made on the CPU and sent without waiting: no host synchronisation inside an epoch
+        mean, std = (
+            torch.tensor(values).to(images.device, images.dtype, non_blocking=True)
+            for values in (IMAGENET_MEAN, IMAGENET_STD)
+        )
+        return augment.standardise(images, mean, std)
+    if scale == "bgr-255":
+        return images.flip(1) * 255
+    return images

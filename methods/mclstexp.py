@@ -1,0 +1,413 @@
+"""mclSTExp (Min et al. 2024): one space for patches and for spots mixed by self-attention, and retrieval there.
+
+A test patch's expression is the distance-weighted mean of the expression of its nearest training spots. Source: the
+paper with its supplement, and the released code; where they differ, the fields of :class:`MclSTExpConfig` say who does
+what.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own name for it
+import torchvision
+from pydantic import Field
+from torch import Tensor, nn
+
+from stbench.encoders import build_encoder, load_weights
+from stbench.errors import UserError
+from stbench.method import Run
+from stbench.torch_method import (
+    Batch,
+    EncoderConfig,
+    SpotBatchConfig,
+    TestBatch,
+    TorchConfig,
+    TorchMethod,
+    TrainingData,
+)
+
+from .layers.contrastive import ProjectionHead, logits, matched, one_hot_loss
+from .layers.pixels import Augmentation, PixelScale, encoder_input
+from .layers.published import read_checkpoint, rename
+from .layers.retrieval import RANKED_SPOTS, Distance, own_rank, retrieve
+from .layers.transformer import TransformerBlock
+
+PositionEncoding = Literal["learnable", "sinusoidal", "naive", "none"]
+KeyContext = Literal["chunks", "slice", "straddling"]
+
+# published state_dict name -> name here
+PUBLISHED_NAMES = (
+    (r"([xy]_embed\.weight)", r"positions.\1"),
+    (r"image_encoder\.model\.0\.(.+)", r"image_encoder.features.\1"),
+    (r"spot_encoder\.(\d+)\.attn\.norm\.(\w+)", r"spot_encoder.\1.attention_norm.\2"),
+    (r"spot_encoder\.(\d+)\.attn\.fn\.to_qkv\.weight", r"spot_encoder.\1.qkv.weight"),
+    (r"spot_encoder\.(\d+)\.attn\.fn\.to_out\.0\.(\w+)", r"spot_encoder.\1.out.\2"),
+    (r"spot_encoder\.(\d+)\.ff\.norm\.(\w+)", r"spot_encoder.\1.mlp_norm.\2"),
+    (r"spot_encoder\.(\d+)\.ff\.fn\.net\.0\.(\w+)", r"spot_encoder.\1.expand.\2"),
+    (r"spot_encoder\.(\d+)\.ff\.fn\.net\.3\.(\w+)", r"spot_encoder.\1.contract.\2"),
+)
+
+
+class LearnablePositions(nn.Module):
+    """One learnable row of ``width`` numbers per integer coordinate, for x and for y: the published form.
+
+    The same as one-hot coordinates times a linear map, as the paper writes it. Coordinates are local to a slice, so
+    equal ones on different slices share a row; rows that no training spot has only ever decay.
+    """
+
+    def __init__(self, n_positions: int, width: int) -> None:
+        super().__init__()
+        self.x_embed = nn.Embedding(n_positions, width)
+        self.y_embed = nn.Embedding(n_positions, width)
+
+    def forward(self, positions: Tensor, slide: Tensor | None = None) -> Tensor:
+        index = positions.long()
+        return self.x_embed(index[..., 0]) + self.y_embed(index[..., 1])
+
+
+class SinusoidalPositions(nn.Module):
+    """Sines and cosines of x in the first half of the channels, of y in the rest. Ours: the paper only names it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, positions: Tensor, slide: Tensor | None = None) -> Tensor:
+        x, y = positions.float().unbind(-1)
+        return torch.cat([waves(x, self.width // 2), waves(y, self.width - self.width // 2)], dim=-1)
+
+
+def waves(coordinate: Tensor, n: int) -> Tensor:
+    """(..., n): sines and cosines in turn, of wavelengths from 2π to 2π · 10,000 (Vaswani et al. 2017, section 3.5)."""
+    channel = torch.arange(n, device=coordinate.device)
+    angle = coordinate[..., None] * 10_000.0 ** (-2 * (channel // 2) / n)
+    return torch.where(channel % 2 == 0, angle.sin(), angle.cos())
+
+
+class NaivePositions(nn.Module):
+    """LayerNorm(ReLU(linear(x, y))) of each slide's coordinates scaled into [0, 1]. Ours: the paper only names it."""
+
+    origin: Tensor
+    extent: Tensor
+
+    def __init__(self, n_slides: int, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, width)
+        self.norm = nn.LayerNorm(width)
+        self.register_buffer("origin", torch.zeros(n_slides, 2))  # smallest x and y of each training slide
+        self.register_buffer("extent", torch.ones(n_slides, 1))  # the larger of its width and height
+
+    def measure(self, positions: Sequence[Tensor]) -> None:
+        """Take origin and extent from the (n_spots, 2) positions of each training slide."""
+        for i, of_slide in enumerate(positions):
+            low, high = of_slide.float().aminmax(dim=0)
+            self.origin[i], self.extent[i] = low, (high - low).max().clamp_min(1)
+
+    def forward(self, positions: Tensor, slide: Tensor) -> Tensor:
+        unit = (positions.float() - self.origin[slide]) / self.extent[slide]
+        return self.norm(F.relu(self.linear(unit)))
+
+
+class SignedDenseNet(nn.Module):
+    """A torchvision DenseNet without classifier, and without the ReLU that its forward puts after the last BatchNorm.
+
+    mclSTExp keeps the feature module alone, so its image features are signed. Parameter names are torchvision's.
+    """
+
+    def __init__(self, densenet: torchvision.models.DenseNet) -> None:
+        super().__init__()
+        self.features = densenet.features
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(self.features(images), 1).flatten(1)
+
+
+class MclSTExpNetwork(nn.Module):
+    """Two branches into one space: patch -> encoder -> head, and spots (expression + position) -> Transformer -> head.
+
+    ``image_encoder`` maps images to (n, ``n_features``); ``positions`` maps (..., n, 2) coordinates and (..., n) slide
+    indices to (..., n, ``n_genes``). The n spots of a sequence attend to each other: a spot's embedding depends on its
+    company.
+    """
+
+    def __init__(
+        self,
+        image_encoder: nn.Module,
+        n_features: int,
+        positions: nn.Module | None,
+        n_genes: int,
+        n_dimensions: int = 256,
+        heads: int = 8,
+        head_width: int = 64,
+        layers: int = 2,
+    ) -> None:
+        super().__init__()
+        self.positions = positions
+        self.image_encoder = image_encoder
+        blocks = [TransformerBlock(n_genes, n_genes, heads, head_width) for _ in range(layers)]
+        if heads == 1 and head_width == n_genes:  # the published block then has no output projection
+            for block in blocks:
+                block.out = nn.Identity()  # type: ignore[assignment]
+        self.spot_encoder = nn.Sequential(*blocks)
+        self.image_projection = ProjectionHead(n_features, n_dimensions)
+        self.spot_projection = ProjectionHead(n_genes, n_dimensions)
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        """(n, 3, side, side) -> (n, d)."""
+        return self.image_projection(self.image_encoder(images))
+
+    def place(self, expression: Tensor, positions: Tensor, slide: Tensor | None = None) -> Tensor:
+        """(..., n, G) expression with its position added: z of the paper."""
+        return expression if self.positions is None else expression + self.positions(positions, slide)
+
+    def embed_spots(self, expression: Tensor, positions: Tensor, slide: Tensor | None = None) -> Tensor:
+        """(..., n, G) and (..., n, 2) -> (..., n, d): the n spots are one sequence."""
+        return self.spot_projection(self.spot_encoder(self.place(expression, positions, slide)))
+
+    def forward(
+        self, images: Tensor, expression: Tensor, positions: Tensor, slide: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(n, d) spot and (n, d) image embeddings of a batch: the whole batch is one sequence, whatever its slides."""
+        return self.embed_spots(expression, positions, slide), self.embed_images(images)
+
+
+class MclSTExpConfig(EncoderConfig, SpotBatchConfig, TorchConfig):
+    """Defaults are the released code's on HER2+, but for the faults that the descriptions name."""
+
+    epochs: int = Field(90, ge=1, description="passes over the training slides; 15 on Alex+10x (supplement)")
+    lr: float = Field(1e-4, gt=0, description="learning rate")
+    batch_size: int = Field(128, ge=1, description="spots in a batch; they are one sequence of the spot encoder")
+    optimiser: Literal["adam", "adamw"] = Field("adam", description="adam: L2 in the gradient (code); adamw (text)")
+    weight_decay: float = Field(1e-3, ge=0, description="weight decay; it reaches every row of the position tables")
+    encoder: str = Field("densenet121", description="also in the paper: resnet50, vit_base_patch32_224")
+    last_relu: bool = Field(
+        False, description="DenseNet only: the ReLU after its last BatchNorm, which the code leaves out"
+    )
+    pixels: PixelScale = Field(
+        "unit",
+        description="RGB in [0, 1] without mean and deviation (code); imagenet; bgr-255 (code on Alex+10x)",
+    )
+    augmentation: Augmentation = Field(
+        "jitter-flip-rotate", description="of training patches; flip-quarter-turns is the code's on Alex+10x"
+    )
+    augment_at_test: bool = Field(False, description="augment the test patches too, as the code does on Alex+10x")
+    expression: Literal["target", "spot-log10-cp10k"] = Field(
+        "target",
+        description="what the spot encoder sees: the target, or, whatever that is, the code's scale on HER2+ and cSCC",
+    )
+    position_encoding: PositionEncoding = Field(
+        "learnable", description="learnable tables (published); sinusoidal and naive are our reading of Table S4; none"
+    )
+    n_positions: int = Field(65_536, ge=1, description="rows of each position table")
+    coordinates: Literal["array", "pixel"] = Field(
+        "array", description="array column and row (code on HER2+ and cSCC); pixel row and column (code on Alex+10x)"
+    )
+    n_dimensions: int = Field(256, ge=1, description="size D of the shared space")
+    layers: int = Field(2, ge=0, description="blocks of the spot encoder")
+    heads: int = Field(8, ge=1, description="its attention heads")
+    head_width: int = Field(64, ge=1, description="width of a head")
+    temperature: float = Field(1.0, gt=0, description="divides the similarity; fixed (code)")
+    normalise: bool = Field(False, description="cosine in the loss (text) in place of the plain dot product (code)")
+    balance: float = Field(0.5, ge=0, le=1, description="λ of Table S7: share of the image term in the loss")
+    k: int = Field(200, ge=1, description="neighbours; code 200, 600 on cSCC, 200; text 200, 200, 2400 on Alex+10x")
+    distance: Distance = Field(
+        "l2", description="weight = distance^-2: l2 (text; code but on HER2+), l1 (code, HER2+), cosine"
+    )
+    key_context: KeyContext = Field(
+        "chunks",
+        description="who attends to whom when keys are made: runs of key_chunk spots inside a training slice; the whole"
+        " slice; or runs across the borders of training slices, as in the code (there across test slices too: a leak)",
+    )
+    key_chunk: int = Field(32, ge=1, description="spots in a run (code: 32)")
+    validation: Literal["none", "slice"] = Field(
+        "none", description="none: the last epoch's weights (code); slice: the best epoch's on the last training slice"
+    )
+
+
+class MclSTExp(TorchMethod):
+    """mclSTExp as a method of the benchmark: keys and values come from the training slices alone."""
+
+    name = "mclstexp"
+    title = "mclSTExp"
+    Config = MclSTExpConfig
+    batching = "spots"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "published": {},
+        "published/alex10x": {"epochs": 15, "coordinates": "pixel"},
+        # timm's smallest ResNet (0.4 M parameters) learns from few epochs where the colours of the stain are kept
+        "quick": {
+            "epochs": 16,
+            "lr": 1e-3,
+            "encoder": "test_resnet",
+            "weights": "random",  # so that it runs without a network; every number is labelled
+            "input_px": 48,
+            "batch_size": 64,
+            "augmentation": "flip-quarter-turns",
+            "n_positions": 256,
+            "n_dimensions": 128,
+            "k": 50,
+        },
+    }
+    config: MclSTExpConfig
+    diagnostics: dict[str, float]  # what the alarms look at, after fit
+
+    def describe(self, data: TrainingData) -> dict[str, Any]:
+        self._refuse_positions_outside_the_table(data)
+        return {"n_genes": data.n_genes, "n_slides": data.n_slides}
+
+    def network(self, shape: Mapping[str, Any]) -> MclSTExpNetwork:
+        config, n_genes = self.config, int(shape["n_genes"])
+        encoder = build_encoder(config.encoder)
+        module = encoder.module
+        if isinstance(module, torchvision.models.DenseNet) and not config.last_relu:
+            module = SignedDenseNet(module)
+        positions: nn.Module | None = None
+        if config.position_encoding == "learnable":
+            positions = LearnablePositions(config.n_positions, n_genes)
+        elif config.position_encoding == "sinusoidal":
+            positions = SinusoidalPositions(n_genes)
+        elif config.position_encoding == "naive":
+            positions = NaivePositions(int(shape["n_slides"]), n_genes)
+        return MclSTExpNetwork(
+            module,
+            encoder.n_features,
+            positions,
+            n_genes,
+            config.n_dimensions,
+            config.heads,
+            config.head_width,
+            config.layers,
+        )
+
+    def start(self, network: nn.Module, data: TrainingData, run: Run) -> None:
+        assert isinstance(network, MclSTExpNetwork)
+        load_weights(network.image_encoder, self.config.encoder, self.config.weights, run)
+        if isinstance(network.positions, NaivePositions):
+            positions = self._positions(data)
+            network.positions.measure([positions[spots].cpu() for spots in data.whole_slides()])
+
+    def loss(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        config = self.config
+        generator = batch.generator if network.training else None
+        images = encoder_input(batch.patches, config.pixels, config.augmentation, generator)
+        spots, images = network(images, self._expression(batch), self._positions(batch), batch.slide)
+        z = logits(spots, images, config.temperature, normalise=config.normalise)
+        return {"loss": one_hot_loss(z, config.balance), "matched": matched(z)}
+
+    def optimiser(self, network: nn.Module, device: torch.device) -> tuple[torch.optim.Optimizer, None]:
+        algorithm = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.config.optimiser]
+        fused = device.type == "cuda"
+        return algorithm(network.parameters(), self.config.lr, weight_decay=self.config.weight_decay, fused=fused), None
+
+    def validation_spots(self, data: TrainingData, run: Run) -> Tensor | None:
+        if self.config.validation == "none":
+            return None
+        if data.n_slides == 1:
+            raise UserError(
+                "mclstexp.validation=slice needs two training slides or more - use mclstexp.validation=none"
+            )
+        return torch.arange(data.offsets[-2], data.offsets[-1])
+
+    def finish(self, network: nn.Module, data: TrainingData, run: Run) -> None:
+        assert isinstance(network, MclSTExpNetwork)
+        sequences = key_sequences(data.offsets, self.config.key_context, self.config.key_chunk)
+        expression, positions = self._expression(data), self._positions(data)
+        keys = torch.cat(
+            [network.embed_spots(expression[spots], positions[spots], data.slide[spots]) for spots in sequences]
+        ).float()
+        self.extras = {"keys": keys, "values": data.target}
+        if self.config.k > data.n_spots:
+            run.note(
+                f"mclstexp: k = {self.config.k}, and there are {data.n_spots} training spots: all of them are averaged"
+            )
+        drawn = torch.randperm(data.n_spots, generator=run.torch_generator(self.name, "rank"))[:RANKED_SPOTS]
+        queries = torch.cat([self._queries(network, batch.patches) for batch in data.batches(drawn.split(128))])
+        self.diagnostics = {
+            "contrastive_batch": min(self.batch_size, len(data.training_spots)),
+            "retrieval_rank": own_rank(queries, keys, drawn.to(keys.device)),
+        }
+
+    def predict_batch(self, network: nn.Module, batch: TestBatch) -> Tensor:
+        assert isinstance(network, MclSTExpNetwork)
+        queries = self._queries(network, batch.patches)
+        keys, values = self.extras["keys"], self.extras["values"]
+        return retrieve(queries, keys, values, self.config.k, distance=self.config.distance)
+
+    def _queries(self, network: MclSTExpNetwork, patches: Tensor) -> Tensor:
+        # a generator of its own, so that a prediction does not depend on what was predicted before it
+        generator = torch.Generator(patches.device).manual_seed(0) if self.config.augment_at_test else None
+        images = encoder_input(patches, self.config.pixels, self.config.augmentation, generator)
+        return network.embed_images(images).float()
+
+    def _expression(self, spots: Batch | TrainingData) -> Tensor:
+        if self.config.expression == "target":
+            return spots.target
+        counts = spots.counts.float()
+        return torch.log10(1 + 1e4 * counts / counts.sum(dim=1, keepdim=True).clamp_min(1))
+
+    def _positions(self, spots: Batch | TrainingData) -> Tensor:
+        """(n, 2): array column and row, or pixel row and column, as the published loaders of either kind of data do."""
+        return spots.array_xy if self.config.coordinates == "array" else spots.pixel_xy.flip(1).trunc()
+
+    def _refuse_positions_outside_the_table(self, data: TrainingData) -> None:
+        if self.config.position_encoding != "learnable":
+            return
+        low, high = self._positions(data).aminmax()
+        if low < 0 or high >= self.config.n_positions:
+            raise UserError(
+                f"mclstexp: {self.config.coordinates} coordinates run from {int(low)} to {int(high)}, and the position"
+                f" tables have rows 0 to {self.config.n_positions - 1} - raise mclstexp.n_positions, or choose another"
+                " mclstexp.position_encoding"
+            )
+
+    @classmethod
+    def load_published(cls, path: Path, heads: int = 8) -> MclSTExpNetwork:
+        """The network of a published DenseNet-121 checkpoint, in eval mode.
+
+        Strips ``module.`` and renames the older ``well`` to ``spot``. All sizes follow from the tensors but the number
+        of attention ``heads``, which they do not show. Read without unpickling; raises ``UserError`` where the file is
+        not one.
+        """
+        state = read_checkpoint(path)
+        state = rename(rename(state, [(r"module\.(.+)", r"\1")]), [(r"(.*)well(.*)", r"\1spot\2")])
+        state = rename(state, PUBLISHED_NAMES)
+        try:
+            n_positions, n_genes = state["positions.x_embed.weight"].shape
+            n_dimensions, n_features = state["image_projection.projection.weight"].shape
+            inner = state["spot_encoder.0.qkv.weight"].shape[0] // 3
+            layers = sum(name.endswith(".qkv.weight") for name in state)
+            encoder = SignedDenseNet(build_encoder("densenet121").module)  # type: ignore[arg-type]
+            network = MclSTExpNetwork(
+                encoder,
+                n_features,
+                LearnablePositions(n_positions, n_genes),
+                n_genes,
+                n_dimensions,
+                heads,
+                inner // heads,
+                layers,
+            )
+            network.load_state_dict(state)
+        except (KeyError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:240]
+            raise UserError(f"{path} is not a published mclSTExp checkpoint with DenseNet-121: {reason}") from error
+        return network.eval()
+
+
+def key_sequences(offsets: Sequence[int], context: KeyContext, chunk: int) -> list[slice]:
+    """Which spots of concatenated slides share a sequence when keys are made; slide i is offsets[i]:offsets[i + 1].
+
+    Every spot is in exactly one sequence. ``straddling`` cuts the concatenation itself, so that a run of ``chunk``
+    spots may hold two slices' spots, which then attend to each other: the published evaluation.
+    """
+    borders = [offsets[0], offsets[-1]] if context == "straddling" else list(offsets)
+    sequences = []
+    for start, stop in itertools.pairwise(borders):
+        step = stop - start if context == "slice" else chunk
+        sequences += [slice(first, min(first + step, stop)) for first in range(start, stop, step)]
+    return sequences

@@ -1,0 +1,153 @@
+"""mclSTExp as a method: keys from training slices alone, positions in every form, options that do what they say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from stbench.batches import TrainingData
+from stbench.errors import UserError
+from stbench.method import Run, configure
+from stbench.methods.mclstexp import MclSTExp, NaivePositions, SinusoidalPositions, key_sequences
+from stbench.patch_bank import PatchBank
+
+SMALL = {"epochs": 1, "weights": "random", "n_positions": 32, "n_dimensions": 16, "k": 5}
+
+
+def trained(slides, **changes: Any) -> MclSTExp:
+    method = MclSTExp(configure(MclSTExp, "quick", changes=SMALL | changes))
+    method.fit(slides, Run())
+    return method
+
+
+def test_keys_and_values_are_the_training_spots(make_training_slides) -> None:
+    slides = make_training_slides()
+    method = trained(slides)
+    assert method.extras["keys"].shape == (60, 16)
+    np.testing.assert_array_equal(method.extras["values"], np.concatenate([slide.target for slide in slides]))
+
+
+def test_a_prediction_is_a_mean_of_training_targets(make_training_slides, hide_expression) -> None:
+    slides = make_training_slides()
+    prediction = trained(slides[:2]).predict(hide_expression(slides[2]))
+    values = np.concatenate([slide.target for slide in slides[:2]])
+    assert (prediction >= values.min(axis=0) - 1e-5).all()
+    assert (prediction <= values.max(axis=0) + 1e-5).all()
+    nearest = trained(slides[:2], k=1).predict(hide_expression(slides[2]))
+    assert all((np.abs(values - row).max(axis=1) < 1e-5).any() for row in nearest)
+
+
+def test_more_neighbours_than_training_spots_is_noted(make_training_slides) -> None:
+    run = Run()
+    MclSTExp(configure(MclSTExp, "quick", changes=SMALL | {"k": 61})).fit(make_training_slides(), run)
+    assert any("k = 61" in note and "60 training spots" in note for note in run.notes)
+
+
+@pytest.mark.parametrize("encoding", ["learnable", "sinusoidal", "naive", "none"])
+def test_every_position_encoding_trains_saves_and_loads(
+    encoding, make_training_slides, hide_expression, tmp_path
+) -> None:
+    slides = make_training_slides()
+    method = trained(slides[:2], position_encoding=encoding)
+    method.save(tmp_path)
+    test = hide_expression(slides[2])
+    np.testing.assert_array_equal(MclSTExp.load(tmp_path).predict(test), method.predict(test))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"encoder": "densenet121", "input_px": 32},
+        {"encoder": "densenet121", "input_px": 32, "last_relu": True},
+        {"distance": "l1", "key_context": "straddling", "key_chunk": 7},
+        {"distance": "cosine", "key_context": "slice", "optimiser": "adamw"},
+        {"pixels": "bgr-255", "augmentation": "flip-quarter-turns", "augment_at_test": True},
+        {"pixels": "imagenet", "augmentation": "none", "normalise": True, "temperature": 0.1},
+        {"expression": "spot-log10-cp10k", "balance": 0.2, "validation": "slice"},
+        {"coordinates": "pixel", "n_positions": 500},
+    ],
+    ids=lambda changes: " ".join(f"{name}={value}" for name, value in changes.items()),
+)
+def test_every_option_runs(changes, make_training_slides, hide_expression) -> None:
+    slides = make_training_slides()
+    prediction = trained(slides[:2], **changes).predict(hide_expression(slides[2]))
+    assert prediction.shape == (20, 6)
+    assert np.isfinite(prediction).all()
+
+
+def test_the_last_relu_decides_whether_features_are_signed() -> None:
+    images = torch.rand(2, 3, 32, 32)
+    for last_relu in (False, True):
+        torch.manual_seed(0)
+        method = MclSTExp(configure(MclSTExp, changes={"last_relu": last_relu, "n_positions": 4}))
+        features = method.network({"n_genes": 3, "n_slides": 1}).image_encoder(images)
+        assert features.shape == (2, 1024)
+        assert (features.min() < 0).item() is not last_relu
+
+
+def test_positions_outside_the_tables_are_refused_in_one_line(make_training_slides) -> None:
+    with pytest.raises(UserError, match=r"coordinates run from 0 to 4.*rows 0 to 3.*mclstexp\.n_positions"):
+        trained(make_training_slides(), n_positions=4)
+
+
+def test_alarms_are_given_the_batch_and_the_rank_of_a_spots_own_key(make_training_slides) -> None:
+    diagnostics = trained(make_training_slides()).diagnostics
+    assert diagnostics["contrastive_batch"] == 60
+    assert 0 <= diagnostics["retrieval_rank"] <= 1
+
+
+def test_validation_on_a_slice_needs_a_second_one(make_training_slides) -> None:
+    with pytest.raises(UserError, match="two training slides"):
+        trained(make_training_slides(n_slides=1), validation="slice")
+
+
+def test_published_settings_differ_by_dataset() -> None:
+    her2st, alex10x = (configure(MclSTExp, "published", dataset) for dataset in ("her2st", "alex10x"))
+    assert (her2st.epochs, her2st.coordinates, her2st.n_positions) == (90, "array", 65_536)
+    assert (alex10x.epochs, alex10x.coordinates, alex10x.n_positions) == (15, "pixel", 65_536)
+
+
+def test_coordinates_are_array_x_y_or_pixel_row_column(make_training_slides) -> None:
+    slides = make_training_slides()
+    data = TrainingData(slides, PatchBank(slides, 32))
+    array = MclSTExp(configure(MclSTExp, changes={"coordinates": "array"}))._positions(data)
+    pixel = MclSTExp(configure(MclSTExp, changes={"coordinates": "pixel"}))._positions(data)
+    np.testing.assert_array_equal(array, np.concatenate([slide.array_xy for slide in slides]))
+    np.testing.assert_array_equal(pixel, np.concatenate([np.floor(slide.pixel_xy[:, ::-1]) for slide in slides]))
+
+
+def test_the_encoders_own_expression_scale_is_that_of_the_counts(make_training_slides) -> None:
+    slides = make_training_slides()
+    data = TrainingData(slides, PatchBank(slides, 32))
+    own = MclSTExp(configure(MclSTExp, changes={"expression": "spot-log10-cp10k"}))._expression(data)
+    torch.testing.assert_close(own, data.target)  # which is on that scale here
+
+
+@pytest.mark.parametrize("context", ["chunks", "slice", "straddling"])
+def test_every_spot_is_in_one_key_sequence(context) -> None:
+    sequences = key_sequences((0, 40, 43, 120), context, 32)
+    spots = [spot for sequence in sequences for spot in range(sequence.start, sequence.stop)]
+    assert spots == list(range(120))
+    lengths = [sequence.stop - sequence.start for sequence in sequences]
+    assert lengths == {"chunks": [32, 8, 3, 32, 32, 13], "slice": [40, 3, 77], "straddling": [32, 32, 32, 24]}[context]
+
+
+def test_sinusoidal_positions_put_x_first_and_y_last() -> None:
+    encoding = SinusoidalPositions(9)
+    here, right, below = encoding(torch.tensor([[3, 4], [5, 4], [3, 6]]))
+    torch.testing.assert_close(here[:4], below[:4])
+    torch.testing.assert_close(here[4:], right[4:])
+    assert not torch.allclose(here[:4], right[:4])
+    torch.testing.assert_close(here[:2], torch.tensor([np.sin(3.0), np.cos(3.0)]).float())
+
+
+def test_naive_positions_see_each_slide_from_its_own_corner() -> None:
+    encoding = NaivePositions(2, 8)
+    first = torch.tensor([[0, 0], [10, 5]])
+    encoding.measure([first, first + 100])
+    torch.testing.assert_close(
+        encoding(first, torch.zeros(2, dtype=torch.long)), encoding(first + 100, torch.ones(2, dtype=torch.long))
+    )
