@@ -392,26 +392,28 @@ def _outstanding(results: Path, keys: list[str], retry_failed: bool) -> list[str
 
 
 def _print_summary(summary: pd.DataFrame) -> None:
-    """Mean over slices a method, with k/n; the full tables are the report's."""
+    """Mean over slices a method, with k/n; narrow enough for 80 columns, the full tables are the report's."""
     for (split, target), section in summary.groupby(["split", "target"], sort=False):
-        table = Table(
-            title=f"{section['dataset'].iloc[0]}  {split}  {target}: means over finished slices", title_justify="left"
-        )
-        for name in ("method", "weights", "slices", "PCC (ACG)", "PCC (HEG)", "MSE", "MAE", "fit s"):
-            table.add_column(
-                name, justify="left" if name in ("method", "weights") else "right", no_wrap=name != "weights"
-            )
-        order = section.groupby(["method", "preset", "variant"], sort=False, dropna=False)
-        for (method, preset, variant), rows in order:
+        presets = sorted(set(section["preset"]))
+        common = f", preset {presets[0]}" if len(presets) == 1 else ""
+        title = f"{section['dataset'].iloc[0]}, {split}, {target}{common}: means over finished slices"
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1))
+        table.add_column("method", overflow="fold")
+        for name in ("slices", "PCC ACG", "PCC HEG", "MSE", "MAE", "fit s"):
+            table.add_column(name, justify="right", no_wrap=True)
+        order = section.groupby(["method", "preset", "variant", "weights"], sort=False, dropna=False)
+        for (method, preset, variant, weights), rows in order:
             done = rows[rows["state"] == "finished"]
-            marks = " (oracle)" if rows["oracle"].any() else ""
-            labels = [f"{method}{marks}", "" if preset == "published" else str(preset), str(variant)]
-            name = " ".join(label for label in labels if label)
+            labels = [
+                str(method),
+                "(oracle)" if rows["oracle"].any() else "",
+                "" if common or preset == "published" else str(preset),
+                str(variant),
+                "(random weights)" if weights == "random" else "",
+            ]
             cells = [_mean(done[metric]) for metric in ("pcc_acg", "pcc_heg", "mse", "mae")]
-            weights = ", ".join(sorted({str(label) for label in done["weights"]}))
-            table.add_row(
-                escape(name), escape(weights), f"{len(done)}/{len(rows)}", *cells, f"{done['fit_s'].sum():.0f}"
-            )
+            name = escape(" ".join(label for label in labels if label))
+            table.add_row(name, f"{len(done)}/{len(rows)}", *cells, f"{done['fit_s'].sum():.0f}")
         out.print(table)
 
 

@@ -214,7 +214,7 @@ def _attempt(
     except NotApplicable as refusal:
         state |= {"state": "skipped", "reason": str(refusal)}
         log.info("skipped: %s", refusal)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - a method may fail in any way; it is recorded, and the others go on
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         state |= {"state": "failed", "reason": " ".join(reason.split())}
         log.error("failed: %s\n%s", reason, traceback.format_exc())
