@@ -1,0 +1,183 @@
+"""What the methods that take a whole slide at once share: settings, pixels, array positions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+
+from stbench.augment import flip_and_quarter_turn, standardise
+from stbench.batches import TestBatch, TrainingData
+from stbench.encoders import IMAGENET_MEAN, IMAGENET_STD
+from stbench.errors import UserError
+from stbench.method import Run, TestSlide, TrainingSlide
+from stbench.torch_method import Batch, TorchConfig, TorchMethod
+
+log = logging.getLogger("stbench")
+
+AnySlide = TypeVar("AnySlide", bound=TestSlide)
+
+PREDICTED_AT_ONCE = 256  # patches that are embedded together at prediction; their number changes no value
+
+
+class WholeSlideConfig(TorchConfig):
+    """Settings of HisToGene, Hist2ST and THItoGene; the first value named is what their published code does."""
+
+    patch_px: int = Field(112, ge=2, description="side of the window around a spot, in full-resolution pixels")
+    patch_um: float | None = Field(
+        None,
+        gt=0,
+        description="side of the window in micrometres, where patch_px is its upper bound; none as published: sections "
+        "of different resolution then show different areas",
+    )
+    pixel_scale: Literal["raw255", "unit", "imagenet"] = Field(
+        "raw255",
+        description="pixels as the network takes them: 0..255 as published, 0..1, or ImageNet's standardisation. "
+        "It sets how much image and position weigh against each other at the start of training",
+    )
+    n_pos: int = Field(
+        64, ge=1, description="rows of the tables of array positions; more where a training slide needs them"
+    )
+    position_std: float = Field(
+        1.0,
+        ge=0,
+        description="initial standard deviation of the tables of array positions; 1 as published, where positions "
+        "outweigh THItoGene's capsules a hundredfold at the start",
+    )
+    augment: Literal["none", "d4"] = Field(
+        "none", description="none as published, or a random flip and quarter turn of every patch"
+    )
+    start_at_mean: bool = Field(
+        False,
+        description="set the gene head's initial bias to each gene's mean over the training spots, which saves many "
+        "epochs; random as published",
+    )
+    validation_slides: int = Field(
+        0,
+        ge=0,
+        description="training slides held out, whose loss chooses the epoch; 0 as published: the last epoch is kept",
+    )
+
+
+class WholeSlideNetwork(nn.Module):
+    """What such networks have in common: tables of array positions, and a head that ends in a linear layer to genes."""
+
+    x_embedding: nn.Embedding
+    y_embedding: nn.Embedding
+    head: nn.Sequential
+
+
+class WholeSlideMethod(TorchMethod):
+    """A method whose training step is a whole slide and whose network knows spots by their array position."""
+
+    batching: ClassVar[Literal["slides"]] = "slides"
+
+    def fit(self, slides: Sequence[TrainingSlide], run: Run) -> None:
+        super().fit([self._field_of_view(slide) for slide in slides], run)
+
+    def predict(self, slide: TestSlide) -> np.ndarray:
+        return super().predict(self._field_of_view(slide))
+
+    def _field_of_view(self, slide: AnySlide) -> AnySlide:
+        """The slide with windows of ``patch_um`` micrometres, to the next even number of pixels."""
+        if self.config.patch_um is None:
+            return slide
+        if slide.um_per_px is None:
+            raise UserError(
+                f"slide {slide.id} has no known resolution - leave {self.name}.patch_um out, or give um_per_px"
+            )
+        side = 2 * round(self.config.patch_um / slide.um_per_px / 2)
+        window = slide.patches.shape[1]
+        if side > min(window, self.config.patch_px):
+            raise UserError(
+                f"{self.name}.patch_um = {self.config.patch_um:g} is {side} px on slide {slide.id}, more than"
+                f" patch_px = {self.config.patch_px} or its windows of {window} px - lower it, or raise patch_px"
+            )
+        first = window // 2 - side // 2
+        return replace(slide, patches=slide.patches[:, first : first + side, first : first + side])
+
+    def describe(self, data: TrainingData) -> dict[str, Any]:
+        largest = max((int(slide.array_xy.max()) for slide in data.slides if slide.n_spots), default=0)
+        return {"n_genes": data.n_genes, "n_positions": max(self.config.n_pos, largest + 1)}
+
+    def start(self, network: nn.Module, data: TrainingData, run: Run) -> None:
+        rows = self.shape["n_positions"]
+        if rows > self.config.n_pos:
+            run.note(f"array positions reach {rows - 1}: the position tables have {rows} rows, not {self.config.n_pos}")
+        assert isinstance(network, WholeSlideNetwork)
+        with torch.no_grad():
+            network.x_embedding.weight.mul_(self.config.position_std)
+            network.y_embedding.weight.mul_(self.config.position_std)
+            if self.config.start_at_mean:
+                bias = network.head[-1].get_parameter("bias")
+                bias.copy_(data.target[data.training_spots.to(data.device)].mean(dim=0))
+
+    def positions(self, slide: TestSlide) -> torch.Tensor:
+        """(n_spots, 2) int64: rows of the position tables. A test slide may reach beyond every training slide and the
+        tables: such spots take the last row, which is logged.
+        """
+        xy = np.asarray(slide.array_xy)
+        if len(xy) and xy.min() < 0:
+            raise UserError(
+                f"slide {slide.id} has the array position {xy.min()} - {self.name} needs positions from 0 on:"
+                " renumber them"
+            )
+        last = self.shape["n_positions"] - 1
+        beyond = int((xy > last).any(axis=1).sum())
+        if beyond:
+            log.warning(
+                "%s: %d spots of slide %s lie beyond array position %d, the position tables' last: they take its row;"
+                " raise n_pos",
+                *(self.name, beyond, slide.id, last),
+            )
+        return torch.from_numpy(np.minimum(xy, last).astype(np.int64))
+
+    def slide_constants(self, slide: TestSlide) -> dict[str, torch.Tensor]:
+        return {"positions": self.positions(slide)}
+
+    def validation_spots(self, data: TrainingData, run: Run) -> torch.Tensor | None:
+        """The spots of the held-out training slides, drawn by the run's seed; ``None`` where there are none."""
+        wanted = self.config.validation_slides
+        if wanted == 0:
+            return None
+        if wanted >= data.n_slides:
+            raise UserError(
+                f"{self.name}.validation_slides = {wanted} leaves none of {data.n_slides} training slides to learn from"
+                " - lower it"
+            )
+        drawn = run.numpy_generator(self.name, "validation").permutation(data.n_slides)[:wanted]
+        run.note(f"validation slides, held out of training: {', '.join(data.slides[i].id for i in sorted(drawn))}")
+        return torch.cat([torch.arange(data.offsets[i], data.offsets[i + 1]) for i in sorted(drawn)])
+
+    def pixels(self, patches: torch.Tensor) -> torch.Tensor:
+        """``(n, 3, rows, columns)`` uint8 -> float32 on the configured scale, **columns before rows** as published."""
+        turned = patches.transpose(-1, -2).to(torch.float32, memory_format=torch.channels_last)
+        if self.config.pixel_scale == "raw255":
+            return turned
+        if self.config.pixel_scale == "unit":
+            return turned / 255
+        # made on the CPU and sent without waiting: nothing in an epoch waits for the device
+        statistics = torch.tensor([IMAGENET_MEAN, IMAGENET_STD]).to(turned.device, non_blocking=True)
+        return standardise(turned / 255, *statistics)
+
+    def training_pixels(self, network: nn.Module, batch: Batch) -> torch.Tensor:
+        """The batch's pixels; augmented if configured, while the network is in training mode."""
+        patches = batch.patches
+        if self.config.augment == "d4" and network.training:
+            patches = flip_and_quarter_turn(patches, batch.generator)
+        return self.pixels(patches)
+
+    def in_parts(self, embed: Callable[[torch.Tensor], torch.Tensor], batch: TestBatch) -> torch.Tensor:
+        """``embed`` of a test slide's pixels, a bounded number of patches at a time."""
+        return torch.cat([embed(self.pixels(part)) for part in batch.patches.split(PREDICTED_AT_ONCE)])
+
+    def optimiser(
+        self, network: nn.Module, device: torch.device
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler | None]:
+        return torch.optim.Adam(network.parameters(), lr=self.config.lr, fused=device.type == "cuda"), None
