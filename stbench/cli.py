@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -58,6 +59,8 @@ SlicesOption = Annotated[str | None, typer.Option("--slices", metavar="A,B", hel
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Exit codes: 0 done, 1 some trial failed or a check did not pass, 2 bad input, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # torch's threads spin while they wait for each other; where cores are shared, that makes a step many times slower
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in arguments
     command = typer.main.get_command(app)
     try:

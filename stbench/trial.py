@@ -246,13 +246,12 @@ def _work(
     if registry.source_digest(method_class) != spec.method_source:
         raise UserError(f"the code of {spec.method} changed since this trial was planned - run the same command again")
     method = method_class(method_class.Config(**spec.config))
-    torch_device = resolve_device(spec.device)
-    device = str(torch_device)
+    device = resolve_device(spec.device)
     run = Run(
         # the method and the fold enter the seed, so no two trials share a stream by accident
         seed=_seed(spec),
         device=device,
-        precision=resolve_precision(spec.precision, torch_device),
+        precision=resolve_precision(spec.precision, device),
         dataset=data.name,
         checkpoint_directory=work / "checkpoint",
         on_progress=on_progress,
