@@ -145,6 +145,7 @@ class BLEEP(TorchMethod):
             "n_dimensions": 128,
             "k": 20,
         },
+        "quick/demo": {"epochs": 14},
     }
     config: BLEEPConfig
     diagnostics: dict[str, float]  # what the alarms look at, after fit

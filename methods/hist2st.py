@@ -378,6 +378,7 @@ class Hist2ST(WholeSlideMethod):
             "pixel_scale": "imagenet",
             "start_at_mean": True,
         },
+        "quick/demo": {"epochs": 28},
         "quick/her2st": {"prune": "grid"},
         "quick/alex10x": {"n_pos": 128},
     }

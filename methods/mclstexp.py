@@ -252,6 +252,7 @@ class MclSTExp(TorchMethod):
             "n_dimensions": 128,
             "k": 50,
         },
+        "quick/demo": {"epochs": 12},
     }
     config: MclSTExpConfig
     diagnostics: dict[str, float]  # what the alarms look at, after fit

@@ -139,6 +139,8 @@ class STNet(TorchMethod):
             "lr": 1e-3,
             "loss_reduction": "mean",
         },
+        # the demo's windows are small and few: less does, so that all methods fit in minutes
+        "quick/demo": {"input_px": 48, "epochs": 12},
     }
     config: STNetConfig
 
