@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from stbench.encoders import build_encoder, load_weights
+from stbench.encoders import build_encoder, load_weights, read_weights
 from stbench.errors import UserError
 from stbench.method import Run
 from stbench.torch_method import (
@@ -37,8 +37,8 @@ from .layers.contrastive import (
     soft_targets,
 )
 from .layers.pixels import Augmentation, PixelScale, encoder_input
-from .layers.published import read_checkpoint, rename
-from .layers.retrieval import RANKED_SPOTS, Distance, Weighting, own_rank, retrieve
+from .layers.published import rename
+from .layers.retrieval import Distance, Weighting, own_rank, ranked_spots, retrieve
 
 # published state_dict name -> name here; the image encoder's own names are timm's and torchvision's
 PUBLISHED_NAMES = ((r"image_encoder\.model\.(.+)", r"image_encoder.\1"),)
@@ -214,7 +214,7 @@ class BLEEP(TorchMethod):
             run.note(
                 f"bleep: k = {self.config.k}, and there are {data.n_spots} training spots: all of them are averaged"
             )
-        drawn = torch.randperm(data.n_spots, generator=run.torch_generator(self.name, "rank"))[:RANKED_SPOTS]
+        drawn = ranked_spots(data.n_spots, run.torch_generator(self.name, "rank"))
         queries = torch.cat([self._queries(network, batch.patches) for batch in data.batches(drawn.split(128))])
         self.diagnostics = {
             "contrastive_batch": min(self.batch_size, len(data.training_spots)),
@@ -240,7 +240,7 @@ class BLEEP(TorchMethod):
         Strips ``module.`` and renames the older ``well`` to ``spot``. Sizes follow from the tensors. Read without
         unpickling; raises ``UserError`` where the file is not one.
         """
-        state = read_checkpoint(path)
+        state = read_weights(path)
         state = rename(rename(state, [(r"module\.(.+)", r"\1")]), [(r"(.*)well(.*)", r"\1spot\2")])
         state = rename(state, PUBLISHED_NAMES)
         try:

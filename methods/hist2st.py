@@ -17,12 +17,13 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from stbench.augment import rotate_by, to_grey
 from stbench.batches import TrainingData
+from stbench.encoders import read_weights
 from stbench.errors import UserError
 from stbench.method import Run, TestSlide, TrainingSlide
 from stbench.torch_method import Batch, TestBatch
 
 from .layers.geometric import SAGEConv
-from .layers.published import read_checkpoint, rename
+from .layers.published import rename
 from .layers.spot_graph import Prune, isolated_spots, nearest_spots, with_self
 from .layers.transformer import TransformerBlock
 from .layers.whole_slide import WholeSlideConfig, WholeSlideMethod, WholeSlideNetwork
@@ -489,7 +490,7 @@ def load_published(path: Path, side: int = 112) -> Hist2STNetwork:
 
     Read without unpickling; raises ``UserError`` where the file is not one.
     """
-    state = rename(read_checkpoint(path), PUBLISHED_NAMES)
+    state = rename(read_weights(path), PUBLISHED_NAMES)
     try:
         channels, _, patch, _ = state["patch_embedding.weight"].shape
         network = Hist2STNetwork(

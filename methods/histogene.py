@@ -13,10 +13,11 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
+from stbench.encoders import read_weights
 from stbench.errors import UserError
 from stbench.torch_method import Batch, TestBatch
 
-from .layers.published import read_checkpoint, rename
+from .layers.published import rename
 from .layers.transformer import Attention, TransformerBlock
 from .layers.whole_slide import WholeSlideConfig, WholeSlideMethod, WholeSlideNetwork
 
@@ -174,7 +175,7 @@ def load_published(path: Path) -> HisToGeneNetwork:
 
     Read without unpickling; raises ``UserError`` where the file is not one.
     """
-    state = rename(read_checkpoint(path), PUBLISHED_NAMES)
+    state = rename(read_weights(path), PUBLISHED_NAMES)
     try:
         width, n_pixels = state["patch_embedding.weight"].shape
         network = HisToGeneNetwork(

@@ -18,7 +18,7 @@ import torchvision
 from pydantic import Field
 from torch import Tensor, nn
 
-from stbench.encoders import build_encoder, load_weights
+from stbench.encoders import build_encoder, load_weights, read_weights
 from stbench.errors import UserError
 from stbench.method import Run
 from stbench.torch_method import (
@@ -33,8 +33,8 @@ from stbench.torch_method import (
 
 from .layers.contrastive import ProjectionHead, logits, matched, one_hot_loss
 from .layers.pixels import Augmentation, PixelScale, encoder_input
-from .layers.published import read_checkpoint, rename
-from .layers.retrieval import RANKED_SPOTS, Distance, own_rank, retrieve
+from .layers.published import rename
+from .layers.retrieval import Distance, own_rank, ranked_spots, retrieve
 from .layers.transformer import TransformerBlock
 
 PositionEncoding = Literal["learnable", "sinusoidal", "naive", "none"]
@@ -326,7 +326,7 @@ class MclSTExp(TorchMethod):
             run.note(
                 f"mclstexp: k = {self.config.k}, and there are {data.n_spots} training spots: all of them are averaged"
             )
-        drawn = torch.randperm(data.n_spots, generator=run.torch_generator(self.name, "rank"))[:RANKED_SPOTS]
+        drawn = ranked_spots(data.n_spots, run.torch_generator(self.name, "rank"))
         queries = torch.cat([self._queries(network, batch.patches) for batch in data.batches(drawn.split(128))])
         self.diagnostics = {
             "contrastive_batch": min(self.batch_size, len(data.training_spots)),
@@ -374,7 +374,7 @@ class MclSTExp(TorchMethod):
         of attention ``heads``, which they do not show. Read without unpickling; raises ``UserError`` where the file is
         not one.
         """
-        state = read_checkpoint(path)
+        state = read_weights(path)
         state = rename(rename(state, [(r"module\.(.+)", r"\1")]), [(r"(.*)well(.*)", r"\1spot\2")])
         state = rename(state, PUBLISHED_NAMES)
         try:

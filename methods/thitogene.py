@@ -17,12 +17,13 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from stbench.batches import TrainingData
+from stbench.encoders import read_weights
 from stbench.errors import UserError
 from stbench.method import Run, TestSlide
 from stbench.torch_method import Batch, TestBatch
 
 from .layers.geometric import scatter, softmax
-from .layers.published import read_checkpoint, rename
+from .layers.published import rename
 from .layers.spot_graph import nearest_spots, with_self
 from .layers.transformer import TransformerBlock
 from .layers.whole_slide import WholeSlideConfig, WholeSlideMethod, WholeSlideNetwork
@@ -419,7 +420,7 @@ def load_published(path: Path, gat_softmax: Softmax = "official") -> THItoGeneNe
 
     Read without unpickling; raises ``UserError`` where the file is not one.
     """
-    published = read_checkpoint(path)
+    published = read_weights(path)
     try:
         state = from_published(published)
         capsules, _, _, capsule_width = state["capsules.routing.weight"].shape

@@ -64,6 +64,11 @@ def nearest(queries: Tensor, keys: Tensor, k: int, unit_keys: Tensor | None = No
     return torch.cat([certain, doubtful.gather(1, order)], dim=1)
 
 
+def ranked_spots(n_spots: int, generator: torch.Generator) -> Tensor:
+    """Indices (int64) of the training spots whose own keys are ranked: at most ``RANKED_SPOTS``, drawn at random."""
+    return torch.randperm(n_spots, generator=generator)[:RANKED_SPOTS]
+
+
 def own_rank(queries: Tensor, keys: Tensor, own: Tensor) -> float:
     """Mean share in [0, 1] of the other keys that are more similar to a query than its own; guessing gives 0.5.
 

@@ -47,6 +47,18 @@ def test_controls_run_on_a_whole_dataset_as_it_comes(dataset: str, tmp_path: Pat
     assert section["target"]["formula"].split(" ")[0] in page
 
 
+@pytest.mark.slow
+def test_the_published_methods_run_on_a_whole_visium_dataset(tmp_path: Path, stbench_command: Callable) -> None:
+    upstream.write_alex10x(tmp_path / "data")
+    command = ("run", "--methods", "published", "--preset", "quick", "--dataset", "alex10x")
+    done = stbench_command(*command, "--data", tmp_path / "data", "--out", tmp_path / "r", "--no-mlflow")
+    assert done.code == 0, done.err
+    summary = pd.read_csv(tmp_path / "r" / "summary.csv")
+    assert len(summary) == 6 * 9
+    assert set(summary["state"]) == {"finished"}
+    assert np.isfinite(summary[["mse", "mae", "strict_pcc_acg"]]).all().all()
+
+
 @pytest.mark.data
 def test_the_training_mean_on_the_real_sections_equals_pandas(
     data_root: Path, tmp_path: Path, stbench_command: Callable
