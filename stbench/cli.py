@@ -170,7 +170,8 @@ def run(
     if padded:
         out.print(f"note: {padded} patches cross the border of their image; what lies outside is white", style="yellow")
     data_spec = DataSpec(
-        dataset=dataset,
+        dataset=dataset if dataset in registry.dataset_names() else str(Path(dataset).resolve()),
+        name=prepared.name,
         root=None if root is None else str(root),
         cache=str(cache_root()),
         target=target,

@@ -163,7 +163,7 @@ def collect(results: Path) -> pd.DataFrame:
         state = state_of(results, key)
         common = {
             "key": key,
-            "dataset": spec.data.dataset,
+            "dataset": spec.data.name,
             "split": spec.split,
             "fold": spec.fold,
             "target": spec.data.target,

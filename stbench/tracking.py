@@ -131,7 +131,7 @@ class _Feed:
         run = self.client.create_run(self.experiment, start_time=start, tags=tags, run_name=spec.label).info.run_id
         params = {
             "method": spec.name,
-            "dataset": spec.data.dataset,
+            "dataset": spec.data.name,
             "target": spec.data.target,
             "split": spec.split,
             "fold": spec.fold,

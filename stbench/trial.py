@@ -43,7 +43,8 @@ FINAL_STATES = ("finished", "failed", "skipped")
 class DataSpec:
     """Where a trial's data are and which content they must have."""
 
-    dataset: str  # a registered name, or the path of a manifest
+    dataset: str  # what the registry finds it by: a registered name, or the absolute path of a manifest
+    name: str
     root: str | None  # the folder that the dataset was found under
     cache: str
     target: str
@@ -99,7 +100,7 @@ class TrialSpec:
     def identity(self) -> tuple[str, ...]:
         """What the trial is called by people: two trials with the same identity answer the same question."""
         return (
-            self.data.dataset,
+            self.data.name,
             self.data.target,
             self.split,
             self.fold,
@@ -121,10 +122,15 @@ class TrialSpec:
     @classmethod
     def read(cls, path: Path) -> TrialSpec:
         fields = read_json(path)
-        fields["data"] = DataSpec(**fields["data"])
-        for name in ("train", "test"):
-            fields[name] = tuple(fields[name])
-        return cls(**fields)
+        try:
+            fields["data"] = DataSpec(**fields["data"])
+            for name in ("train", "test"):
+                fields[name] = tuple(fields[name])
+            return cls(**fields)
+        except (TypeError, KeyError) as error:
+            raise UserError(
+                f"{path} was written by another version of stbench ({error}) - run the command again with another --out"
+            ) from error
 
 
 def state_of(results: Path, key: str) -> dict[str, Any]:
@@ -303,7 +309,7 @@ def _work(
 
 
 def _seed(spec: TrialSpec) -> int:
-    return Run(seed=spec.seed).derive_seed(spec.name, spec.data.dataset, spec.data.target, spec.split, spec.fold)
+    return Run(seed=spec.seed).derive_seed(spec.name, spec.data.name, spec.data.target, spec.split, spec.fold)
 
 
 def _checked(prediction: np.ndarray, slide: PreparedSlide, spec: TrialSpec) -> np.ndarray:

@@ -47,6 +47,32 @@ def test_controls_run_on_a_whole_dataset_as_it_comes(dataset: str, tmp_path: Pat
     assert section["target"]["formula"].split(" ")[0] in page
 
 
+def test_slides_of_ones_own_run_and_report_under_their_own_name(
+    tmp_path: Path, stbench_command: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upstream.write_cscc(tmp_path)
+    base = tmp_path / "GSE144240_RAW"
+    lines = ['name = "mine"', 'title = "My sections"', "patch_px = 64", 'panel = "all"']
+    for slice_id in ("P2_ST_rep1", "P5_ST_rep1"):
+        (counts,), (image,) = base.glob(f"*_{slice_id}_stdata.tsv.gz"), base.glob(f"*_{slice_id}.jpg.gz")
+        (spots,) = base.glob(f"*spot*{slice_id}.tsv.gz")
+        files = [f'{what} = "{path}"' for what, path in (("counts", counts), ("spots", spots), ("image", image))]
+        lines += ["[[slide]]", f'id = "{slice_id}"', f'patient = "{slice_id[:2]}"', 'reader = "legacy-st"', *files]
+    (tmp_path / "mine.toml").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    command = ("run", "--methods", "training_mean,colour_ridge", "--dataset", "mine.toml", "--no-mlflow")
+    done = stbench_command(*command)
+    assert done.code == 0, done.err
+    results = tmp_path / "results" / "mine-published"
+    summary = pd.read_csv(results / "summary.csv")
+    assert set(summary["dataset"]) == {"mine"}
+    monkeypatch.chdir("/")  # a trial can be run again from anywhere
+    key = summary["key"].iloc[0]
+    assert stbench_command("trial", results, key).out.strip() == f"{key}: finished"
+    assert stbench_command("report", results).code == 0
+    assert "My sections" in (results / "report" / "report.html").read_text()
+
+
 @pytest.mark.slow
 def test_the_published_methods_run_on_a_whole_visium_dataset(tmp_path: Path, stbench_command: Callable) -> None:
     upstream.write_alex10x(tmp_path / "data")

@@ -267,6 +267,17 @@ def test_an_unknown_option_is_one_line(stbench_command: Callable) -> None:
     assert "--sedes" in done.err
 
 
+def test_a_plan_of_another_version_is_one_line(tmp_path: Path, stbench_command: Callable) -> None:
+    stbench_command("run", "--methods", PROBE, *DEMO, "--out", tmp_path / "r")
+    path = next((tmp_path / "r" / "specs").iterdir())
+    fields = json.loads(path.read_text())
+    del fields["preset"]
+    path.write_text(json.dumps(fields))
+    done = stbench_command("report", tmp_path / "r")
+    assert done.code == 2
+    assert "was written by another version of stbench" in done.err
+
+
 def test_a_results_directory_that_is_none_is_one_line(tmp_path: Path, stbench_command: Callable) -> None:
     for command in ("report", "track"):
         done = stbench_command(command, tmp_path)
