@@ -6,6 +6,7 @@ weights; every other name is timm's, a tag included where one is given (``resnet
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -152,11 +153,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"there is no weights file {path} - give the path of a .pth or .safetensors file") from error
-    except Exception as error:  # a damaged file raises anything from struct.error to UnicodeDecodeError
-        reason = " ".join(str(error).split())[:160]
+    except Exception as error:
+        # torch's own words on a pickle advise to load it unsafely
+        reason = "it is no file of tensors" if isinstance(error, pickle.UnpicklingError) else str(error)[:160]
         raise UserError(
-            f"cannot read weights from {path} ({type(error).__name__}: {reason}) - a .pth or .safetensors file of plain"
-            " tensors is needed"
+            f"cannot read weights from {path} ({type(error).__name__}: {' '.join(reason.split())}) - a .pth or"
+            " .safetensors file of plain tensors is needed, nothing else is unpickled"
         ) from error
     for key in ("state_dict", "model"):  # checkpoints keep the weights beside the optimiser's state
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):

@@ -106,7 +106,7 @@ def test_published_checkpoints_load_without_unpickling(path: Path, tmp_path: Pat
     for name, reason in (
         ("code", "nothing else is unpickled"),
         ("other", "is not a published"),
-        ("none", "no checkpoint"),
+        ("none", "there is no weights file"),
     ):
         with pytest.raises(UserError, match=reason):
             load_published(tmp_path / name, network.graph.softmax)
