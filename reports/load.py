@@ -48,7 +48,8 @@ class Section:
 
     ``rows``: one a trial and test slice, columns of ``summary.csv`` and ``entry``. ``entries``: one a row of the table
     to be (a method under one preset, variant and kind of weights), indexed by ``entry``, in the order of the table:
-    published methods as in the paper, other methods, controls, oracles. ``genes``: entry, seed, slice, gene, r.
+    published methods as in the paper, other methods, controls, oracles. ``genes``: entry, seed and the columns of the
+    trials' ``genes.parquet`` (slice, gene, r, p, strict_r, mean_truth, ...).
     """
 
     dataset: str
@@ -245,23 +246,48 @@ def _named(title: str, tags: Sequence[str]) -> str:
 
 
 def _genes(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    table, without = _of_trials(rows, "genes.parquet")
+    if table.empty:
+        table = pd.DataFrame({"entry": [], "seed": [], "slice": [], "gene": [], "r": []}).astype({"r": float})
+    return table, without
+
+
+def trial_table(section: Section, name: str) -> pd.DataFrame:
+    """``trials/KEY/NAME`` (csv or parquet) of all finished trials in one table, with ``entry`` and ``seed`` in front.
+
+    Trials of an older version may not have it; a table without rows where none has.
+    """
+    return _of_trials(section.rows, name)[0]
+
+
+def _of_trials(rows: pd.DataFrame, name: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The tables, and the keys of the finished trials that have none."""
     parts, without = [], []
     finished = rows[rows["state"] == "finished"].drop_duplicates("key")
     for row in records(finished):
-        path = Path(row.directory) / "trials" / row.key / "genes.parquet"
+        path = Path(row.directory) / "trials" / row.key / name
         if not path.is_file():
             without.append(row.key)
             continue
         try:
-            part = pd.read_parquet(path, columns=["slice", "gene", "r"])
+            part = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype={"slice": str})
         except (OSError, ValueError) as error:  # pyarrow's errors are subclasses of these
             raise UserError(
                 f"{path} cannot be read ({error}) - delete {path.parent} and run the same command again"
             ) from error
-        parts.append(part.assign(entry=row.entry, seed=row.seed))
-    nothing = pd.DataFrame({"entry": [], "seed": [], "slice": [], "gene": [], "r": []}).astype({"r": float})
-    table = pd.concat(parts, ignore_index=True)[list(nothing)] if parts else nothing
+        part.insert(0, "entry", row.entry)
+        part.insert(1, "seed", row.seed)
+        parts.append(part)
+    if not parts:
+        return pd.DataFrame(), tuple(without)
+    table = pd.concat(parts, ignore_index=True)
     return table.astype({"slice": str}), tuple(without)
+
+
+def evidence(section: Section, name: str) -> list[Path]:
+    """The files ``evidence/NAME`` of the section's runs: facts about the data, written before anything is trained."""
+    paths = [run.directory / "evidence" / name for run in section.runs]
+    return [path for path in paths if path.is_file()]
 
 
 def _notes(rows: pd.DataFrame) -> pd.DataFrame:

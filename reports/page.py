@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from stbench import __version__
 
 from .layout import caption, split_title
 from .load import Section, describe
+from .part import Part, Picture
 from .style import PAGE_VARIABLES
 from .typeset import Table
 
@@ -40,15 +41,6 @@ PACKS = (
 
 
 @dataclass(frozen=True)
-class Picture:
-    """``forms``: ``svg`` and ``png`` to the file's bytes."""
-
-    name: str
-    caption: str
-    forms: Mapping[str, bytes]
-
-
-@dataclass(frozen=True)
 class SectionPage:
     """What the page shows of one section."""
 
@@ -64,6 +56,7 @@ class SectionPage:
     trials: Table
     unfinished: Sequence[Any]
     pictures: Sequence[Picture]
+    parts: Sequence[Part] = ()
 
     @property
     def title(self) -> str:
@@ -86,7 +79,7 @@ def render(sections: Sequence[SectionPage]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["describe"] = describe
-    environment.filters["inline_svg"] = inline_svg
+    environment.filters["inline"] = inline
     datasets = list(dict.fromkeys(page.section.title for page in sections))
     runs = list({run.directory: run for page in sections for run in page.section.runs}.values())
     return environment.get_template("report.html").render(
@@ -98,6 +91,17 @@ def render(sections: Sequence[SectionPage]) -> str:
         script=Markup(_source("report.js")),
         style=Markup(_source("report.css")),
     )
+
+
+def inline(picture: Picture, prefix: str) -> Markup:
+    """A figure to stand inside HTML: its SVG, or, for pictures of tissue, its image as a data URI."""
+    if "svg" in picture.forms:
+        return inline_svg(picture, prefix)
+    import base64
+
+    tag = escape(f"{prefix}-{picture.name}-caption")
+    data = base64.b64encode(picture.forms["webp"]).decode()
+    return Markup('<img src="data:image/webp;base64,{}" alt="" aria-labelledby="{}" loading="lazy">').format(data, tag)
 
 
 def inline_svg(picture: Picture, prefix: str) -> Markup:

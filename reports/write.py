@@ -12,13 +12,16 @@ from stbench.files import replacing, write_text
 
 from . import ReportFiles, figures, layout, tables, verdict
 from .load import Section, load, published, records
-from .page import Picture, SectionPage, render
+from .page import SectionPage, render
+from .part import Context, Picture, picture
+from .parts import parts
 from .typeset import Table, latex, markdown
 
 
-def write_report(results: Sequence[Path], out: Path) -> ReportFiles:
+def write_report(results: Sequence[Path], out: Path, compare_paper: bool = False) -> ReportFiles:
     """See :func:`stbench.reports.report`."""
     sections = load(results)
+    context = Context(sections, compare_paper)
     out = Path(out)
     table_files: list[Path] = []
     figure_files: list[Path] = []
@@ -39,12 +42,15 @@ def write_report(results: Sequence[Path], out: Path) -> ReportFiles:
         for table in (leaderboard, *per_slice, trial_list):
             table_files += _write_text_tables(out / "tables" / f"{name}-{table.name}", table)
         pictures = _pictures(section)
-        for picture in pictures:
-            for form, content in picture.forms.items():
-                path = out / "figures" / f"{name}-{picture.name}.{form}"
-                with replacing(path) as temporary:
-                    temporary.write_bytes(content)
-                figure_files.append(path)
+        figure_files += _write_pictures(out / "figures", name, pictures)
+        further = parts(section, context)
+        for part in further:
+            stem = f"{name}-{part.name}"
+            for what, frame in part.frames.items():
+                table_files.append(_write_frame(out / "tables" / f"{stem}-{what}", frame))
+            for table in part.tables:
+                table_files += _write_text_tables(out / "tables" / f"{stem}-{table.name}", table)
+            figure_files += _write_pictures(out / "figures", stem, part.pictures)
         pages.append(
             SectionPage(
                 section=section,
@@ -59,6 +65,7 @@ def write_report(results: Sequence[Path], out: Path) -> ReportFiles:
                 trials=trial_list,
                 unfinished=list(records(trials[trials["state"] != "finished"])),
                 pictures=pictures,
+                parts=further,
             )
         )
     page = out / "report.html"
@@ -95,14 +102,18 @@ def _pictures(section: Section) -> list[Picture]:
             for metric, title in (("pcc_acg", "PCC (ACG)"), ("pcc_heg", "PCC (HEG)"), ("mse", "MSE")):
                 what = f"{title} of each slice and method"
                 made.append((f"{metric.replace('_', '-')}-dots", what, figures.dots(section, metric)))
-        return [
-            Picture(
-                name,
-                f"{layout.caption(section, what)}",
-                {form: figures.rendered(figure, form) for form in ("svg", "png")},
-            )
-            for name, what, figure in made
-        ]
+        return [picture(section, name, what, figure) for name, what, figure in made]
+
+
+def _write_pictures(folder: Path, stem: str, pictures: Sequence[Picture]) -> list[Path]:
+    written = []
+    for made in pictures:
+        for form, content in made.forms.items():
+            path = folder / f"{stem}-{made.name}.{form}"
+            with replacing(path) as temporary:
+                temporary.write_bytes(content)
+            written.append(path)
+    return written
 
 
 def _gene_table(section: Section) -> pd.DataFrame:
