@@ -75,7 +75,7 @@ def boxes(section: Section) -> Figure:
     """PCC over genes as a box for each slice and method: median, quartiles, whiskers, no outliers, mean as a mark."""
     statistics = box_statistics(section.genes)
     boxes_of = {(row.slice, row.entry): row for row in records(statistics)}
-    look = _marks(section)
+    look = section_marks(section)
     offsets, step = _offsets(section, 0.86)
 
     def draw(axes: Axes, x: float, name: str) -> None:
@@ -114,7 +114,7 @@ def dots(section: Section, metric: str = "pcc_acg") -> Figure:
     ends = finished.groupby(["slice", "entry"])[metric].agg(low="min", high="max")
     known = scores.assign(value=scores[metric]).dropna(subset="value").join(ends, on=["slice", "entry"])
     marks_of = {(row.slice, row.entry): row for row in records(known)}
-    look = _marks(section)
+    look = section_marks(section)
     offsets, _ = _offsets(section, 0.82)
 
     def draw(axes: Axes, x: float, name: str) -> None:
@@ -139,7 +139,7 @@ def dots(section: Section, metric: str = "pcc_acg") -> Figure:
     return _slices_figure(section, draw, unit, drawn, title, heading, note, with_zero=not error)
 
 
-def _marks(section: Section) -> dict[str, Mark]:
+def section_marks(section: Section) -> dict[str, Mark]:
     entries = section.entries
     pairs = list(zip(entries["method"], entries["kind"], strict=True))
     return dict(zip(entries.index, marks(pairs), strict=True))
@@ -185,7 +185,7 @@ def _slices_figure(
         unit = max(unit, min(0.9, (NARROWEST - MARGIN_LEFT - MARGIN_RIGHT) / len(section.slices) - PANEL_GAP / 2))
     longest = max(sum(len(panel.slices) for panel in row) * unit + PANEL_GAP * (len(row) - 1) for row in rows)
     width = max(NARROWEST, MARGIN_LEFT + longest + MARGIN_RIGHT)
-    look = _marks(section)
+    look = section_marks(section)
     labels = [str(label) for label in section.entries["label"]]
     absent = _any_absent(section, values)
     labels += [NO_VALUE] if absent else []

@@ -330,9 +330,8 @@ def records(frame: pd.DataFrame) -> Iterator[Any]:
 
 def published() -> pd.DataFrame:
     """Numbers as printed in papers: dataset, split, metric, method, mean, spread, source, note. Shown, never a gate."""
-    return pd.read_csv(Path(__file__).with_name("published.csv"), keep_default_na=False).astype(
-        {"mean": float, "spread": float}
-    )
+    table = pd.read_csv(Path(__file__).with_name("published.csv"), keep_default_na=False)
+    return table.assign(mean=table["mean"].astype(float), spread=pd.to_numeric(table["spread"]))  # spread may be blank
 
 
 def describe(value: Any) -> str:

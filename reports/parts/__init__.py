@@ -6,8 +6,12 @@ from collections.abc import Callable, Sequence
 
 from ..load import Section
 from ..part import Context, Part
+from . import claims, cost
 
-PARTS: Sequence[Callable[[Section, Context], Part | None]] = ()
+PARTS: Sequence[Callable[[Section, Context], Part | None]] = (
+    cost.part,
+    claims.part,
+)
 
 
 def parts(section: Section, context: Context) -> list[Part]:

@@ -1,0 +1,169 @@
+"""What a score costs: training time, memory and parameters of each entry beside its PCC, and who is on the front."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from .. import figures
+from ..figures import section_marks
+from ..layout import caption
+from ..load import Section, records
+from ..part import Context, Part, picture
+from ..style import FAINT, INK
+from ..tables import eligible, leaderboard
+from ..typeset import Cell, Table, number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+METRIC = "pcc_acg"
+
+
+def part(section: Section, context: Context) -> Part | None:
+    """``None`` where no trial recorded the time that it took."""
+    costs = cost_table(section)
+    timed = costs.dropna(subset=["fit_s"])
+    if timed.empty:
+        return None
+    devices = sorted(set(section.rows.loc[section.rows["state"] == "finished", "device"]) - {""})
+    drawable = timed[timed[METRIC].notna() & (timed["fit_s"] > 0)]
+    pictures = []
+    if len(drawable) > 1:
+        with figures.drawing():
+            what = "PCC (ACG) against the time to train one fold; the line joins entries that nothing beats in both"
+            pictures.append(picture(section, "front", what, pareto_figure(section, drawable)))
+    lead = [_finding(costs), f"Times and memory were taken on {', '.join(devices) or 'a device that was not recorded'}"]
+    lead[-1] += " and hold for it alone." if len(devices) < 2 else "; compare them within one device only."
+    return Part("cost", "What does it cost?", lead, (_table(section, costs),), pictures, {"cost.csv": costs})
+
+
+def cost_table(section: Section) -> pd.DataFrame:
+    """One row an entry: medians over finished trials of ``fit_s``, ``predict_s``, ``peak_mem_mb``, and parameters.
+
+    ``on_front``: no complete entry that is no oracle has a higher PCC (ACG) for the same or a shorter time to train.
+    """
+    trials = section.rows[section.rows["state"] == "finished"].drop_duplicates("key")
+    costs = trials.groupby("entry")[["fit_s", "predict_s", "peak_mem_mb", "n_parameters"]].median()
+    board = leaderboard(section.rows, section.entries, section.slices)
+    table = board[["label", "method", "kind", "oracle"]].join(costs)
+    table[METRIC] = board[METRIC].where(eligible(board, METRIC))
+    table["on_front"] = False
+    fair = table[~table["oracle"]].dropna(subset=[METRIC, "fit_s"])
+    for row in records(fair):
+        faster = fair[fair["fit_s"] <= row.fit_s]
+        table.loc[row.Index, "on_front"] = bool(row.pcc_acg >= faster[METRIC].max())
+    return table.reset_index()
+
+
+def _finding(costs: pd.DataFrame) -> str:
+    scored = costs[costs[METRIC].notna() & ~costs["oracle"]].sort_values(METRIC, ascending=False, kind="stable")
+    if len(scored) < 2:
+        return "Fewer than two entries are complete, so quality and cost are not weighed against each other."
+    best = scored.iloc[0]
+    cheaper = scored[(scored["fit_s"] < best["fit_s"]) & (scored.index != scored.index[0])]
+    first = f"{best['label']} has the highest PCC (ACG), {number(best[METRIC])}, for {duration(best['fit_s'])} a fold."
+    if cheaper.empty:
+        return f"{first} Nothing that trains faster comes near: nothing trains faster."
+    next_best = cheaper.iloc[0]
+    share = next_best[METRIC] / best[METRIC] if best[METRIC] > 0 else float("nan")
+    reaches = f", {share:.0%} of it" if share == share else ""
+    return (
+        f"{first} The best of what trains faster is {next_best['label']}: {number(next_best[METRIC])}{reaches}, for "
+        f"{duration(next_best['fit_s'])} a fold."
+    )
+
+
+def duration(seconds: float) -> str:
+    """``12 s``, ``3.4 min``, ``2.1 h``; a dash where it is not known."""
+    if seconds != seconds:
+        return "–"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _table(section: Section, costs: pd.DataFrame) -> Table:
+    def row(of: pd.Series) -> tuple[Cell, ...]:
+        return (
+            Cell(of["label"], of["label"].lower(), tags=("on the front",) if of["on_front"] else ()),
+            Cell(number(of[METRIC]), None if of[METRIC] != of[METRIC] else float(of[METRIC])),
+            *(
+                Cell(duration(of[name]), None if of[name] != of[name] else float(of[name]))
+                for name in ("fit_s", "predict_s")
+            ),
+            _amount(of["peak_mem_mb"]),
+            _amount(of["n_parameters"]),
+        )
+
+    blocks = [tuple(row(of) for _, of in costs[costs["kind"] == kind].iterrows()) for kind in ("method", "control")]
+    return Table(
+        name="cost",
+        caption=caption(section, "cost of one trial, median over finished trials"),
+        columns=("method", "PCC (ACG)", "fit", "predict", "peak memory (MB)", "parameters"),
+        blocks=tuple(blocks),
+        notes=(
+            "on the front: nothing that trains as fast or faster has a higher PCC (ACG). Fit and predict are of one "
+            "fold; memory is the peak of the process (CPU) or of the device (GPU).",
+        ),
+    )
+
+
+def _amount(value: float) -> Cell:
+    return Cell("–") if value != value else Cell(f"{value:,.0f}", float(value))
+
+
+def pareto_figure(section: Section, costs: pd.DataFrame) -> Figure:
+    """``costs``: rows of :func:`cost_table` with a score and a time above zero; time on a logarithmic axis."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    look = section_marks(section)
+    front = costs[costs["on_front"]].sort_values("fit_s")
+    axes.step(front["fit_s"], front[METRIC], where="post", color=FAINT, lw=1, zorder=1)
+    for row in records(costs):
+        mark = look[row.entry]
+        axes.plot(row.fit_s, row.pcc_acg, mark.marker, ms=7, mfc=mark.colour, mec=INK, mew=0.6, zorder=3)
+    axes.set_xscale("log")
+    low, high = float(costs["fit_s"].min()), float(costs["fit_s"].max())
+    axes.set_xlim(low / 1.6, high * (high / low) ** 0.28 * 1.6)  # room for names at the right
+    spread = float(costs[METRIC].max() - costs[METRIC].min()) or 1.0
+    axes.set_ylim(float(costs[METRIC].min()) - 0.08 * spread, float(costs[METRIC].max()) + 0.1 * spread)
+    _name(axes, costs)
+    axes.set_xlabel("time to train one fold (log scale)")
+    axes.xaxis.set_major_formatter(lambda value, _: duration(value))
+    axes.set_ylabel("PCC (ACG)")
+    axes.set_title("Quality against training time", loc="left")
+    return figure
+
+
+def _name(axes: object, costs: pd.DataFrame) -> None:
+    """Names at the right of their marks; one that would cover the name before it moves down."""
+    from matplotlib.axes import Axes
+
+    assert isinstance(axes, Axes)
+    low, high = axes.get_ylim()
+    line = (high - low) / 26
+    left, right = np.log(axes.get_xlim())
+    placed: list[tuple[float, float]] = []
+    for row in costs.sort_values(METRIC, ascending=False).itertuples():
+        x, y = float(np.log(row.fit_s)), float(row.pcc_acg)
+        while any(abs(y - other) < line and abs(x - at) < 0.28 * (right - left) for at, other in placed):
+            y -= line / 3
+        placed.append((x, y))
+        axes.annotate(
+            row.label,
+            (row.fit_s, row.pcc_acg),
+            xytext=(np.exp(x + 0.014 * (right - left)), y),
+            textcoords="data",
+            va="center",
+            fontsize=8,
+            arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.5, "shrinkB": 3, "shrinkA": 0}
+            if abs(y - row.pcc_acg) > line / 2
+            else None,
+        )
