@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class SectionPage:
     unfinished: Sequence[Any]
     pictures: Sequence[Picture]
     parts: Sequence[Part] = ()
+    genes: Mapping[str, Any] | None = None  # :func:`gene_view.gene_view`
 
     @property
     def title(self) -> str:
@@ -85,6 +86,10 @@ def render(sections: Sequence[SectionPage]) -> str:
     return environment.get_template("report.html").render(
         title=f"stbench: {', '.join(datasets)}",
         sections=sections,
+        choices=[
+            (name, list(dict.fromkeys(getattr(page.section, name) for page in sections)))
+            for name in ("dataset", "split", "target")
+        ],
         runs=runs,
         packs=PACKS,
         version=__version__,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -30,6 +30,15 @@ class Table:
     notes: tuple[str, ...] = ()
     text_columns: frozenset[int] = field(default_factory=lambda: frozenset({0}))
 
+    @property
+    def group_of(self) -> tuple[str, ...]:
+        """The header group of each column; empty strings where there are none."""
+        return tuple(text for text, n in self.groups for _ in range(n)) or ("",) * len(self.columns)
+
+    @property
+    def n_rows(self) -> int:
+        return sum(map(len, self.blocks))
+
 
 def number(value: float, digits: int = 4) -> str:
     """``0.1234``, with a true minus sign; an undefined value is a dash."""
@@ -43,7 +52,7 @@ def plus_minus(mean: float, spread: float, digits: int = 4) -> str:
 
 def markdown(table: Table) -> str:
     """A pipe table with its caption above and its notes below. Header groups become prefixes of their columns."""
-    headers = [_joined(group, column) for group, column in zip(_group_of(table), table.columns, strict=True)]
+    headers = [_joined(group, column) for group, column in zip(table.group_of, table.columns, strict=True)]
     align = ["---" if i in table.text_columns else "---:" for i in range(len(headers))]
     lines = [f"**{_markdown_escape(table.caption)}**", "", _pipes(map(_markdown_escape, headers)), _pipes(align)]
     for place, block in enumerate(table.blocks):
@@ -124,10 +133,6 @@ def _with_extras(cell: Cell) -> str:
     tags = f" ({', '.join(cell.tags)})" if cell.tags else ""
     minor = f" ({cell.minor})" if cell.minor else ""
     return f"{cell.text}{tags}{minor}"
-
-
-def _group_of(table: Table) -> Sequence[str]:
-    return [text for text, n in table.groups for _ in range(n)] or [""] * len(table.columns)
 
 
 def _joined(group: str, column: str) -> str:

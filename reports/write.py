@@ -11,6 +11,7 @@ import pandas as pd
 from stbench.files import replacing, write_text
 
 from . import ReportFiles, figures, layout, tables, verdict
+from .gene_view import gene_view
 from .load import Section, load, published, records
 from .page import SectionPage, render
 from .part import Context, Picture, picture
@@ -66,6 +67,7 @@ def write_report(results: Sequence[Path], out: Path, compare_paper: bool = False
                 unfinished=list(records(trials[trials["state"] != "finished"])),
                 pictures=pictures,
                 parts=further,
+                genes=gene_view(section),
             )
         )
     page = out / "report.html"

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 
 from ..load import Section
 from ..part import Context, Part
-from . import claims, cost
+from . import alarms, claims, cost
 
 PARTS: Sequence[Callable[[Section, Context], Part | None]] = (
+    alarms.part,
     cost.part,
     claims.part,
 )

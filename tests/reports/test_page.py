@@ -23,7 +23,7 @@ FEW = (METHODS[0], STNET, CONTROLS[0], CONTROLS[1], CONTROLS[4])
 class Outline(HTMLParser):
     """Tags that are opened and closed, ids, and every address that the page would load."""
 
-    VOID = frozenset({"meta", "link"})
+    VOID = frozenset({"meta", "link", "br", "img"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ def test_ids_are_unique_and_every_reference_has_its_target(files: ReportFiles) -
 
 
 def test_nothing_from_data_becomes_markup(files: ReportFiles) -> None:
-    assert outline(files.page).scripts == 1
+    assert outline(files.page).scripts == 1 + 2  # the page's own, and the genes of each section, which are data
     text = files.page.read_text(encoding="utf-8")
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
@@ -207,6 +207,36 @@ found.up = column(board, 2);
 button(0).click();
 found.names = column(board, 0);
 found.focusable = button(0).tabIndex;
+const rows = (table) => [...table.tBodies].flatMap((body) => [...body.rows]);
+const type = (input, text) => { input.value = text; input.dispatchEvent(new Event("input")); };
+const genes = document.querySelector(".genes");
+const names = () => rows(genes.querySelector("table")).map((row) => row.cells[0].textContent);
+found.genes = names();
+found.genes_best = rows(genes.querySelector("table")).map((row) => row.cells[1].textContent);
+genes.querySelectorAll("thead button")[0].click();
+found.genes_sorted = names();
+type(genes.querySelector("input"), "gene7");
+found.genes_found = names();
+found.genes_count = genes.querySelector("output").textContent;
+const long = [...document.querySelectorAll("details table")].find((table) => rows(table).length > 12);
+type(long.closest("details").querySelector("input"), "b4");
+found.rows_shown = rows(long).filter((row) => !row.hidden).map((row) => row.textContent.includes("B4"));
+found.rows_all = rows(long).length;
+const choose = (name, value) => {
+  const select = document.querySelector(`.filters select[name=${name}]`);
+  select.value = value;
+  select.dispatchEvent(new Event("change"));
+};
+const visible = () => [...document.querySelectorAll("section.protocol")].filter((s) => !s.hidden).map((s) => s.id);
+found.sections = visible();
+choose("split", "lopo");
+found.filtered = visible();
+choose("split", "");
+found.unfiltered = visible();
+const shown = (pack) => getComputedStyle(board.querySelector(`th[data-group="${pack}"]`)).display !== "none";
+choose("pack", "strict");
+found.packs = [shown("paper pack"), shown("strict pack")];
+choose("pack", "");
 found.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
 document.getElementById("found").textContent = JSON.stringify(found);
 </script>
@@ -262,4 +292,16 @@ def test_in_a_browser_sorting_works_without_errors_or_sideways_scrolling(
     ]  # controls stay apart
     assert found["names"][1] == sorted(found["names"][1])
     assert found["focusable"] == 0
+    assert len(found["genes"]) == 25  # of 60; the rest on demand
+    assert found["genes_sorted"] == sorted(found["genes_sorted"], key=lambda name: int(name.removeprefix("GENE")))
+    assert found["genes_sorted"][:2] == ["GENE0", "GENE1"]
+    assert found["genes_found"] == ["GENE7"]
+    assert found["genes_count"] == "1 of 60 rows"
+    assert found["rows_shown"]
+    assert all(found["rows_shown"])
+    assert len(found["rows_shown"]) < found["rows_all"]
+    assert len(found["sections"]) == 2
+    assert found["filtered"] == [name for name in found["sections"] if "lopo" in name] != []
+    assert found["unfiltered"] == found["sections"]
+    assert found["packs"] == [False, True]
     assert found["overflow"] <= 0
