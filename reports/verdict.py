@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from .comparison import against_best, comparable, verb, why
 from .layout import slides
 from .load import Section, records
 from .tables import METRICS, eligible, replicates, slice_scores
 from .typeset import number
 
+PRESET_OF_OTHERS = "external"  # predictions made elsewhere: their trials' notes say so
 HEADLINE_METRIC = "pcc_acg"
 TRAINING_MEAN = "training_mean"
 
@@ -40,7 +42,7 @@ def _ranking(section: Section, board: pd.DataFrame) -> list[str]:
             return ["No trial of a method has finished, so there is nothing to compare yet."]
         return [f"No method has a {metric.title} on every slice, so none is called best."]
     best = methods.iloc[0]
-    sentences = [_first(section, best, methods, n_methods)]
+    sentences = [_first(section, board, methods, n_methods)]
     if len(controls):
         control = controls.iloc[0]
         sentences.append(_against(section, best, control, "the best control"))
@@ -51,7 +53,9 @@ def _ranking(section: Section, board: pd.DataFrame) -> list[str]:
     return [*sentences, *_oracle(comparable)]
 
 
-def _first(section: Section, best: pd.Series, methods: pd.DataFrame, n_methods: int) -> str:
+def _first(section: Section, board: pd.DataFrame, methods: pd.DataFrame, n_methods: int) -> str:
+    """The best method and its lead over the next, with what the test of that lead over patients says."""
+    best = methods.iloc[0]
     name = METRICS[HEADLINE_METRIC].title
     value = number(best[HEADLINE_METRIC])
     if n_methods == 1:
@@ -66,9 +70,11 @@ def _first(section: Section, best: pd.Series, methods: pd.DataFrame, n_methods: 
     second = methods.iloc[1]
     ahead = best[HEADLINE_METRIC] - second[HEADLINE_METRIC]
     wins, ties, n = wins_between(section, str(best.name), str(second.name))
+    tested = against_best(comparable(section, board, HEADLINE_METRIC), board, HEADLINE_METRIC)[0]
+    joined = "and" if tested.told_apart else "but"
     return (
         f"{best['label']} has the highest mean {name} {among}: {value}, {number(ahead)} above {second['label']} "
-        f"({_better(wins, ties, n)})."
+        f"({_better(wins, ties, n)}), {joined} {verb(tested)} from it {why(tested)}."
     )
 
 
@@ -165,7 +171,7 @@ def warnings(section: Section, board: pd.DataFrame) -> list[str]:
             f"Random encoder weights: {_names(random['title'])}. The published methods start from pretrained weights; "
             "these numbers say nothing about those."
         )
-    other = entries[~entries["preset"].isin(["", "published"]) & (entries["kind"] == "method")]
+    other = entries[~entries["preset"].isin(["", "published", PRESET_OF_OTHERS]) & (entries["kind"] == "method")]
     for preset, part in other.groupby("preset", sort=False):
         found.append(f"Preset {preset}, not the published settings: {_names(part['title'])}.")
     states = rows.drop_duplicates("key")["state"].value_counts()

@@ -1,0 +1,32 @@
+"""Who beats whom, and how often: the plainest summary of a comparison, for every pair."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from .scores import grid, signs
+
+
+def win_matrix(scores: pd.DataFrame, higher_is_better: bool = True) -> pd.DataFrame:
+    """One row for each ordered pair ``entry``, ``other``: ``slices_won``, ``slices_tied``, ``n_slices``, and so on.
+
+    ``n_slices`` are those that both have; ``patients_won`` and the others go by a patient's mean over them.
+
+    ``scores``: entry, slice, patient, value; one row an entry and slice.
+    """
+    values, patients = grid(scores)
+    entries = values.columns
+    table = values.to_numpy() * (1 if higher_is_better else -1)
+    by_slice = table[:, :, None] - table[:, None, :]  # (n_slices, n_entries, n_entries): row's entry minus column's
+    flat = pd.DataFrame(by_slice.reshape(len(table), -1), index=values.index)
+    by_patient = flat.groupby(patients).mean().to_numpy().reshape(-1, len(entries), len(entries))
+    counted: dict[str, np.ndarray] = {}
+    for unit, differences in (("slices", by_slice), ("patients", by_patient)):
+        outcome = signs(differences)
+        counted[f"{unit}_won"] = (outcome > 0).sum(axis=0)
+        counted[f"{unit}_tied"] = (outcome == 0).sum(axis=0)
+        counted[f"n_{unit}"] = (~np.isnan(outcome)).sum(axis=0)
+    row, column = np.nonzero(~np.eye(len(entries), dtype=bool))
+    pairs = {"entry": entries[row], "other": entries[column]}
+    return pd.DataFrame({**pairs, **{name: of[row, column] for name, of in counted.items()}})
