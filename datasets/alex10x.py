@@ -39,6 +39,11 @@ class Alex10x:
     slices: Sequence[str] = tuple(SPOTS)
     expected_spots = SPOTS
     patch_px = 224
+    panel_source = (
+        "the list shipped with the published methods' code, the same in every fold: said to be the most variable genes "
+        "of each section, kept where enough spots of all sections express them"
+    )
+    panel_saw_test = True
     how_to_get = (
         "put one Space Ranger folder per section into alex10x/ in the data folder, named by section: the six of Wu et "
         "al. from https://zenodo.org/records/4739739 (full-resolution images: https://doi.org/10.48610/4fb74a9), "

@@ -33,6 +33,11 @@ class CSCC:
     slices: Sequence[str] = tuple(SPOTS)
     expected_spots = SPOTS
     patch_px = 224
+    panel_source = (
+        "the list shipped with the published methods' code, the same in every fold: said to be the most variable genes "
+        "of each section, kept where enough spots of all sections express them"
+    )
+    panel_saw_test = True
     how_to_get = (
         "download GSE144240_RAW.tar from https://www.ncbi.nlm.nih.gov/geo/query/acc.cgi?acc=GSE144240 and unpack it "
         "into GSE144240_RAW/ in the data folder; the files may stay gzipped"

@@ -35,6 +35,8 @@ class Demo:
     patch_px: int = demo_tissue.PATCH
     how_to_get: str = "There is nothing to get: it is generated in seconds, without any file"
     citation: str = "Made up by stbench; not data of any patient"
+    panel_source: str = "fixed by the generator, before any count is drawn"
+    panel_saw_test: bool = False
 
     def __init__(self, root: Path | None = None) -> None:
         """``root`` is ignored: there are no files."""

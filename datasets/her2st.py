@@ -38,6 +38,11 @@ class HER2ST:
     slices: Sequence[str] = tuple(SPOTS)
     expected_spots = SPOTS
     patch_px = 224
+    panel_source = (
+        "the list shipped with the published methods' code, the same in every fold: said to be the most variable genes "
+        "of each section, kept where enough spots of all sections express them"
+    )
+    panel_saw_test = True
     how_to_get = (
         "git clone https://github.com/almaan/her2st into the data folder (images are in the tree), or unpack the "
         "archives of Zenodo record 4751624 there with 7-Zip (AES; the passwords are in that repository's README)"

@@ -104,6 +104,9 @@ class OwnDataset:
         self.how_to_get = f"the paths of the sections stand in {origin}"
         self.citation = citation
         self._panel = None if panel is None else list(panel)
+        # a list of the user's own may come from anywhere
+        self.panel_source = "genes common to all slides, by their names" if panel is None else ""
+        self.panel_saw_test = False if panel is None else None
         self._patients = {entry["id"]: entry["patient"] for entry in entries}
         self._sources = [_source(entry) for entry in entries]
 

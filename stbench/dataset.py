@@ -31,7 +31,12 @@ class Missing:
 
 @runtime_checkable
 class Dataset(Protocol):
-    """One file in ``datasets/``. Constructed with the place that its data are under; ``None``: none is known."""
+    """One file in ``datasets/``. Constructed with the place that its data are under; ``None``: none is known.
+
+    A dataset may also declare how its panel was chosen, which the audit prints and otherwise tests:
+    ``panel_source: str`` in words, and ``panel_saw_test: bool``, whether expression of slices that are tested was
+    looked at.
+    """
 
     name: str  # as typed on the command line: her2st
     title: str  # as printed: HER2+

@@ -23,6 +23,7 @@ class Target:
     name: str
     formula: str  # plain text, for reports
     function: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    pools_spots: bool = False  # a spot's value depends on the other spots of its slide
 
     def __call__(self, counts: np.ndarray, total_counts: np.ndarray) -> np.ndarray:
         """(n_spots, n_genes) float32: the target of one slide.
@@ -74,6 +75,7 @@ TARGETS: dict[str, Target] = {
             "gene-log10-cp10k",
             "log10(1 + 10000 × count / the gene's sum over the slice's spots); a gene without counts stays zero",
             gene_log10_cp10k,
+            pools_spots=True,
         ),
         Target(
             "lognorm",

@@ -1,0 +1,91 @@
+"""The command ``stbench audit``: what could make numbers on a dataset better than the methods are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from .audit import Finding
+
+COLOURS = {"ok": "green", "note": "cyan", "warning": "yellow", "leak": "red"}
+
+
+def audit(
+    dataset: Annotated[
+        str, typer.Option("--dataset", metavar="NAME|PATH", help="her2st, cscc, alex10x, demo, or a manifest.")
+    ],
+    split: Annotated[
+        str, typer.Option(help="loso (leave one slice out), lopo (one patient), kfold; several with commas.")
+    ] = "loso",
+    folds: Annotated[int | None, typer.Option(help="Number of folds of kfold (5).")] = None,
+    target: Annotated[
+        str, typer.Option(help="Scale that is predicted: spot-log10-cp10k, gene-log10-cp10k, lognorm.")
+    ] = "spot-log10-cp10k",
+    slices: Annotated[str | None, typer.Option("--slices", metavar="A,B", help="Only these slices.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Folder of the data; else STBENCH_DATA, else the user's folder."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the findings here, too.")] = None,
+) -> None:
+    """Look for what makes numbers too good: replicates, copies, smoothed labels, a panel that saw the test slices."""
+    from rich.markup import escape
+
+    from . import registry, splits
+    from .audit import audit as examine
+    from .audit.panel import ranks_if_needed
+    from .cli import _with_bar, out, words
+    from .errors import UserError
+    from .files import write_json
+    from .locate import cache_root, data_root
+    from .prepare import prepare
+
+    names = words(split, "--split")
+    if folds is not None and "kfold" not in names:
+        raise UserError(f"--folds {folds} needs --split kfold, not {split} - leave one of the two out")
+    opened = registry.dataset(dataset, data_root(data))
+    wanted = None if slices is None else words(slices, "--slices")
+    prepared = _with_bar("preparing slices", lambda bar: prepare(opened, target, cache_root(), wanted, on_progress=bar))
+    made = {name: splits.make_folds(name, prepared.patients, k=folds or 5, seed=0) for name in names}
+    ranks = ranks_if_needed(prepared, opened)
+    audits = [examine(prepared, some, name, ranks=ranks) for name, some in made.items()]
+    for place, one in enumerate(audits):
+        known = audits[0].findings if place else ()
+        out.print(
+            f"[bold]{escape(prepared.title)}, {prepared.coverage()} slices, {one.split}: {one.badge}[/bold]",
+            soft_wrap=True,
+        )
+        out.print(_table([found for found in one.findings if found not in known]))
+        if known:
+            out.print(f"everything else is as under {audits[0].split}")
+    out.print("encoders are judged in a run's report: their pretraining depends on the methods", soft_wrap=True)
+    if json is not None:
+        write_json(json, [one.to_json() for one in audits])
+        out.print(f"findings: {json}", soft_wrap=True)
+
+
+def _table(findings: Sequence[Finding]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("check", "verdict"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("count", justify="right", no_wrap=True)
+    table.add_column("reason")
+    for found in findings:
+        colour = COLOURS[found.verdict]
+        examples = f" [dim]({escape('; '.join(found.examples))})[/dim]" if found.examples else ""
+        table.add_row(
+            found.check,
+            f"[{colour}]{found.verdict}[/{colour}]",
+            f"{found.count:,}/{found.of:,}",
+            f"{escape(found.reason)}{examples}",
+        )
+    return table
