@@ -1,0 +1,216 @@
+"""Whether predictions are as sharp as the tissue: their spread, smoothness and local structure beside the truth's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from .. import figures
+from ..comparison import in_order
+from ..figures import section_marks
+from ..layout import INCOMPLETE, caption
+from ..load import Section
+from ..part import Context, Part, picture
+from ..style import BAND, FAINT, INK, PAPER, Mark
+from ..tables import leaderboard
+from ..typeset import Cell, Table, number
+from ..verdict import HEADLINE_METRIC
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+QUESTION = "Are the predictions as sharp as the tissue?"
+MEASURES = ("sd_ratio", "moran_prediction", "moran_truth", "spearman", "ssim")
+TRUTH = "measured expression"
+LITTLE = 0.02  # below this Moran's I of the truth is hardly there, and nothing is divided by it
+
+
+def part(section: Section, context: Context) -> Part | None:
+    """``None`` where no trial has a per-gene table; a part that says so where the tables lack these columns."""
+    if section.genes.empty:
+        return None
+    if not {"sd_prediction", "ssim"} <= set(section.genes.columns):
+        return Part(
+            "sharpness",
+            QUESTION,
+            ["These trials were scored by a version that did not measure sharpness: run them again to have it."],
+        )
+    genes = measures(section.genes)
+    by_slice = over_genes(genes)
+    by_gene = genes.groupby(["entry", "gene"], observed=True, sort=False)[list(MEASURES)].mean().reset_index()
+    # the truth is the same for every entry; one that misses a slice must not stand for it
+    truth = genes.drop_duplicates(["slice", "gene"]).groupby("gene", observed=True)["moran_truth"].mean()
+    level = float(by_slice.drop_duplicates("slice")["moran_truth"].mean())
+    board = leaderboard(section.rows, section.entries, section.slices)
+    table = over_slices(by_slice, board)
+    with figures.drawing():
+        what = (
+            "spread and smoothness of the predictions. Box: quartiles and median over genes (each its mean over "
+            "slices), line: 5th to 95th percentile, cross: undefined, the prediction is constant"
+        )
+        drawn = picture(section, "spread", what, sharpness_figure(section, by_gene, truth))
+    frames = {"slices.csv": by_slice, "genes.parquet": by_gene}
+    return Part("sharpness", QUESTION, _lead(table, board), (_table(section, table, level),), (drawn,), frames)
+
+
+def measures(genes: pd.DataFrame) -> pd.DataFrame:
+    """``genes`` of a section with its MEASURES; genes that are constant in truth are left out.
+
+    ``sd_ratio`` is the prediction's standard deviation over the truth's.
+    """
+    varied = genes[genes["ssim"].notna()]
+    table = varied[["entry", "slice", "seed", "gene", *MEASURES[1:]]].assign(
+        sd_ratio=varied["sd_prediction"] / varied["sd_truth"]
+    )
+    return table.astype({name: "category" for name in ("entry", "slice", "seed", "gene")})
+
+
+def over_genes(genes: pd.DataFrame) -> pd.DataFrame:
+    """One row an entry and slice: each measure's median over genes, mean over seeds; genes without a value left out."""
+    medians = genes.groupby(["entry", "slice", "seed"], observed=True, sort=False)[list(MEASURES)].median()
+    return medians.groupby(level=["entry", "slice"], observed=True, sort=False).mean().reset_index()
+
+
+def over_slices(by_slice: pd.DataFrame, board: pd.DataFrame) -> pd.DataFrame:
+    """One row an entry of ``board``, in its order: each measure's mean over slices, and ``moran_ratio``.
+
+    ``moran_ratio``: the mean Moran's I of the predictions over that of the truth on the same slices; undefined where
+    the truth's is hardly above zero.
+    """
+    means = by_slice.groupby("entry", observed=True)[list(MEASURES)].mean()
+    table = board[["label", "kind", "oracle", "complete", "n_slices", "of_slices"]].join(means)
+    enough = table["moran_truth"].where(table["moran_truth"] > LITTLE)
+    return table.assign(moran_ratio=table["moran_prediction"] / enough)
+
+
+def _lead(table: pd.DataFrame, board: pd.DataFrame) -> list[str]:
+    order = in_order(board, HEADLINE_METRIC)
+    methods = order[order["kind"] == "method"]
+    first = methods if len(methods) else order
+    lead = []
+    if len(first):
+        best = table.loc[first.index[0]]
+        lead.append(_finding(best, "best method" if len(methods) else "best control"))
+    else:
+        lead.append("No entry is complete with a PCC (ACG) on every slice, so none is called best here.")
+    lead.append(
+        "That is not all a fault of the prediction. A measured value carries sampling noise of its own spot, which no "
+        "prediction can know, and the least squared error is reached by a prediction whose standard deviation is r "
+        "times the truth's. But a map drawn from such a prediction shows less contrast, and softer edges, than there "
+        "are."
+    )
+    return lead
+
+
+def _finding(best: pd.Series, role: str) -> str:
+    ratio, of_prediction, of_truth = best["sd_ratio"], best["moran_prediction"], best["moran_truth"]
+    how = "flatter than" if ratio < 0.9 else "about as varied as" if ratio <= 1.1 else "more varied than"
+    text = (
+        f"Predictions of {best['label']}, the {role}, have {ratio:.0%} of the truth's standard deviation over a slice "
+        f"(median gene): they are {how} the tissue"
+    )
+    if of_prediction != of_prediction:
+        return f"{text}."
+    alike = "more" if of_prediction > of_truth else "less"
+    return (
+        f"{text}, and neighbouring spots are {alike} alike in them than measured (Moran's I "
+        f"{number(of_prediction, 2)} against {number(of_truth, 2)})."
+    )
+
+
+def _table(section: Section, table: pd.DataFrame, level: float) -> Table:
+    """``level``: Moran's I of the truth, as the table's other numbers are taken."""
+
+    def value(of: float, digits: int = 2) -> Cell:
+        return Cell(number(of, digits), None if of != of else float(of))
+
+    def row(of: pd.Series) -> tuple[Cell, ...]:
+        mark = "" if of["complete"] else f" {INCOMPLETE}"
+        return (
+            Cell(of["label"], of["label"].lower()),
+            Cell(f"{of['n_slices']}/{of['of_slices']}{mark}", float(of["n_slices"])),
+            *(value(of[name]) for name in ("sd_ratio", "moran_prediction", "moran_ratio", "spearman", "ssim")),
+        )
+
+    truth = (
+        Cell(TRUTH, ""),
+        Cell(f"{len(section.slices)}", float(len(section.slices))),
+        *map(value, (1.0, level, 1.0, 1.0, 1.0)),
+    )
+    blocks = [tuple(row(of) for _, of in table[table["kind"] == kind].iterrows()) for kind in ("method", "control")]
+    notes = [
+        "Each number: median over the genes of a slice, mean over seeds, then over slices. Genes that are constant in "
+        "truth are left out everywhere, genes that are constant in the prediction from Moran's I and Spearman.",
+        "SD: standard deviation over the spots of a slice. Moran's I: how alike direct neighbours on the array are "
+        "(0: as any two spots, near 1: a smooth map). Spearman: correlation of ranks. SSIM: structural similarity of "
+        "both maps around every spot (window with a standard deviation of 1.5 spots), 1 for equal maps; papers that "
+        "compute SSIM once over the whole slice have other numbers.",
+    ]
+    if not table["complete"].all():
+        notes.append(f"{INCOMPLETE} not every slice and seed has finished: the mean is over fewer slices.")
+    return Table(
+        name="sharpness",
+        caption=caption(section, "spread, smoothness and structure of the predictions, median gene"),
+        columns=("method", "slices", "SD / truth's", "Moran's I", "Moran's I / truth's", "Spearman", "SSIM"),
+        blocks=((truth,), *blocks),
+        notes=tuple(notes),
+    )
+
+
+def sharpness_figure(section: Section, by_gene: pd.DataFrame, truth: pd.Series) -> Figure:
+    """Two panels, a box over genes for every entry: standard deviation over the truth's, and Moran's I.
+
+    ``by_gene``: entry, gene and the MEASURES, means over slices and seeds; ``truth``: Moran's I of every gene as
+    measured, mean over slices.
+    """
+    from matplotlib.figure import Figure
+
+    entries = [entry for entry in section.entries.index if entry in set(by_gene["entry"])]
+    labels = [str(section.entries.loc[entry, "label"]) for entry in entries]
+    look = section_marks(section)
+    figure = Figure(figsize=(8.2, 1.25 + 0.27 * (len(entries) + 1)), layout="constrained")
+    spread, smoothness = figure.subplots(1, 2, sharey=True)
+    values = {str(entry): part for entry, part in by_gene.groupby("entry", observed=True)}
+    for y, entry in enumerate(entries, start=1):
+        _box(spread, y, values[entry]["sd_ratio"], look[entry])
+        _box(smoothness, y, values[entry]["moran_prediction"], look[entry])
+    _box(smoothness, 0, truth, Mark(PAPER, "o"))
+    spread.axvline(1, color=INK, lw=1, zorder=1.5)
+    spread.text(1, 0, " the truth's", va="center", fontsize=8)
+    if truth.notna().any():
+        smoothness.axvline(float(truth.median()), color=INK, lw=1, zorder=1.5)
+    for axes in (spread, smoothness):
+        for y in range(0, len(entries) + 1, 2):
+            axes.axhspan(y - 0.5, y + 0.5, color=BAND, lw=0, zorder=0)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+    low, high = spread.get_xlim()
+    spread.set_xlim(min(low, -0.03), max(high, 1.45))
+    spread.set_yticks(range(len(entries) + 1), [TRUTH, *labels])
+    spread.set_ylim(len(entries) + 0.5, -0.5)
+    spread.set_xlabel("standard deviation / the truth's")
+    smoothness.set_xlabel("Moran's I (line: median of the truth)")
+    figure.suptitle("Spread and smoothness of the predictions", x=0.01, ha="left", fontsize=11, fontweight="bold")
+    return figure
+
+
+def _box(axes: Axes, y: float, of: pd.Series, mark: Mark) -> None:
+    """Quartiles, median, and a line from the 5th to the 95th percentile; a cross where there is no value."""
+    values = of.dropna().to_numpy()
+    if not len(values):
+        axes.plot(0.02, y, "x", transform=axes.get_yaxis_transform(), ms=3.5, mec=FAINT, mew=0.8)
+        return
+    low, q1, median, q3, high = np.percentile(values, (5, 25, 50, 75, 95))
+    axes.plot([low, high], [y, y], color=INK, lw=0.7, zorder=2.4)
+    axes.barh(y, q3 - q1, left=q1, height=0.6, facecolor=mark.colour, edgecolor=INK, lw=0.6, zorder=2.5)
+    axes.plot(
+        [median, median],
+        [y - 0.3, y + 0.3],
+        color=INK if mark.colour == PAPER else mark.line,
+        lw=1.4,
+        solid_capstyle="butt",
+        zorder=2.6,
+    )
