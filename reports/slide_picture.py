@@ -8,6 +8,7 @@ import numpy as np
 
 from stbench.files import replacing
 from stbench.slide import Slide
+from stbench.thumbnails import spot_diameter
 
 
 def draw_slide(slide: Slide, path: Path, max_side: int = 1400) -> Path:
@@ -25,7 +26,7 @@ def draw_slide(slide: Slide, path: Path, max_side: int = 1400) -> Path:
     height, width = thumbnail.shape[:2]
     shrink = slide.image.scale * width / slide.image.size[0]  # thumbnail pixels per full-resolution pixel
     centres = slide.centres * shrink
-    diameter = _diameter(slide) * shrink
+    diameter = spot_diameter(slide) * shrink
     depth = np.log10(1 + np.asarray(slide.adata.X.sum(axis=1)).ravel())
 
     figure = Figure(figsize=(8, 8 * height / width * 0.9 + 0.8), layout="constrained")
@@ -64,16 +65,3 @@ def draw_slide(slide: Slide, path: Path, max_side: int = 1400) -> Path:
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150, format="png")
     return path
-
-
-def _diameter(slide: Slide) -> float:
-    """Of a spot, in full-resolution pixels."""
-    from scipy.spatial import cKDTree
-
-    known = slide.adata.uns["spatial"][slide.id]["scalefactors"].get("spot_diameter_fullres")
-    if known is not None:
-        return float(known)
-    if slide.n_spots < 2:
-        return 0.02 * max(slide.image.full_resolution_size)
-    distance, _ = cKDTree(slide.centres).query(slide.centres, k=2)
-    return 0.5 * float(np.median(distance[:, 1]))

@@ -25,8 +25,9 @@ from .files import file_digest, replacing_directory, value_digest, writing_to
 from .method import OracleSlide, TestSlide, TrainingSlide
 from .slide import Slide, validate
 from .targets import Target, target
+from .thumbnails import spot_diameter, write_thumbnail
 
-LAYOUT = 1  # raise it whenever what is written below changes
+LAYOUT = 2  # raise it whenever what is written below changes
 PADDING = 255  # a window that crosses the image's border is filled with white, and counted
 PADDING_RULE = "parts of a window outside the image are white (255)"
 
@@ -48,6 +49,9 @@ class PreparedSlide:
     labels: tuple[str | None, ...] | None
     um_per_px: float | None
     image_level: str  # full, hires or lowres
+    thumbnail: Path  # the whole image as a small JPEG
+    thumbnail_scale: float  # its pixels per full-resolution pixel
+    spot_diameter: float  # full-resolution pixels
     n_padded: int
     notes: tuple[str, ...]
     key: str
@@ -100,6 +104,8 @@ class PreparedDataset:
     expected: tuple[str, ...]
     missing: tuple[Missing, ...]
     notices: tuple[str, ...] = ()
+    panel_source: str = ""  # how the panel was chosen, in words; empty: the dataset does not declare it
+    panel_saw_test: bool | None = None  # whether expression of slices that are tested was looked at; None: not declared
 
     @cached_property
     def patients(self) -> dict[str, str]:
@@ -147,6 +153,8 @@ def prepare(
         expected=tuple(dataset.slices),
         missing=tuple(missing),
         notices=tuple(notices),
+        panel_source=getattr(dataset, "panel_source", ""),
+        panel_saw_test=getattr(dataset, "panel_saw_test", None),
     )
 
 
@@ -241,11 +249,14 @@ def _write(directory: Path, slide: Slide, panel: Sequence[str], patch_px: int, k
     }
     for name, array in arrays.items():
         np.save(directory / f"{name}.npy", array, allow_pickle=False)
+    thumbnail_scale = write_thumbnail(slide, directory / "thumbnail.jpg")
     facts = {
         "spot_ids": slide.spot_ids,
         "labels": None if labels is None else [label if isinstance(label, str) else None for label in labels],
         "um_per_px": slide.um_per_px,
         "image_level": slide.image.level,
+        "thumbnail_scale": thumbnail_scale,
+        "spot_diameter": spot_diameter(slide),
         "n_padded": n_padded,
         "notes": list(slide.notes),
         "key": key,
@@ -312,6 +323,9 @@ def _open(
         labels=None if facts["labels"] is None else tuple(facts["labels"]),
         um_per_px=facts["um_per_px"],
         image_level=facts["image_level"],
+        thumbnail=entry / "thumbnail.jpg",
+        thumbnail_scale=facts["thumbnail_scale"],
+        spot_diameter=facts["spot_diameter"],
         n_padded=facts["n_padded"],
         notes=tuple(facts["notes"]),
         key=facts["key"],

@@ -1,0 +1,283 @@
+"""Whether predictions keep the way in which genes vary together (Figure S2 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from .. import figures
+from ..gene_scores import entry_label, entry_labels, shown_entries
+from ..layout import caption
+from ..load import Section
+from ..part import Context, Part, picture
+from ..predictions import prediction_files, read_genes
+from ..style import FAINT
+from ..typeset import Cell, Table, number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+N_GENES = 50
+MAX_METHODS = 6
+MAX_SLICES = 12  # read: a large dataset has more spots than such a correlation needs
+COLOURS, UNDEFINED = "viridis", "#c3c7cc"
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Gene-gene correlations of the pooled spots of some slices, genes in the order of the observed matrix's tree.
+
+    Matrices are (n_genes, n_genes) float64, NaN where a gene is constant. ``agreement``: an entry's Pearson correlation
+    with the observed matrix over pairs of genes; ``within``: the same after each gene's mean in a
+    slice was taken away, so that differences between slices do not count.
+    """
+
+    genes: tuple[str, ...]
+    observed: np.ndarray
+    predicted: Mapping[str, np.ndarray]
+    agreement: Mapping[str, float]
+    within: Mapping[str, float]
+    slices: tuple[str, ...]  # pooled; every entry has predictions of all of them
+
+
+def part(section: Section, context: Context) -> Part | None:
+    """``None`` where no prediction is there to be read, or the panel has no three genes."""
+    files = prediction_files(section)
+    entries = [entry for entry in shown_entries(section) if any(of == entry for of, _ in files)]
+    genes = most_expressed(section)
+    if not entries or len(genes) < 3:
+        return None
+    labels = entry_labels(section)
+    slices = [name for name in section.slices if (entries[0], name) in files]
+    comparable = [entry for entry in entries if all((entry, name) in files for name in slices)]
+    shown = comparable[:MAX_METHODS]
+    structure = gene_structure(shown, genes, spread_slices(slices, section.patients, MAX_SLICES), files)
+    lead = [_finding(structure, labels), _strength(structure, shown[0], labels)]
+    if len(slices) < len(section.slices):
+        lead.append(f"Only {len(slices)} of {len(section.slices)} slices have predictions of {labels[shown[0]]}.")
+    if len(structure.slices) < len(slices):
+        lead.append(
+            f"Pooled over {len(structure.slices)} of {len(slices)} slices, spread over the patients: "
+            f"{', '.join(structure.slices)}."
+        )
+    if len(comparable) > len(shown):
+        left_out = ", ".join(labels[entry] for entry in comparable[MAX_METHODS:])
+        lead.append(f"Drawn are the {len(shown)} best by PCC (ACG); left out: {left_out}.")
+    partial = [entry_label(section, entry) for entry in entries if entry not in comparable]
+    if partial:
+        lead.append(f"Left out, because predictions of some of these slices are missing: {', '.join(partial)}.")
+    what = (
+        f"Pearson correlation between the {len(genes)} genes of highest mean observed expression, over the spots of "
+        "all slices together, each predicted by a model that had not seen its slice. All matrices are in the order of "
+        "the observed one's tree (Ward linkage); r: agreement with it over pairs of genes"
+    )
+    with figures.drawing():
+        pictures = [picture(section, "matrices", what, correlation_figure(section, structure))]
+    frames = {"pairs.csv": pairs(structure)}
+    title = "Do genes vary together as they should?"
+    return Part("correlation", title, lead, [_table(section, structure)], pictures, frames)
+
+
+def most_expressed(section: Section) -> list[str]:
+    """The genes of highest mean observed expression over the spots of all slices, at most 50."""
+    table = section.genes
+    if table.empty or "mean_truth" not in table:
+        return []
+    once = table.drop_duplicates(["slice", "gene"])  # the truth is the same under every entry and seed
+    n_spots = once["slice"].map(section.rows.groupby("slice")["n_spots"].max())
+    total = (once["mean_truth"] * n_spots).groupby(once["gene"], sort=False).sum()
+    return list(total.sort_values(ascending=False, kind="stable").index[:N_GENES])
+
+
+def spread_slices(slices: Sequence[str], patients: Mapping[str, str], count: int) -> tuple[str, ...]:
+    """At most ``count`` of ``slices``, from every patient in turn, in their order."""
+    by_patient: dict[str, list[str]] = {}
+    for name in slices:
+        by_patient.setdefault(patients.get(name, ""), []).append(name)
+    turns = sorted(
+        (
+            (place, number_of_patient, name)
+            for number_of_patient, of in enumerate(by_patient.values())
+            for place, name in enumerate(of)
+        )
+    )
+    chosen = {name for *_, name in turns[:count]}
+    return tuple(name for name in slices if name in chosen)
+
+
+def gene_structure(
+    entries: Sequence[str], genes: Sequence[str], slices: Sequence[str], files: Mapping[tuple[str, str], Path]
+) -> Structure:
+    """Read the predictions and correlate; ``files``: :func:`predictions.prediction_files`."""
+    read = {entry: [read_genes(files[entry, name], genes) for name in slices] for entry in entries}
+    truth = [of.truth for of in read[entries[0]]]  # the same under every entry
+    observed, observed_within = pooled_correlation(truth), pooled_correlation(truth, within_slices=True)
+    order = leaf_order(observed)
+    in_order = np.ix_(order, order)
+    predicted, agreement, within = {}, {}, {}
+    for entry, of in read.items():
+        own = [one.prediction for one in of]
+        matrix = pooled_correlation(own)
+        predicted[entry] = matrix[in_order]
+        agreement[entry] = matrix_agreement(observed, matrix)
+        within[entry] = matrix_agreement(observed_within, pooled_correlation(own, within_slices=True))
+    return Structure(
+        genes=tuple(genes[place] for place in order),
+        observed=observed[in_order],
+        predicted=predicted,
+        agreement=agreement,
+        within=within,
+        slices=tuple(slices),
+    )
+
+
+def pooled_correlation(slices: Sequence[np.ndarray], within_slices: bool = False) -> np.ndarray:
+    """Pearson correlation between columns over the rows of all ``slices`` (each (n_spots, n_genes)); NaN: constant."""
+    values = np.concatenate([of - of.mean(axis=0) if within_slices else of for of in slices])
+    # what taking means away leaves of a column of equal values is rounding
+    steady = (
+        np.all([np.ptp(of, axis=0) == 0 for of in slices], axis=0) if within_slices else np.ptp(values, axis=0) == 0
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        matrix = np.corrcoef(values, rowvar=False)
+    matrix[steady, :] = np.nan
+    matrix[:, steady] = np.nan
+    return matrix
+
+
+def leaf_order(correlation: np.ndarray) -> list[int]:
+    """The leaves of Ward's tree over the matrix's rows (the published routine's); an undefined correlation counts 0."""
+    from scipy.cluster.hierarchy import leaves_list, linkage
+
+    return [int(leaf) for leaf in leaves_list(linkage(np.nan_to_num(correlation), method="ward"))]
+
+
+def matrix_agreement(observed: np.ndarray, predicted: np.ndarray) -> float:
+    """Pearson correlation of the two upper triangles without diagonal, over pairs of genes defined in both."""
+    upper = np.triu_indices_from(observed, k=1)
+    both = np.column_stack([observed[upper], predicted[upper]])
+    both = both[~np.isnan(both).any(axis=1)]
+    if len(both) < 3 or (np.ptp(both, axis=0) == 0).any():
+        return float("nan")
+    return float(np.corrcoef(both, rowvar=False)[0, 1])
+
+
+def mean_strength(matrix: np.ndarray) -> float:
+    """The mean size (absolute value) of the correlations, over pairs of genes that have one."""
+    upper = matrix[np.triu_indices_from(matrix, k=1)]
+    known = upper[~np.isnan(upper)]
+    return float(np.abs(known).mean()) if known.size else float("nan")
+
+
+def pairs(structure: Structure) -> pd.DataFrame:
+    """One row for each pair of genes: gene, other_gene, observed, and each entry's correlation under its name."""
+    first, second = np.triu_indices(len(structure.genes), k=1)
+    names = np.array(structure.genes)
+    table = pd.DataFrame(
+        {"gene": names[first], "other_gene": names[second], "observed": structure.observed[first, second]}
+    )
+    return table.assign(**{entry: of[first, second] for entry, of in structure.predicted.items()})
+
+
+def _finding(structure: Structure, labels: Mapping[str, str]) -> str:
+    known = {entry: value for entry, value in structure.agreement.items() if value == value}
+    if not known:
+        return "No prediction varies enough for correlations between genes."
+    best = max(known, key=lambda entry: known[entry])
+    sentence = (
+        f"{labels[best]} keeps the correlations between genes best: over pairs of genes its matrix correlates with the "
+        f"observed one at {number(known[best], 2)}"
+    )
+    if len(known) > 1:
+        worst = min(known, key=lambda entry: known[entry])
+        sentence += f"; {labels[worst]} keeps them least, at {number(known[worst], 2)}"
+    return f"{sentence}."
+
+
+def _strength(structure: Structure, entry: str, labels: Mapping[str, str]) -> str:
+    observed = mean_strength(structure.observed)
+    own = mean_strength(structure.predicted[entry]) if entry in structure.predicted else float("nan")
+    if own != own or observed != observed:
+        return "How strongly predicted genes vary together cannot be told: correlations are undefined."
+    observed, own = round(observed, 2), round(own, 2)
+    tells = "as strongly as" if own == observed else "more strongly than" if own > observed else "less strongly than"
+    return (
+        f"Genes vary together {tells} they should: the mean size of a correlation is {number(own, 2)} in "
+        f"{labels[entry]}'s predictions and {number(observed, 2)} in the observed counts, which their noise lowers."
+    )
+
+
+def _table(section: Section, structure: Structure) -> Table:
+    def row(label: str, *values: float) -> tuple[Cell, ...]:
+        cells = (Cell(number(value, 3), None if value != value else float(value)) for value in values)
+        return (Cell(label, label.lower()), *cells)
+
+    undefined = float("nan")
+    methods = [
+        row(
+            entry_labels(section)[entry],
+            structure.agreement[entry],
+            structure.within[entry],
+            mean_strength(matrix),
+        )
+        for entry, matrix in structure.predicted.items()
+    ]
+    observed = row("observed", undefined, undefined, mean_strength(structure.observed))
+    return Table(
+        "structure",
+        caption(section, "how well predictions keep the correlations between genes"),
+        ("method", "agreement", "agreement within slices", "mean size of a correlation"),
+        (tuple(methods), (observed,)),
+        notes=(
+            "Agreement: Pearson correlation between the observed and the predicted matrix, over pairs of genes. "
+            "Within slices: after each gene's mean in a slice was taken away, so that differences between slices "
+            "do not count.",
+        ),
+    )
+
+
+def correlation_figure(section: Section, structure: Structure) -> Figure:
+    """Observed matrix first, then the methods', in rows of four as in the paper; one colour bar from -1 to 1."""
+    import textwrap
+
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    side, gap, left, top, bar_height = 1.6, 0.14, 0.2, 0.4, 0.75
+    panels: list[tuple[str, np.ndarray]] = [("observed", structure.observed)]
+    for entry, matrix in structure.predicted.items():
+        agreement = structure.agreement[entry]
+        of = "r undefined" if agreement != agreement else f"r = {number(agreement, 2)}"
+        lines = textwrap.wrap(entry_label(section, entry), 22)
+        panels.append(("\n".join([*lines, of]), matrix))
+    columns = min(4, len(panels))
+    name_height = 0.08 + 0.14 * max(name.count("\n") + 1 for name, _ in panels)
+    n_rows = -(-len(panels) // columns)
+    width = max(2 * left + columns * side + (columns - 1) * gap, 4.4)
+    height = top + n_rows * (side + name_height) + bar_height
+    figure = Figure(figsize=(width, height))
+    colours = colormaps[COLOURS].with_extremes(bad=UNDEFINED)
+    for place, (name, matrix) in enumerate(panels):
+        row, column = divmod(place, columns)
+        from_left = left + column * (side + gap)
+        from_top = top + name_height + row * (side + name_height)
+        axes = figure.add_axes(
+            (from_left / width, 1 - (from_top + side) / height, side / width, side / height), label=name
+        )
+        # as it is, not resampled: a cell stays a cell in the page's vector graphics
+        image = axes.imshow(np.ma.masked_invalid(matrix), cmap=colours, vmin=-1, vmax=1, interpolation="none")
+        axes.set_title(name, fontsize=8.5, pad=3, linespacing=1.1)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set(visible=True, color=FAINT, linewidth=0.6)
+    figure.text(0.1 / width, 1 - 0.08 / height, "Correlation between genes", va="top", fontsize=11, fontweight="bold")
+    bar_axes = figure.add_axes((left / width, 0.42 / height, min(3.2, width - 2 * left) / width, 0.1 / height))
+    figure.colorbar(image, cax=bar_axes, orientation="horizontal", ticks=[-1, -0.5, 0, 0.5, 1])
+    bar_axes.tick_params(length=2)
+    bar_axes.set_xlabel("Pearson correlation of two genes")
+    return figure

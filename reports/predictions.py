@@ -1,0 +1,57 @@
+"""The predicted slices of a section: where they are, and chosen genes of one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stbench.errors import UserError
+
+from .load import Section, records
+
+
+@dataclass(frozen=True)
+class PredictedGenes:
+    """Some genes of one slice, in the order asked for; spots in the order of the file."""
+
+    truth: np.ndarray  # (n_spots, n_chosen) float64
+    prediction: np.ndarray  # (n_spots, n_chosen) float64
+    pixel_xy: np.ndarray  # (n_spots, 2) float64, full resolution
+
+
+def prediction_files(section: Section) -> Mapping[tuple[str, str], Path]:
+    """(entry, slice) to the file of the lowest seed that finished; one that is not there any more is left out."""
+    finished = section.rows[section.rows["state"] == "finished"].copy()
+    finished["_seed"] = [int(seed) if str(seed).isdigit() else 0 for seed in finished["seed"]]
+    first = finished.sort_values("_seed", kind="stable").drop_duplicates(["entry", "slice"])
+    files = {
+        (row.entry, row.slice): Path(row.directory) / "trials" / row.key / "predictions" / f"{row.slice}.h5ad"
+        for row in records(first)
+    }
+    return {of: path for of, path in files.items() if path.is_file()}
+
+
+def read_genes(path: Path, genes: Sequence[str]) -> PredictedGenes:
+    """``genes`` of a prediction that a trial wrote. Raises ``UserError`` where the file cannot be read."""
+    import h5py
+    from anndata.io import read_elem
+
+    try:
+        # only what is needed: the rest of an AnnData file takes longer to open than these two matrices
+        with h5py.File(path) as file:
+            columns = read_elem(file["var"]).index.get_indexer(list(genes))
+            truth, prediction = (np.asarray(read_elem(file[name])) for name in ("layers/truth", "X"))
+            pixel_xy = np.asarray(read_elem(file["obsm/spatial"]), dtype=float)
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}) - delete {path.parents[1]} and run the same command again"
+        ) from error
+    if (columns < 0).any():
+        absent = [gene for gene, column in zip(genes, columns, strict=True) if column < 0]
+        raise UserError(
+            f"{path} does not predict {', '.join(absent[:3])} - run the same command again to write it anew"
+        )
+    return PredictedGenes(truth[:, columns].astype(float), prediction[:, columns].astype(float), pixel_xy)

@@ -1,0 +1,62 @@
+"""Small pictures of the slides, for figures that show predictions on tissue, and how results keep them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .files import read_json, replacing, write_json
+
+if TYPE_CHECKING:
+    from .prepare import PreparedDataset
+    from .slide import Slide
+
+MAX_SIDE = 700  # pixels; a figure shows it at an inch or two
+QUALITY = 85  # of the JPEG
+INDEX = "slides.json"
+
+
+def write_thumbnail(slide: Slide, path: Path) -> float:
+    """Write the whole image of ``slide``, its longer side at most ``MAX_SIDE`` px, as a JPEG to ``path``.
+
+    Returns the thumbnail's pixels per full-resolution pixel. An image smaller than that is not enlarged.
+    """
+    from PIL import Image
+
+    pixels = slide.image.thumbnail(MAX_SIDE)
+    Image.fromarray(pixels).save(path, format="JPEG", quality=QUALITY)
+    return float(max(pixels.shape[:2]) / max(slide.image.full_resolution_size))
+
+
+def spot_diameter(slide: Slide) -> float:
+    """Of a spot, in full-resolution pixels; where it is not known half the distance to the nearest neighbour."""
+    from scipy.spatial import cKDTree
+
+    section = slide.adata.uns.get("spatial", {}).get(slide.id, {})
+    known = section.get("scalefactors", {}).get("spot_diameter_fullres")
+    if known is not None and known > 0:
+        return float(known)
+    if slide.n_spots < 2:
+        return 0.02 * max(slide.image.full_resolution_size)
+    distance, _ = cKDTree(slide.centres).query(slide.centres, k=2)
+    return 0.5 * float(np.median(distance[:, 1]))
+
+
+def write_slides(results: Path, data: PreparedDataset) -> Path:
+    """Copy the slides' thumbnails to ``RESULTS/evidence/slides-DATASET/SLICE.jpg``; returns that folder.
+
+    ``slides.json`` beside them: slice to ``file``, ``scale`` (thumbnail pixels per full-resolution pixel) and
+    ``spot_diameter`` (full-resolution pixels). Slices that an earlier run of ``results`` put there stay.
+    """
+    folder = results / "evidence" / f"slides-{data.name}"
+    index = folder / INDEX
+    slides: dict[str, dict[str, Any]] = read_json(index) if index.is_file() else {}
+    for name, slide in data.slides.items():
+        file = f"{name}.jpg"
+        with replacing(folder / file) as temporary:
+            temporary.write_bytes(slide.thumbnail.read_bytes())
+        slides[name] = {"file": file, "scale": slide.thumbnail_scale, "spot_diameter": slide.spot_diameter}
+    write_json(index, slides)
+    return folder
