@@ -39,7 +39,7 @@ def test_an_epoch_of_flipped_and_turned_patches(times_as_fast: Callable) -> None
 
     def ours() -> None:
         for _, patches in bank.stream(groups):
-            augment.flip_and_quarter_turn(augment.to_float(patches), generator)
+            augment.to_float(augment.flip_and_quarter_turn(patches, generator))  # in this order in STnet
 
     whole = Image.fromarray(picture)
     steps = transforms.Compose(

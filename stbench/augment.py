@@ -7,6 +7,7 @@ Images are (B, 3, S, S). Flips and turns work on uint8 as on float; colours and 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
@@ -30,27 +31,23 @@ def flip_and_quarter_turn(images: Tensor, generator: Generator) -> Tensor:
 
     In that order; uniform over the 8 symmetries of the square.
     """
-    images = hflip(images, generator)
-    images = vflip(images, generator)
-    return torch.where(_coin(images, 0.5, generator), images.rot90(1, (-2, -1)), images)
+    return _sometimes(vflip(hflip(images, generator), generator), 0.5, generator, lambda some: some.rot90(1, (-2, -1)))
 
 
 def flip_and_quarter_turns(images: Tensor, generator: Generator) -> Tensor:
     """BLEEP's augmentation: left-right and up-down with probability 1/2 each, then 0, 1, 2 or 3 quarter turns."""
-    images = hflip(images, generator)
-    images = vflip(images, generator)
-    images = torch.where(_coin(images, 0.5, generator), images.rot90(1, (-2, -1)), images)
-    return torch.where(_coin(images, 0.5, generator), images.rot90(2, (-2, -1)), images)
+    images = flip_and_quarter_turn(images, generator)
+    return _sometimes(images, 0.5, generator, lambda some: some.rot90(2, (-2, -1)))
 
 
 def hflip(images: Tensor, generator: Generator, p: float = 0.5) -> Tensor:
     """Left-right flip of each image with probability ``p``."""
-    return torch.where(_coin(images, p, generator), images.flip(-1), images)
+    return _sometimes(images, p, generator, lambda some: some.flip(-1))
 
 
 def vflip(images: Tensor, generator: Generator, p: float = 0.5) -> Tensor:
     """Up-down flip of each image with probability ``p``."""
-    return torch.where(_coin(images, p, generator), images.flip(-2), images)
+    return _sometimes(images, p, generator, lambda some: some.flip(-2))
 
 
 def symmetries(images: Tensor) -> list[Tensor]:
@@ -101,7 +98,7 @@ def to_grey(images: Tensor) -> Tensor:
 
 def grey(images: Tensor, generator: Generator, p: float) -> Tensor:
     """Each image in grey, on all three channels, with probability ``p``."""
-    return torch.where(_coin(images, p, generator), to_grey(images), images)
+    return _sometimes(images, p, generator, lambda some: to_grey(some).expand_as(some))
 
 
 def rotate(images: Tensor, generator: Generator, degrees: float = 180.0) -> Tensor:
@@ -119,6 +116,13 @@ def rotate_by(images: Tensor, angles: Tensor) -> Tensor:
     return grid_sample(images, grid, mode="nearest", padding_mode="zeros", align_corners=False)
 
 
-def _coin(images: Tensor, p: float, generator: Generator) -> Tensor:
-    """(B, 1, 1, 1) booleans, true with probability ``p``."""
-    return (torch.rand(len(images), generator=generator, device=images.device) < p).view(-1, 1, 1, 1)
+def _sometimes(images: Tensor, p: float, generator: Generator, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Each image changed with probability ``p``; the same result on every device for the same draws.
+
+    A GPU changes all and chooses, since asking which to change would make it wait; a CPU changes only those.
+    """
+    heads = torch.rand(len(images), generator=generator, device=images.device) < p
+    if images.device.type != "cpu":
+        return torch.where(heads.view(-1, 1, 1, 1), change(images), images)
+    chosen = heads.nonzero().squeeze(1)
+    return images.index_copy(0, chosen, change(images[chosen])) if len(chosen) else images

@@ -176,11 +176,13 @@ def per_gene(truth: np.ndarray, prediction: np.ndarray) -> Correlation:
     (Where a column's spread is close to the rounding of its mean, both are noise, and scipy warns; float32 inputs
     are never there.) Of two spots r is exactly 1 or -1 and p is 1; a single spot is constant.
     """
-    truth, prediction = np.asarray(truth, dtype=np.float64), np.asarray(prediction, dtype=np.float64)
+    truth, prediction = np.array(truth, dtype=np.float64), np.array(prediction, dtype=np.float64)  # copies, to work on
     constant_truth = (truth == truth[:1]).all(axis=0)
     constant_prediction = (prediction == prediction[:1]).all(axis=0)
-    r = np.einsum("sg,sg->g", _unit_columns(truth), _unit_columns(prediction))
-    r = np.clip(r, -1.0, 1.0)
+    truth, prediction = _centred_columns(truth), _centred_columns(prediction)
+    lengths = np.sqrt(_dot_columns(truth, truth)) * np.sqrt(_dot_columns(prediction, prediction))
+    with np.errstate(invalid="ignore"):  # 0 / 0 of a constant column, replaced below
+        r = np.clip(_dot_columns(truth, prediction) / lengths, -1.0, 1.0)
     n_spots = len(truth)
     if n_spots == 2:
         r = np.round(r)
@@ -226,20 +228,26 @@ def highest(mean: np.ndarray, count: int = N_HEG) -> np.ndarray:
     return chosen
 
 
-def _unit_columns(values: np.ndarray) -> np.ndarray:
-    """Columns centred and scaled to length 1. What a constant column gives means nothing: the caller replaces it."""
-    values = _scaled_to_one(values)
-    centred = values - values.mean(axis=0)
-    centred -= centred.mean(axis=0)  # what rounding of the first mean left over
-    centred = _scaled_to_one(centred)
-    with np.errstate(invalid="ignore"):
-        return centred / np.linalg.norm(centred, axis=0)
+def _centred_columns(values: np.ndarray) -> np.ndarray:
+    """Columns less their means, times a power of two where their squares would leave float64's range; in place."""
+    values = _in_range(values)
+    values -= values.mean(axis=0)
+    values -= values.mean(axis=0)  # what rounding of the first mean left over
+    return _in_range(values)
 
 
-def _scaled_to_one(values: np.ndarray) -> np.ndarray:
-    """Columns times the power of two that brings their largest size into [1/2, 1): exact, and squares stay in range."""
-    _, exponent = np.frexp(np.abs(values).max(axis=0))
-    return np.ldexp(values, -exponent)
+def _in_range(values: np.ndarray) -> np.ndarray:
+    """Where a column's largest size is not moderate, columns times the powers of two that bring theirs into [1/2, 1):
+    exact."""
+    size = np.maximum(values.max(axis=0), -values.min(axis=0))
+    if ((size == 0) | (size > 1e-60) & (size < 1e60)).all():
+        return values
+    _, exponent = np.frexp(size)
+    return np.ldexp(values, -exponent, out=values)
+
+
+def _dot_columns(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.einsum("sg,sg->g", a, b)
 
 
 def _two_sided_p(r: np.ndarray, n: int) -> np.ndarray:
@@ -249,9 +257,14 @@ def _two_sided_p(r: np.ndarray, n: int) -> np.ndarray:
     if n == 2:  # no degree of freedom is left: every pair of spots lies on a line
         return np.where(np.isnan(r), np.nan, 1.0)
     a = n / 2 - 1
-    complement = special.betainc(0.5, a, r * r)
-    # each form where it is exact: 1 - r² holds too few digits of a small r
-    return np.where(complement < 0.5, 1 - complement, special.betainc(a, 0.5, (1 - np.abs(r)) * (1 + np.abs(r))))
+    size = np.abs(r)
+    # Each form where it is exact: 1 - r² holds too few digits of a small r, and 1 - p those of a small p. 0.45 / n is
+    # about the median of r² (that of a chi-squared variable is 0.455).
+    small = size * size < 0.45 / n
+    p = np.empty_like(size)
+    p[small] = 1 - special.betainc(0.5, a, size[small] ** 2)
+    p[~small] = special.betainc(a, 0.5, (1 - size[~small]) * (1 + size[~small]))
+    return p
 
 
 def _mean_of_known(values: np.ndarray) -> float:
