@@ -7,6 +7,7 @@ code and its maintainers' answers; where they differ, the fields of :class:`BLEE
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -38,7 +39,7 @@ from .layers.contrastive import (
 )
 from .layers.pixels import Augmentation, PixelScale, encoder_input
 from .layers.published import rename
-from .layers.retrieval import Distance, Weighting, own_rank, ranked_spots, retrieve
+from .layers.retrieval import Distance, Weighting, diagnose, note_neighbours, retrieve
 
 # published state_dict name -> name here; the image encoder's own names are timm's and torchvision's
 PUBLISHED_NAMES = ((r"image_encoder\.model\.(.+)", r"image_encoder.\1"),)
@@ -132,6 +133,8 @@ class BLEEP(TorchMethod):
     title = "BLEEP"
     Config = BLEEPConfig
     batching = "spots"
+    inference_fields = frozenset({"k", "aggregation", "distance", "augment_at_test"})
+    switches = "stbench.methods.switches.bleep:SWITCHES"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "published": {},
         # timm's smallest ResNet (0.4 M parameters), and every batch a step
@@ -210,22 +213,17 @@ class BLEEP(TorchMethod):
         assert isinstance(network, BLEEPNetwork)
         keys = network.embed_spots(data.target).float()
         self.extras = {"keys": keys, "values": data.target}
-        if self.config.k > data.n_spots:
-            run.note(
-                f"bleep: k = {self.config.k}, and there are {data.n_spots} training spots: all of them are averaged"
-            )
-        drawn = ranked_spots(data.n_spots, run.torch_generator(self.name, "rank"))
-        queries = torch.cat([self._queries(network, batch.patches) for batch in data.batches(drawn.split(128))])
-        self.diagnostics = {
-            "contrastive_batch": min(self.batch_size, len(data.training_spots)),
-            "retrieval_rank": own_rank(queries, keys, drawn.to(keys.device)),
-        }
+        self.diagnostics = diagnose(self, self.config.k, keys, partial(self._queries, network), data, run)
 
     def predict_batch(self, network: nn.Module, batch: TestBatch) -> Tensor:
         assert isinstance(network, BLEEPNetwork)
         keys, values, config = self.extras["keys"], self.extras["values"], self.config
         queries = self._queries(network, batch.patches)
         return retrieve(queries, keys, values, config.k, config.aggregation, config.distance)
+
+    def reconfigure(self, config: BLEEPConfig, run: Run) -> None:
+        super().reconfigure(config, run)
+        note_neighbours(self.name, config.k, len(self.extras["keys"]), run)
 
     def _queries(self, network: BLEEPNetwork, patches: Tensor) -> Tensor:
         # a generator of its own, so that a prediction does not depend on what was predicted before it

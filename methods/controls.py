@@ -131,6 +131,7 @@ class PositionKNN(Control):
     name = "position_knn"
     title = "Position kNN"
     Config = PositionKNNConfig
+    inference_fields = frozenset({"k"})
 
     @property
     def needs(self) -> Needs:
@@ -159,6 +160,7 @@ class NearestReplicate(Control):
     name = "nearest_replicate"
     title = "Nearest replicate"
     Config = NearestReplicateConfig
+    inference_fields = frozenset({"k"})
 
     @property
     def needs(self) -> Needs:
@@ -307,6 +309,7 @@ class FeatureKNN(FeatureControl):
     name = "feature_knn"
     title = "kNN on encoder features"
     Config = FeatureKNNConfig
+    inference_fields = frozenset({"k"})
 
     def fit(self, slides: Sequence[TrainingSlide], run: Run) -> None:
         self.start(run)

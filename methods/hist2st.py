@@ -195,7 +195,7 @@ class Hist2STNetwork(WholeSlideNetwork):
         shape.
         """
         x = self.blocks(tokens + self.x_embedding(array_xy[:, 0]) + self.y_embedding(array_xy[:, 1]))
-        layers = []
+        layers = [] if len(self.neighbourhoods) else [x]
         for neighbourhood in self.neighbourhoods:
             x = F.normalize(F.relu(neighbourhood(x, edges)), dim=-1)
             layers.append(x)
@@ -285,6 +285,7 @@ def augmented_copy(images: torch.Tensor, generator: torch.Generator, per_spot: b
 class Hist2ST(WholeSlideMethod):
     name: ClassVar[str] = "hist2st"
     title: ClassVar[str] = "Hist2ST"
+    switches: ClassVar[str] = "stbench.methods.switches.hist2st:SWITCHES"
 
     class Config(WholeSlideConfig):
         """Defaults are those of the published script and tutorial."""
@@ -301,7 +302,11 @@ class Hist2ST(WholeSlideMethod):
         kernel: int = Field(5, ge=1, description="side of the depthwise convolutions")
         n_mixers: int = Field(2, ge=0, description="mixer blocks (depth1)")
         n_layers: int = Field(8, ge=0, description="Transformer blocks (depth2)")
-        n_graph_layers: int = Field(4, ge=1, description="neighbourhood layers (depth3)")
+        n_graph_layers: int = Field(
+            4,
+            ge=0,
+            description="neighbourhood layers (depth3); with 0 the LSTM reads the Transformer's output alone",
+        )
         heads: int = Field(16, ge=1, description="attention heads")
         head_width: int = Field(64, ge=1, description="width of an attention head (fixed in the published code)")
         dropout: float = Field(

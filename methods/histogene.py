@@ -84,6 +84,7 @@ class HisToGeneNetwork(WholeSlideNetwork):
 class HisToGene(WholeSlideMethod):
     name: ClassVar[str] = "histogene"
     title: ClassVar[str] = "HisToGene"
+    switches: ClassVar[str] = "stbench.methods.switches.histogene:SWITCHES"
 
     class Config(WholeSlideConfig):
         """Defaults are those of the published notebook, which is what its results were made with."""
@@ -92,7 +93,9 @@ class HisToGene(WholeSlideMethod):
         lr: float = Field(
             1e-5, gt=0, description="learning rate of Adam (notebook and README; the class default is 1e-4)"
         )
-        n_layers: int = Field(8, ge=1, description="Transformer blocks (notebook; class and README: 4)")
+        n_layers: int = Field(
+            8, ge=0, description="Transformer blocks (notebook; class and README: 4); with 0 no spot sees another"
+        )
         width: int = Field(1024, ge=1, description="width of the tokens")
         heads: int = Field(16, ge=1, description="attention heads (fixed in the published code)")
         head_width: int = Field(64, ge=1, description="width of an attention head (fixed in the published code)")

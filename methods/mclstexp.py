@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 import torchvision
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from stbench.encoders import build_encoder, load_weights, read_weights
@@ -34,7 +35,7 @@ from stbench.torch_method import (
 from .layers.contrastive import ProjectionHead, logits, matched, one_hot_loss
 from .layers.pixels import Augmentation, PixelScale, encoder_input
 from .layers.published import rename
-from .layers.retrieval import Distance, own_rank, ranked_spots, retrieve
+from .layers.retrieval import Distance, diagnose, note_neighbours, retrieve
 from .layers.transformer import TransformerBlock
 
 PositionEncoding = Literal["learnable", "sinusoidal", "naive", "none"]
@@ -176,6 +177,36 @@ class MclSTExpNetwork(nn.Module):
         return self.embed_spots(expression, positions, slide), self.embed_images(images)
 
 
+class ImageRegression(nn.Module):
+    """The image branch alone, and a linear layer from its embedding to genes: no contrast, no retrieval."""
+
+    def __init__(self, image_encoder: nn.Module, n_features: int, n_genes: int, n_dimensions: int = 256) -> None:
+        super().__init__()
+        self.image_encoder = image_encoder
+        self.image_projection = ProjectionHead(n_features, n_dimensions)
+        self.head = nn.Linear(n_dimensions, n_genes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, 3, side, side) -> (n, G)."""
+        return self.head(self.image_projection(self.image_encoder(images)))
+
+
+class FrozenEncoder(nn.Module):
+    """An encoder that is not trained: no gradients, and its BatchNorm keeps the statistics that it came with."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> FrozenEncoder:
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.encoder(images)
+
+
 class MclSTExpConfig(EncoderConfig, SpotBatchConfig, TorchConfig):
     """Defaults are the released code's on HER2+, but for the faults that the descriptions name."""
 
@@ -185,6 +216,11 @@ class MclSTExpConfig(EncoderConfig, SpotBatchConfig, TorchConfig):
     optimiser: Literal["adam", "adamw"] = Field("adam", description="adam: L2 in the gradient (code); adamw (text)")
     weight_decay: float = Field(1e-3, ge=0, description="weight decay; it reaches every row of the position tables")
     encoder: str = Field("densenet121", description="also in the paper: resnet50, vit_base_patch32_224")
+    freeze_encoder: bool = Field(False, description="train all but the image encoder; not so as published")
+    objective: Literal["contrastive", "regression"] = Field(
+        "contrastive",
+        description="regression: no spot branch and no retrieval; a linear layer on the image embedding, squared error",
+    )
     last_relu: bool = Field(
         False, description="DenseNet only: the ReLU after its last BatchNorm, which the code leaves out"
     )
@@ -196,9 +232,10 @@ class MclSTExpConfig(EncoderConfig, SpotBatchConfig, TorchConfig):
         "jitter-flip-rotate", description="of training patches; flip-quarter-turns is the code's on Alex+10x"
     )
     augment_at_test: bool = Field(False, description="augment the test patches too, as the code does on Alex+10x")
-    expression: Literal["target", "spot-log10-cp10k"] = Field(
+    expression: Literal["target", "spot-log10-cp10k", "none"] = Field(
         "target",
-        description="what the spot encoder sees: the target, or, whatever that is, the code's scale on HER2+ and cSCC",
+        description="what the spot encoder sees: the target, or, whatever that is, the code's scale on HER2+ and cSCC;"
+        " none: the spot's position alone",
     )
     position_encoding: PositionEncoding = Field(
         "learnable", description="learnable tables (published); sinusoidal and naive are our reading of Table S4; none"
@@ -228,6 +265,12 @@ class MclSTExpConfig(EncoderConfig, SpotBatchConfig, TorchConfig):
         "none", description="none: the last epoch's weights (code); slice: the best epoch's on the last training slice"
     )
 
+    @model_validator(mode="after")
+    def _spots_differ(self) -> Self:
+        if self.objective == "contrastive" and self.expression == "none" and self.position_encoding == "none":
+            raise ValueError("expression = none needs a position_encoding, or all spots are the same")
+        return self
+
 
 class MclSTExp(TorchMethod):
     """mclSTExp as a method of the benchmark: keys and values come from the training slices alone."""
@@ -236,6 +279,8 @@ class MclSTExp(TorchMethod):
     title = "mclSTExp"
     Config = MclSTExpConfig
     batching = "spots"
+    inference_fields = frozenset({"k", "distance", "augment_at_test"})
+    switches = "stbench.methods.switches.mclstexp:SWITCHES"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "published": {},
         "published/alex10x": {"epochs": 15, "coordinates": "pixel"},
@@ -258,15 +303,21 @@ class MclSTExp(TorchMethod):
     diagnostics: dict[str, float]  # what the alarms look at, after fit
 
     def describe(self, data: TrainingData) -> dict[str, Any]:
+        if self.config.objective == "regression":
+            return {"n_genes": data.n_genes}
         self._refuse_positions_outside_the_table(data)
         return {"n_genes": data.n_genes, "n_slides": data.n_slides}
 
-    def network(self, shape: Mapping[str, Any]) -> MclSTExpNetwork:
+    def network(self, shape: Mapping[str, Any]) -> MclSTExpNetwork | ImageRegression:
         config, n_genes = self.config, int(shape["n_genes"])
         encoder = build_encoder(config.encoder)
         module = encoder.module
         if isinstance(module, torchvision.models.DenseNet) and not config.last_relu:
             module = SignedDenseNet(module)
+        if config.freeze_encoder:
+            module = FrozenEncoder(module)
+        if config.objective == "regression":
+            return ImageRegression(module, encoder.n_features, n_genes, config.n_dimensions)
         positions: nn.Module | None = None
         if config.position_encoding == "learnable":
             positions = LearnablePositions(config.n_positions, n_genes)
@@ -286,9 +337,16 @@ class MclSTExp(TorchMethod):
         )
 
     def start(self, network: nn.Module, data: TrainingData, run: Run) -> None:
-        assert isinstance(network, MclSTExpNetwork)
-        load_weights(network.image_encoder, self.config.encoder, self.config.weights, run)
-        if isinstance(network.positions, NaivePositions):
+        assert isinstance(network, MclSTExpNetwork | ImageRegression)
+        frozen = network.image_encoder
+        encoder = frozen.encoder if isinstance(frozen, FrozenEncoder) else frozen
+        load_weights(encoder, self.config.encoder, self.config.weights, run)
+        if isinstance(network, ImageRegression):
+            # retrieval averages what it has seen; a regression that had to find the genes' level first would lose by it
+            mean = data.target[data.training_spots.to(data.device)].mean(dim=0)
+            with torch.no_grad():
+                network.head.bias.copy_(mean)
+        elif isinstance(network.positions, NaivePositions):
             positions = self._positions(data)
             network.positions.measure([positions[spots].cpu() for spots in data.whole_slides()])
 
@@ -296,6 +354,8 @@ class MclSTExp(TorchMethod):
         config = self.config
         generator = batch.generator if network.training else None
         images = encoder_input(batch.patches, config.pixels, config.augmentation, generator)
+        if config.objective == "regression":
+            return {"loss": F.mse_loss(network(images).float(), batch.target)}
         spots, images = network(images, self._expression(batch), self._positions(batch), batch.slide)
         z = logits(spots, images, config.temperature, normalise=config.normalise)
         return {"loss": one_hot_loss(z, config.balance), "matched": matched(z)}
@@ -315,6 +375,8 @@ class MclSTExp(TorchMethod):
         return torch.arange(data.offsets[-2], data.offsets[-1])
 
     def finish(self, network: nn.Module, data: TrainingData, run: Run) -> None:
+        if self.config.objective == "regression":
+            return
         assert isinstance(network, MclSTExpNetwork)
         sequences = key_sequences(data.offsets, self.config.key_context, self.config.key_chunk)
         expression, positions = self._expression(data), self._positions(data)
@@ -322,32 +384,34 @@ class MclSTExp(TorchMethod):
             [network.embed_spots(expression[spots], positions[spots], data.slide[spots]) for spots in sequences]
         ).float()
         self.extras = {"keys": keys, "values": data.target}
-        if self.config.k > data.n_spots:
-            run.note(
-                f"mclstexp: k = {self.config.k}, and there are {data.n_spots} training spots: all of them are averaged"
-            )
-        drawn = ranked_spots(data.n_spots, run.torch_generator(self.name, "rank"))
-        queries = torch.cat([self._queries(network, batch.patches) for batch in data.batches(drawn.split(128))])
-        self.diagnostics = {
-            "contrastive_batch": min(self.batch_size, len(data.training_spots)),
-            "retrieval_rank": own_rank(queries, keys, drawn.to(keys.device)),
-        }
+        self.diagnostics = diagnose(self, self.config.k, keys, partial(self._queries, network), data, run)
 
     def predict_batch(self, network: nn.Module, batch: TestBatch) -> Tensor:
+        if isinstance(network, ImageRegression):
+            return network(self._test_images(batch.patches))
         assert isinstance(network, MclSTExpNetwork)
         queries = self._queries(network, batch.patches)
         keys, values = self.extras["keys"], self.extras["values"]
         return retrieve(queries, keys, values, self.config.k, distance=self.config.distance)
 
+    def reconfigure(self, config: MclSTExpConfig, run: Run) -> None:
+        super().reconfigure(config, run)
+        if config.objective == "contrastive":
+            note_neighbours(self.name, config.k, len(self.extras["keys"]), run)
+
     def _queries(self, network: MclSTExpNetwork, patches: Tensor) -> Tensor:
+        return network.embed_images(self._test_images(patches)).float()
+
+    def _test_images(self, patches: Tensor) -> Tensor:
         # a generator of its own, so that a prediction does not depend on what was predicted before it
         generator = torch.Generator(patches.device).manual_seed(0) if self.config.augment_at_test else None
-        images = encoder_input(patches, self.config.pixels, self.config.augmentation, generator)
-        return network.embed_images(images).float()
+        return encoder_input(patches, self.config.pixels, self.config.augmentation, generator)
 
     def _expression(self, spots: Batch | TrainingData) -> Tensor:
         if self.config.expression == "target":
             return spots.target
+        if self.config.expression == "none":
+            return torch.zeros_like(spots.target)
         counts = spots.counts.float()
         return torch.log10(1 + 1e4 * counts / counts.sum(dim=1, keepdim=True).clamp_min(1))
 

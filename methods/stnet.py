@@ -59,6 +59,12 @@ class STNetConfig(EncoderConfig, SpotBatchConfig, TorchConfig):
     freeze_trunk: bool = Field(
         False, description="train the head alone; the encoder's batch norms stay as they were loaded (STimage)"
     )
+    trained_parts: int | None = Field(
+        None,
+        ge=1,
+        description="train only the head and the last so many parts of the encoder (1 of a ResNet is its last stage,"
+        " 2 of a DenseNet its last dense block and the norm after it); none: all of it (official)",
+    )
     norm: Literal["train", "imagenet", "fixed", "none"] = Field(
         "train",
         description="input standardisation per channel: statistics of training patches (official), of ImageNet, those"
@@ -92,7 +98,7 @@ class STNetwork(nn.Module):
         self.head = nn.Linear(encoder.n_features, n_genes)
         self.register_buffer("input_mean", torch.zeros(3))
         self.register_buffer("input_std", torch.ones(3))
-        self.trunk_frozen = False
+        self.frozen: list[nn.Module] = []
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.encoder(augment.standardise(images, self.input_mean, self.input_std)))
@@ -101,14 +107,16 @@ class STNetwork(nn.Module):
         """Mean of the outputs for the 8 symmetries of uint8 ``patches``."""
         return torch.stack([self(augment.to_float(image)) for image in augment.symmetries(patches)]).mean(0)
 
-    def freeze_trunk(self) -> None:
-        self.encoder.requires_grad_(False)
-        self.trunk_frozen = True
+    def freeze(self, parts: Sequence[nn.Module]) -> None:
+        """Parts that are not trained; their batch norms keep the statistics that they were loaded with."""
+        self.frozen = list(parts)
+        for part in self.frozen:
+            part.requires_grad_(False)
 
     def train(self, mode: bool = True) -> STNetwork:
         super().train(mode)
-        if self.trunk_frozen:
-            self.encoder.eval()
+        for part in self.frozen:
+            part.eval()
         return self
 
 
@@ -116,6 +124,7 @@ class STNet(TorchMethod):
     name: ClassVar[str] = "stnet"
     title: ClassVar[str] = "STnet"
     Config: ClassVar[type[MethodConfig]] = STNetConfig
+    switches: ClassVar[str] = "stbench.methods.switches.stnet:SWITCHES"
     batching: ClassVar[Literal["spots", "slides"]] = "spots"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "published": {},
@@ -150,7 +159,9 @@ class STNet(TorchMethod):
     def network(self, shape: Mapping[str, Any]) -> STNetwork:
         network = STNetwork(build_encoder(self.config.encoder), shape["n_genes"])
         if self.config.freeze_trunk:
-            network.freeze_trunk()
+            network.freeze([network.encoder])
+        elif self.config.trained_parts is not None:
+            network.freeze(parts_of(network.encoder)[: -self.config.trained_parts])
         return network
 
     def start(self, network: nn.Module, data: TrainingData, run: Run) -> None:
@@ -247,6 +258,14 @@ class STNet(TorchMethod):
             reason = " ".join(str(error).split())[:240]
             raise UserError(f"{path} is not a published STnet checkpoint: {reason}") from error
         return network.eval()
+
+
+def parts_of(encoder: nn.Module) -> list[nn.Module]:
+    """The direct children of an encoder that hold parameters, first to last; torchvision's DenseNet keeps its in
+    ``features``.
+    """
+    trunk = encoder.get_submodule("features") if hasattr(encoder, "features") else encoder
+    return [child for child in trunk.children() if any(True for _ in child.parameters())]
 
 
 def ours(published: str) -> str:

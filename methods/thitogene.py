@@ -50,6 +50,8 @@ PUBLISHED_NAMES = (
 )
 
 Softmax = Literal["official", "neighbours"]
+Convolution = Literal["dynamic", "plain"]
+PatchFeatures = Literal["capsules", "pooled"]
 
 
 class DynamicConvolution(nn.Module):
@@ -173,6 +175,19 @@ class Capsules(nn.Module):
         return self.routing(primary)
 
 
+class Pooled(Capsules):
+    """The trunk of :class:`Capsules`, but the mean of its maps and a linear layer in place of capsules and routing."""
+
+    def __init__(self, capsules: int = 20, width: int = 64, trunk: tuple[int, int, int] = (32, 64, 64)) -> None:
+        super().__init__(capsules, width, trunk)
+        del self.primary, self.routing
+        self.linear = nn.Linear(128, capsules * width)
+        self.capsules = capsules
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.maps(x).mean(dim=(2, 3))).unflatten(1, (self.capsules, -1))
+
+
 class GraphAttention(nn.Module):
     """One multi-head graph-attention layer on the spot graph: ``(n, width_in)`` -> ``(n, heads * width_out)``.
 
@@ -240,12 +255,14 @@ class THItoGeneNetwork(WholeSlideNetwork):
         gat_softmax: Softmax = "official",
         graph_widths: tuple[int, int] = (1024, 512),
         trunk: tuple[int, int, int] = (32, 64, 64),
+        convolution: Convolution = "dynamic",
+        patch_features: PatchFeatures = "capsules",
     ) -> None:
         super().__init__()
         width = (capsules + 2) * capsule_width
         inner, outer = graph_widths
-        self.dynamic = DynamicConvolution()
-        self.capsules = Capsules(capsules, capsule_width, trunk)
+        self.dynamic = DynamicConvolution() if convolution == "dynamic" else nn.Conv2d(3, 16, 4, stride=4, bias=False)
+        self.capsules = {"capsules": Capsules, "pooled": Pooled}[patch_features](capsules, capsule_width, trunk)
         self.x_embedding = nn.Embedding(n_positions, capsule_width)
         self.y_embedding = nn.Embedding(n_positions, capsule_width)
         self.dropout = nn.Dropout(dropout)
@@ -281,6 +298,7 @@ class THItoGeneNetwork(WholeSlideNetwork):
 class THItoGene(WholeSlideMethod):
     name: ClassVar[str] = "thitogene"
     title: ClassVar[str] = "THItoGene"
+    switches: ClassVar[str] = "stbench.methods.switches.thitogene:SWITCHES"
 
     class Config(WholeSlideConfig):
         """Defaults are those of the published training script."""
@@ -291,6 +309,13 @@ class THItoGene(WholeSlideMethod):
         )
         input_px: int | None = Field(
             112, ge=108, le=115, description="side of the image that the network sees; the window is resized to it"
+        )
+        convolution: Convolution = Field(
+            "dynamic", description="first convolution: dynamic as published; plain: one kernel for all patches"
+        )
+        patch_features: PatchFeatures = Field(
+            "capsules",
+            description="capsules and routing as published; pooled: the mean of the feature maps and a linear layer",
         )
         n_layers: int = Field(4, ge=0, description="Transformer blocks (published: 4 on HER2+, 8 on cSCC)")
         capsules: int = Field(20, ge=1, description="capsules of a spot (caps)")
@@ -313,6 +338,11 @@ class THItoGene(WholeSlideMethod):
         )
         dropout: float = Field(
             0.2, ge=0, lt=1, description="dropout on tokens, in the blocks and on the graph attention"
+        )
+        graph: Literal["neighbours", "self"] = Field(
+            "neighbours",
+            description="neighbours as published; self: a spot receives from itself alone, which makes linear layers of"
+            " the graph attention",
         )
         k: int = Field(4, ge=1, description="nearest spots on the array that a spot receives from; never pruned")
         gat_softmax: Softmax = Field(
@@ -365,20 +395,25 @@ class THItoGene(WholeSlideMethod):
             config.gat_softmax,
             config.graph_widths,
             config.trunk,
+            config.convolution,
+            config.patch_features,
         )
 
     def start(self, network: nn.Module, data: TrainingData, run: Run) -> None:
         super().start(network, data, run)
         assert isinstance(network, THItoGeneNetwork)
         with torch.no_grad():
-            network.capsules.routing.weight.mul_(self.config.routing_gain)
+            if not isinstance(network.capsules, Pooled):
+                network.capsules.routing.weight.mul_(self.config.routing_gain)
         for slide in data.slides:
             if slide.n_spots == 1:
                 run.note(f"slide {slide.id} has one spot: its BatchNorm after the patch's mean uses running statistics")
 
     def slide_constants(self, slide: TestSlide) -> dict[str, torch.Tensor]:
         edges = nearest_spots(slide.array_xy, self.config.k)
-        if self.config.self_loops:
+        if self.config.graph == "self":
+            edges = np.stack([np.arange(slide.n_spots)] * 2)
+        elif self.config.self_loops:
             edges = with_self(edges, np.arange(slide.n_spots))
         unreferenced = np.setdiff1d(np.arange(slide.n_spots), edges[0])
         return super().slide_constants(slide) | {

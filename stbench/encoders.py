@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -57,7 +58,10 @@ def build_encoder(name: str, weights: str = "random", run: Run | None = None) ->
 
         if not timm.is_model(name):
             raise unknown("encoder", name, TORCHVISION, hint="or any name that timm.list_models() gives")
-        module = timm.create_model(name, pretrained=False, num_classes=0)
+        # a ViT would refuse images of another size than it was trained on; it interpolates its positions instead
+        vision_transformer = timm.models.is_model_in_modules(name, ["vision_transformer"])
+        any_size: dict[str, Any] = {"dynamic_img_size": True, "dynamic_img_pad": True} if vision_transformer else {}
+        module = timm.create_model(name, pretrained=False, num_classes=0, **any_size)
         # of what comes out: some networks (MobileNetV3) widen their features between the pooling and the classifier
         n_features = getattr(module, "head_hidden_size", module.num_features)
     return Encoder(module, n_features, load_weights(module, name, weights, run))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ SUMMARY_COLUMNS = (
     *METRICS,
     *("n_constant_truth", "n_constant_prediction", "same_patient_training_slices"),
     *("fit_s", "predict_s", "peak_mem_mb", "n_parameters", "device", "precision", "state", "reason"),
+    "trained_by",  # key of the trial whose model was reused; empty where the trial trained its own
 )
 
 
@@ -45,6 +46,8 @@ class MethodChoice:
     preset: str
     variant: str
     config: MethodConfig
+    trained_by: MethodChoice | None = None  # it predicts with that one's model: they differ in inference alone
+    keep_model: bool = False  # of every trial, for others to reuse
 
 
 def plan(
@@ -59,14 +62,18 @@ def plan(
     device: str = "auto",
     precision: str = "auto",
     save_models: bool = False,
+    ablation: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Write the specs of a run into ``results`` (new, or one that is to go on) and return its trials' keys.
 
     Fold by fold, so that trials on the same data follow each other. Earlier trials of ``results`` stay; one with the
-    same identity (say, of an older version of a method) is replaced in the table by the new one.
+    same identity (say, of an older version of a method) is replaced in the table by the new one. ``ablation`` is the
+    record of the study that the methods are the variants of.
     """
-    specs = [
-        TrialSpec(
+    lent = [choice.trained_by for choice in methods if choice.trained_by is not None]
+
+    def spec_of(choice: MethodChoice, fold: Fold, seed: int) -> TrialSpec:
+        return TrialSpec(
             method=choice.reference,
             name=choice.method.name,
             method_source=registry.source_digest(choice.method),
@@ -86,12 +93,19 @@ def plan(
             seed=seed,
             device=device,
             precision=precision,
-            save_model=save_models,
+            save_model=save_models or choice.keep_model or choice in lent,
+            trained_by="" if choice.trained_by is None else spec_of(choice.trained_by, fold, seed).key,
         )
-        for seed in seeds
-        for fold in folds
-        for choice in methods
-    ]
+
+    # who trains comes before who reuses
+    ordered = sorted(methods, key=lambda choice: choice.trained_by is not None)
+    specs = [spec_of(choice, fold, seed) for seed in seeds for fold in folds for choice in ordered]
+    for spec in specs:
+        trained = results / "trials" / spec.trained_by
+        if not spec.trained_by or (trained / "model").is_dir():
+            continue
+        if state_of(results, spec.trained_by)["state"] == "finished":
+            raise UserError(f"{trained} kept no model, which {spec.variant} would reuse - give another --out")
     with writing_to(results):
         (results / "specs").mkdir(parents=True, exist_ok=True)
         (results / "trials").mkdir(exist_ok=True)
@@ -99,18 +113,38 @@ def plan(
         for spec in specs:
             spec.write(results)
         with FileLock(results / ".run.lock"):
-            _record(results, data, specs, folds, split, command)
+            _record(results, data, specs, folds, split, command, ablation)
     return [spec.key for spec in specs]
 
 
-def _record(
+def record_finished(
     results: Path, data: PreparedDataset, specs: Sequence[TrialSpec], folds: Sequence[Fold], split: str, command: str
+) -> None:
+    """Enter trials whose ``trials/KEY`` is complete already into ``results``, all in one step, as :func:`plan` does."""
+    with writing_to(results):
+        for spec in specs:
+            spec.write(results)
+        (results / "running").mkdir(exist_ok=True)
+        with FileLock(results / ".run.lock"):
+            _record(results, data, specs, folds, split, command, ablation=None)
+
+
+def _record(
+    results: Path,
+    data: PreparedDataset,
+    specs: Sequence[TrialSpec],
+    folds: Sequence[Fold],
+    split: str,
+    command: str,
+    ablation: Mapping[str, Any] | None,
 ) -> None:
     path = results / "run.json"
     now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     record: dict[str, Any] = {"id": uuid.uuid4().hex, "created": now, "commands": [], "trials": {}}
     if path.is_file():
         record = read_json(path)
+    if ablation is not None:
+        record["ablation"] = _joined_ablation(results, record.get("ablation"), ablation)
     new = {spec.identity for spec in specs}
     trials = {key: trial for key, trial in record["trials"].items() if tuple(trial["identity"]) not in new}
     trials |= {spec.key: {"identity": list(spec.identity), "label": spec.label} for spec in specs}
@@ -136,6 +170,16 @@ def _record(
     }
     record |= {"updated": now, "trials": trials, "versions": versions(), "machine": machine()}
     write_json(path, record)
+
+
+def _joined_ablation(results: Path, earlier: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, Any]:
+    """Switches of an earlier command stay beside those of the new one; both must be of the same base."""
+    if earlier is None:
+        return dict(new)
+    if earlier["base"] != new["base"]:
+        raise UserError(f"{results} holds an ablation study of another base - give another --out")
+    named = {switch["name"]: switch for switch in (*earlier["switches"], *new["switches"])}
+    return {**new, "switches": list(named.values())}
 
 
 def read_run(results: Path) -> dict[str, Any]:
@@ -177,6 +221,7 @@ def collect(results: Path) -> pd.DataFrame:
             "seed": spec.seed,
             **{name: state.get(name) for name in ("fit_s", "predict_s", "peak_mem_mb", "n_parameters")},
             **{name: state.get(name) for name in ("device", "precision", "state", "reason")},
+            "trained_by": spec.trained_by,
         }
         path = results / "trials" / key / "metrics.csv"
         scores: dict[str, dict[Hashable, Any]] = {}

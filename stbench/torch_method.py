@@ -72,6 +72,8 @@ class TorchMethod(ABC):
     Config: ClassVar[type[MethodConfig]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     batching: ClassVar[Literal["spots", "slides"]]  # what one training step sees: a batch of spots, or a whole slide
+    inference_fields: ClassVar[frozenset[str]] = frozenset()  # settings that nothing but prediction looks at
+    switches: ClassVar[str] = ""  # where its ablation switches stand, "package.module:NAME" (stbench/switches.py)
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -228,6 +230,10 @@ class TorchMethod(ABC):
         with torch.inference_mode(), autocast(device, self.precision):
             parts = [self.predict_batch(network, batch).float() for batch in test_batches(slide, bank, size, constants)]
             return torch.cat(parts).cpu().numpy()
+
+    def reconfigure(self, config: Any, run: Run) -> None:
+        """Predict under another config from now on; it differs from this one's in ``inference_fields`` alone."""
+        self.config = config
 
     def save(self, directory: Path) -> None:
         """``config.json``, ``shape.json``, ``weights.safetensors`` and, where there is more, ``extras.safetensors``."""

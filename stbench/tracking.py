@@ -125,6 +125,8 @@ class _Feed:
             "stbench.device": str(state.get("device")),
             "stbench.notes": "; ".join(state.get("notes", []))[:4000],
         }
+        if spec.trained_by:
+            tags["stbench.trained_by"] = spec.trained_by
         tags |= {f"version.{name}": number for name, number in state.get("versions", {}).items()}
         tags |= {f"data.{name}": content for name, content in spec.data.keys.items()}
         start = int(state["started"] * 1000)

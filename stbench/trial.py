@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +24,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from . import __version__, alarms, registry
+from .domains import domains
 from .environment import versions
 from .errors import Interrupted, NotApplicable, PlaceError, UserError
 from .files import read_json, value_digest, write_json, writing_to
@@ -31,12 +32,16 @@ from .memory import PeakMemory
 from .method import Method, Run
 from .metrics import gene_table, score_slide
 from .prepare import PreparedDataset, PreparedSlide, prepare
+from .rescoring import rescore, training_means
+from .sharpness import sharpness
 from .splits import same_patient
 from .targets import target
 
 log = logging.getLogger("stbench")
 
 FINAL_STATES = ("finished", "failed", "skipped")
+EXTERNAL = "predictions:"  # in front of the name of a method whose predictions were made elsewhere
+WAIT_S = 1.0  # between two looks at the trial whose model is waited for
 
 
 @dataclass(frozen=True)
@@ -75,12 +80,15 @@ class TrialSpec:
     device: str = "auto"
     precision: str = "auto"
     save_model: bool = False
+    trained_by: str = ""  # key of the trial whose trained model it predicts with; empty: it trains its own
 
     @property
     def key(self) -> str:
         """Digest of what determines the outcome. Where data and results lie, and on which device, is not part of it."""
+        reuse = {"trained_by": self.trained_by} if self.trained_by else {}
         return value_digest(
-            {
+            reuse
+            | {
                 "stbench": __version__,
                 "method": [self.method, self.method_source],
                 "preset": self.preset,
@@ -113,8 +121,8 @@ class TrialSpec:
 
     @property
     def label(self) -> str:
-        """``stnet B4 seed 0``"""
-        return f"{self.name} {self.fold} seed {self.seed}"
+        """``stnet B4 seed 0``, ``stnet epochs=10 B4 seed 0``"""
+        return f"{' '.join(filter(None, (self.name, self.variant)))} {self.fold} seed {self.seed}"
 
     def write(self, results: Path) -> None:
         write_json(results / "specs" / f"{self.key}.json", asdict(self))
@@ -173,6 +181,13 @@ def run_trial(
     done = results / "trials" / key
     if done.is_dir():
         return state_of(results, key)
+    if spec.method.startswith(EXTERNAL):
+        raise UserError(
+            f"trial {key} was scored from predictions made elsewhere and cannot be run - score the files again with "
+            "'stbench score'"
+        )
+    if spec.trained_by:
+        _await_training(results, spec, on_progress, should_stop)
     work = results / "running" / key
     with writing_to(results):
         work.mkdir(parents=True, exist_ok=True)
@@ -183,6 +198,19 @@ def run_trial(
                 return _attempt(spec, work, done, on_progress, should_stop)
         except Timeout:
             return {"state": "running", "reason": "another process is working on it"}
+
+
+def _await_training(
+    results: Path,
+    spec: TrialSpec,
+    on_progress: Callable[[int, int, str], None] | None,
+    should_stop: Callable[[], bool],
+) -> None:
+    """See to it that the trial whose model ``spec`` reuses has ended: run it, or wait for the process that does."""
+    while run_trial(results, spec.trained_by, on_progress, should_stop)["state"] not in FINAL_STATES:
+        if should_stop():
+            raise Interrupted(f"stopped while waiting for trial {spec.trained_by}")
+        time.sleep(WAIT_S)
 
 
 def _attempt(
@@ -269,9 +297,12 @@ def _work(
         raise NotApplicable("no training slice is of the test slice's patient")
     training = [data.slides[name] for name in spec.train]
     with PeakMemory(device) as memory:
-        started = time.perf_counter()
-        method.fit([slide.for_training() for slide in training], run)
-        fit_s = time.perf_counter() - started + history.seconds_of_earlier_attempts
+        if spec.trained_by:
+            method, fit_s = _trained_elsewhere(spec, method, work.parent.parent, run), 0.0
+        else:
+            started = time.perf_counter()
+            method.fit([slide.for_training() for slide in training], run)
+            fit_s = time.perf_counter() - started + history.seconds_of_earlier_attempts
         started = time.perf_counter()
         predictions = {
             name: _checked(method.predict(data.slides[name].for_test(method.needs.oracle)), data.slides[name], spec)
@@ -293,7 +324,7 @@ def _work(
             shutil.rmtree(model, ignore_errors=True)
             model.mkdir()
             method.save(model)
-        for note in _score(spec, data, training, predictions, work):
+        for note in score_predictions(spec, data, training, predictions, work):
             run.note(note)
     return {
         "state": "finished",
@@ -305,7 +336,27 @@ def _work(
         "n_parameters": getattr(method, "n_parameters", None),
         "alarms": [asdict(alarm) for alarm in rung],
         "versions": versions(),
+        "trained_by": spec.trained_by,
     }
+
+
+def _trained_elsewhere(spec: TrialSpec, method: Method, results: Path, run: Run) -> Method:
+    """The model that ``spec.trained_by`` trained, predicting with the config of ``method``.
+
+    A method with an attribute ``reconfigure(config, run)`` takes the config by it, else as its attribute ``config``.
+    Where that trial failed or was skipped, this one is too, with its reason.
+    """
+    state = state_of(results, spec.trained_by)
+    if state["state"] == "skipped":
+        raise NotApplicable(state["reason"])
+    if state["state"] != "finished":
+        raise UserError(f"trial {spec.trained_by}, whose model it reuses, {state['state']}: {state['reason']}")
+    trained = read_method(results / "trials" / spec.trained_by, run.device)
+    if hasattr(trained, "reconfigure"):
+        trained.reconfigure(method.config, run)
+    else:
+        trained.config = method.config
+    return trained
 
 
 def _seed(spec: TrialSpec) -> int:
@@ -328,17 +379,25 @@ def _checked(prediction: np.ndarray, slide: PreparedSlide, spec: TrialSpec) -> n
     return np.asarray(prediction, dtype=np.float32)
 
 
-def _score(
+def mean_target(training: Sequence[PreparedSlide]) -> np.ndarray:
+    """(n_genes,) float64: each gene's mean target over all spots of the training slices."""
+    return np.concatenate([slide.target for slide in training]).mean(axis=0, dtype=np.float64)
+
+
+def score_predictions(
     spec: TrialSpec,
     data: PreparedDataset,
-    training: list[PreparedSlide],
+    training: Sequence[PreparedSlide],
     predictions: Mapping[str, np.ndarray],
     work: Path,
 ) -> list[str]:
     """Write predictions, metrics and per-gene tables; returns what a reader of the numbers must know."""
-    train_mean = np.concatenate([slide.target for slide in training]).mean(axis=0, dtype=np.float64)
+    train_mean = mean_target(training)
+    means_of_targets = training_means(training)
     rows: list[dict[str, Any]] = []
     tables: list[pd.DataFrame] = []
+    on_targets: list[pd.DataFrame] = []
+    regions: list[tuple[pd.DataFrame, pd.DataFrame]] = []
     notes: list[str] = []
     (work / "predictions").mkdir(exist_ok=True)
     for name, prediction in predictions.items():
@@ -360,11 +419,25 @@ def _score(
                 "n_constant_prediction": score.n_constant_prediction,
             }
         )
-        tables.append(gene_table(name, score))
+        tables.append(gene_table(name, score).join(sharpness(slide.target, prediction, slide.pixel_xy)))
+        on_targets.append(rescore(slide, prediction, means_of_targets))
         notes += score.notes
+        if slide.labels is not None:
+            found = domains(slide, prediction)
+            if found is None:
+                notes.append(
+                    f"fewer than two regions are labelled on slice {name}, so that domains are not scored there"
+                )
+            else:
+                regions.append(found)
         write_prediction(work / "predictions" / f"{name}.h5ad", spec, data, slide, prediction)
     pd.DataFrame(rows).to_csv(work / "metrics.csv", index=False)
     pd.concat(tables, ignore_index=True).to_parquet(work / "genes.parquet", index=False)
+    pd.concat(on_targets, ignore_index=True).to_csv(work / "targets.csv", index=False)
+    if regions:
+        agreement, spots = zip(*regions, strict=True)
+        pd.concat(agreement, ignore_index=True).to_csv(work / "domains.csv", index=False)
+        pd.concat(spots, ignore_index=True).to_parquet(work / "domains.parquet", index=False)
     return notes
 
 

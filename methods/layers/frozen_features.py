@@ -23,7 +23,7 @@ def frozen_encoder(name: str, weights: str, draw: int, run: Run) -> nn.Module:
 
 def freeze(module: nn.Module, device: str) -> nn.Module:
     """The module without gradients, in eval mode, on ``device``, channels-last."""
-    return module.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
+    return module.requires_grad_(False).eval().to(device).to(memory_format=torch.channels_last)
 
 
 def encode(module: nn.Module, slide: TestSlide, patch_px: int, input_px: int) -> np.ndarray:

@@ -6,11 +6,18 @@ in both published methods; the weighting looks at the embeddings as they are, no
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from stbench.batches import TrainingData
+    from stbench.method import Run
+    from stbench.torch_method import TorchMethod
 
 Distance = Literal["l1", "l2", "cosine"]
 Weighting = Literal["inverse-square", "average", "nearest", "exponential"]
@@ -18,6 +25,7 @@ Weighting = Literal["inverse-square", "average", "nearest", "exponential"]
 RANKED_SPOTS = 512  # training spots whose own keys are ranked, at most, for the alarm on retrieval by guessing
 _MARGIN = 16  # ranks on either side of the k-th that are settled in float64
 _BLOCK_BYTES = 64 * 2**20
+_CACHED_BYTES = 4 * 2**20  # of neighbours' embeddings on a CPU: more leave its cache, and cost fresh pages each time
 
 
 def retrieve(
@@ -57,16 +65,44 @@ def nearest(queries: Tensor, keys: Tensor, k: int, unit_keys: Tensor | None = No
     unit_keys = F.normalize(keys, dim=1) if unit_keys is None else unit_keys
     with torch.autocast(queries.device.type, enabled=False):
         similarity = F.normalize(queries, dim=1) @ unit_keys.T
-    ranked = similarity.topk(min(k + _MARGIN, len(keys)), dim=1).indices
+    ranked = _highest(similarity, min(k + _MARGIN, len(keys)))
     certain, doubtful = ranked[:, : max(k - _MARGIN, 0)], ranked[:, max(k - _MARGIN, 0) :].sort(dim=1).values
     exact = torch.bmm(F.normalize(_exact(keys[doubtful]), dim=2), _exact(queries)[:, :, None])[:, :, 0]
     order = exact.argsort(dim=1, descending=True, stable=True)[:, : k - certain.shape[1]]
     return torch.cat([certain, doubtful.gather(1, order)], dim=1)
 
 
-def ranked_spots(n_spots: int, generator: torch.Generator) -> Tensor:
-    """Indices (int64) of the training spots whose own keys are ranked: at most ``RANKED_SPOTS``, drawn at random."""
-    return torch.randperm(n_spots, generator=generator)[:RANKED_SPOTS]
+def _highest(similarity: Tensor, n: int) -> Tensor:
+    """Indices (n_queries, n) int64 of each row's highest values, best first."""
+    if similarity.device.type != "cpu":
+        return similarity.topk(n, dim=1).indices
+    # numpy's selection is several times as fast as torch's on a CPU, but leaves what it selects in no order
+    selected = torch.from_numpy(np.argpartition(similarity.detach().numpy(), -n, axis=1)[:, -n:])
+    return selected.gather(1, similarity.gather(1, selected).argsort(dim=1, descending=True))
+
+
+def note_neighbours(name: str, k: int, n_keys: int, run: Run) -> None:
+    """Tell the run where a method asks for more neighbours than there are keys."""
+    if k > n_keys:
+        run.note(f"{name}: k = {k}, and there are {n_keys} training spots: all of them are averaged")
+
+
+def diagnose(
+    method: TorchMethod, k: int, keys: Tensor, embed: Callable[[Tensor], Tensor], data: TrainingData, run: Run
+) -> dict[str, float]:
+    """What the alarms look at once a contrastive method is trained: the size of its batches, the rank of own keys.
+
+    ``keys`` (n_training_spots, d) are all training spots', ``embed`` makes queries (B, d) of patches. The run is told
+    where there are fewer keys than the ``k`` neighbours asked for. At most ``RANKED_SPOTS`` spots, drawn at random,
+    are ranked.
+    """
+    note_neighbours(method.name, k, data.n_spots, run)
+    drawn = torch.randperm(data.n_spots, generator=run.torch_generator(method.name, "rank"))[:RANKED_SPOTS]
+    queries = torch.cat([embed(batch.patches) for batch in data.batches(drawn.split(method.predict_batch_size))])
+    return {
+        "contrastive_batch": min(method.batch_size, len(data.training_spots)),
+        "retrieval_rank": own_rank(queries, keys, drawn.to(keys.device)),
+    }
 
 
 def own_rank(queries: Tensor, keys: Tensor, own: Tensor) -> float:
@@ -105,6 +141,14 @@ def neighbour_weights(
 
 def _distances(queries: Tensor, keys: Tensor, indices: Tensor, distance: Distance) -> Tensor:
     """(n_queries, k): from differences, not from the matrix product, whose cancellation would spoil small distances."""
+    if keys.device.type == "cpu":
+        rows = max(1, _CACHED_BYTES // max(1, indices.shape[1] * keys.shape[1] * keys.element_size()))
+        parts = zip(queries.split(rows), indices.split(rows), strict=True)
+        return torch.cat([_distances_of_block(part, keys, chosen, distance) for part, chosen in parts])
+    return _distances_of_block(queries, keys, indices, distance)
+
+
+def _distances_of_block(queries: Tensor, keys: Tensor, indices: Tensor, distance: Distance) -> Tensor:
     neighbours = keys[indices]
     if distance == "cosine":  # 1 - cos is half the squared distance of the unit vectors
         difference = F.normalize(neighbours, dim=2).sub_(F.normalize(queries, dim=1)[:, None])

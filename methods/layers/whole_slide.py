@@ -50,6 +50,9 @@ class WholeSlideConfig(TorchConfig):
         description="initial standard deviation of the tables of array positions; 1 as published, where positions "
         "outweigh THItoGene's capsules a hundredfold at the start",
     )
+    positions: Literal["learnt", "none"] = Field(
+        "learnt", description="learnt tables of array positions as published, or none: their rows are and stay zero"
+    )
     augment: Literal["none", "d4"] = Field(
         "none", description="none as published, or a random flip and quarter turn of every patch"
     )
@@ -112,8 +115,9 @@ class WholeSlideMethod(TorchMethod):
             run.note(f"array positions reach {rows - 1}: the position tables have {rows} rows, not {self.config.n_pos}")
         assert isinstance(network, WholeSlideNetwork)
         with torch.no_grad():
-            network.x_embedding.weight.mul_(self.config.position_std)
-            network.y_embedding.weight.mul_(self.config.position_std)
+            for table in (network.x_embedding, network.y_embedding):
+                table.weight.mul_(self.config.position_std if self.config.positions == "learnt" else 0)
+                table.requires_grad_(self.config.positions == "learnt")
             if self.config.start_at_mean:
                 bias = network.head[-1].get_parameter("bias")
                 bias.copy_(data.target[data.training_spots.to(data.device)].mean(dim=0))

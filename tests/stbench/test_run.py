@@ -40,6 +40,7 @@ def test_a_run_writes_the_results_directory(tmp_path: Path, stbench_command: Cal
         trial = results / "trials" / str(key)
         names = {path.name for path in trial.iterdir()}
         expected = {"spec.json", "state.json", "history.csv", "metrics.csv", "genes.parquet", "predictions", "log.txt"}
+        expected |= {"targets.csv", "domains.csv", "domains.parquet"}
         assert names == expected
         prediction = anndata.read_h5ad(trial / "predictions" / f"{rows['slice'].iloc[0]}.h5ad")
         assert prediction.n_obs == rows["n_spots"].iloc[0]
@@ -48,6 +49,11 @@ def test_a_run_writes_the_results_directory(tmp_path: Path, stbench_command: Cal
         assert prediction.uns["stbench"]["target"] == "spot-log10-cp10k"
         genes = pd.read_parquet(trial / "genes.parquet")
         np.testing.assert_allclose(genes["strict_r"].mean(), rows["strict_pcc_acg"].iloc[0], rtol=1e-12)
+        spread = prediction.layers["truth"].astype(float).std(axis=0)
+        np.testing.assert_allclose(genes["sd_truth"], spread, atol=1e-9)
+        own = pd.read_csv(trial / "targets.csv").set_index("target").loc["spot-log10-cp10k"]
+        for score in ("pcc_acg", "pcc_heg", "strict_pcc_acg", "strict_pcc_heg"):
+            np.testing.assert_allclose(own[score], rows[score].iloc[0], rtol=1e-9, err_msg=score)
 
 
 def test_the_same_command_again_runs_nothing(tmp_path: Path, stbench_command: Callable) -> None:
