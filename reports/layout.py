@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from .comparison import QUESTION
 from .load import Section, records
 from .tables import METRICS, replicates
 from .typeset import Cell, Table, number, plus_minus
@@ -76,7 +77,8 @@ def leaderboard_notes(section: Section, board: pd.DataFrame, published: pd.DataF
     """What a reader must know to read the leaderboard, only as far as it applies."""
     notes = [
         f"{section.coverage}. ± is the standard deviation over test slices (n − 1) of the mean over seeds: a spread "
-        "between slices, not an interval of confidence. Differences are not tested here."
+        "between slices, not an interval of confidence."
+        + (f" Differences are tested under “{QUESTION}”." if len(board) > 1 else "")
     ]
     if any(board[f"{metric}_sd_seeds"].notna().any() for metric in METRICS):
         notes.append("seeds ±: standard deviation over seeds (n − 1) of the mean over slices.")

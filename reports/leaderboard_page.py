@@ -91,7 +91,7 @@ def lead(one: Standings) -> list[str]:
     if one.pool == "control":
         sentences.append("Only controls are here: what a method has to beat.")
     elif len(controls):
-        control = controls.loc[controls[METRIC].idxmax()]
+        control = controls.iloc[controls[METRIC].argmax()]
         above = int((ranked[METRIC] > control[METRIC]).sum())
         sentences.append(
             f"{above} of {len(ranked)} ranked methods are above the best control on these trials, {control['label']} "
@@ -114,19 +114,19 @@ def lead(one: Standings) -> list[str]:
 def board_table(one: Standings) -> Table:
     """Method, rank, how many trials, metrics on the common ones, and which run each entry is from."""
     section, table = one.section, one.table
-    about = runs_of(section)
+    about = {row.Index: row for row in records(runs_of(section))}
     of_slices = len(section.slices)
 
     def row(of: pd.Series) -> tuple[Cell, ...]:
         rank = of[f"{METRIC}_rank"]
-        source = about.loc[str(of.name)]
+        source = about[of.name]
         return (
             Cell(str(of["title"]), str(of["title"]).lower(), tags=tuple(of["tags"])),
             Cell(f"{rank:.0f}", float(rank)) if rank == rank else Cell("–"),
             Cell(f"{of['n_slices']}/{of_slices}", float(of["n_slices"])),
             Cell(f"{of['n_common']} of {of['n_trials']}", float(of["n_common"])),
             *(_value(of, metric) for metric in (*STRICT, *PAPER)),
-            Cell(source["run"], source["run"], minor=source["where"]),
+            Cell(source.run, source.run, minor=source.where),
         )
 
     ranked = table["kind"] == one.pool

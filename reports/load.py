@@ -21,7 +21,7 @@ REQUIRED = (
     *("key", "dataset", "split", "target", "method", "title", "kind", "seed", "slice", "state"),
     *METRIC_COLUMNS[:4],
 )
-TEXT = ("fold", "oracle", "preset", "variant", "weights", "patient", "device", "precision", "reason")
+TEXT = ("fold", "oracle", "preset", "variant", "weights", "patient", "device", "precision", "reason", "trained_by")
 NUMBERS = (
     *METRIC_COLUMNS,
     *("n_spots", "n_genes", "n_constant_truth", "n_constant_prediction", "same_patient_training_slices"),
@@ -89,14 +89,23 @@ def load(results: Sequence[Path]) -> list[Section]:
     Raises ``UserError`` for what is not a results directory, for an unreadable table, and where two directories hold
     different outcomes under one name.
     """
+    rows, runs = read(results)
+    return sections(_one_row_a_trial(rows), runs)
+
+
+def read(results: Sequence[Path]) -> tuple[pd.DataFrame, dict[Path, Run]]:
+    """The rows of all ``summary.csv`` with the ``directory`` that each is from, a trial's copies left out; the runs."""
     if not results:
         raise UserError("no results directory was named - give the folder that 'stbench run' wrote")
     directories = list(dict.fromkeys(Path(path).resolve() for path in results))
     runs = {directory: Run(directory, _facts(directory)) for directory in directories}
-    rows = pd.concat([_summary(directory) for directory in directories], ignore_index=True)
-    rows = _one_row_a_trial(rows)
+    return _without_copies(pd.concat([_summary(directory) for directory in directories], ignore_index=True)), runs
+
+
+def sections(rows: pd.DataFrame, runs: Mapping[Path, Run], with_genes: bool = True) -> list[Section]:
+    """``rows`` and ``runs``: of :func:`read`, one row a trial and slice; a column ``version`` tells entries apart."""
     protocols = rows.groupby(["dataset", "split", "target"], sort=False)
-    return [_section(part.copy(), runs) for _, part in protocols]
+    return [_section(part.copy(), runs, with_genes) for _, part in protocols]
 
 
 def _facts(directory: Path) -> dict[str, Any]:
@@ -143,11 +152,15 @@ def _numbers(column: pd.Series, path: Path) -> pd.Series:
         raise UserError(f"{path}: column {column.name} holds something other than numbers ({error})") from error
 
 
-def _one_row_a_trial(rows: pd.DataFrame) -> pd.DataFrame:
-    """Keep one of the copies of a trial, if possible a finished one; refuse two outcomes under one name."""
+def _without_copies(rows: pd.DataFrame) -> pd.DataFrame:
+    """Keep one of the copies of a trial, if possible a finished one."""
     trial = ["dataset", "split", "target", "key", "slice"]  # one trial may answer for two splits
     finished_first = rows.assign(_rank=(rows["state"] != "finished").astype(int)).sort_values("_rank", kind="stable")
-    rows = finished_first.drop_duplicates(trial).sort_index().drop(columns="_rank").reset_index(drop=True)
+    return finished_first.drop_duplicates(trial).sort_index().drop(columns="_rank").reset_index(drop=True)
+
+
+def _one_row_a_trial(rows: pd.DataFrame) -> pd.DataFrame:
+    """``rows``, if no two of them are different outcomes under one name."""
     question = ["dataset", "split", "target", "method", "preset", "variant", "seed", "slice"]
     for (*_, method, _preset, _variant, seed, slide), same in rows.groupby(question, sort=False):
         if len(set(same["key"])) > 1:
@@ -167,7 +180,7 @@ def _one_row_a_trial(rows: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def _section(rows: pd.DataFrame, runs: Mapping[Path, Run]) -> Section:
+def _section(rows: pd.DataFrame, runs: Mapping[Path, Run], with_genes: bool) -> Section:
     dataset, split, target = (str(rows.iloc[0][name]) for name in ("dataset", "split", "target"))
     involved = [runs[Path(directory)] for directory in rows["directory"].drop_duplicates()]
     facts = [run.facts.get("sections", {}).get(f"{dataset}|{split}|{target}", {}) for run in involved]
@@ -179,7 +192,7 @@ def _section(rows: pd.DataFrame, runs: Mapping[Path, Run]) -> Section:
         str(name): str(why) for part in about for name, why in part.get("missing", {}).items() if name not in tested
     }
     entries, rows["entry"] = _entries(rows)
-    genes, without_genes = _genes(rows)
+    genes, without_genes = _genes(rows if with_genes else rows.iloc[:0])
     return Section(
         dataset=dataset,
         split=split,
@@ -202,7 +215,7 @@ def _section(rows: pd.DataFrame, runs: Mapping[Path, Run]) -> Section:
 
 
 def _entries(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    identity = ["method", "preset", "variant", "weights"]
+    identity = ["method", "preset", "variant", "weights", *(["version"] if "version" in rows else [])]
     table = rows.drop_duplicates(identity)[[*identity, "title", "kind", "oracle"]].reset_index(drop=True)
     published = list(PUBLISHED)
 
@@ -217,7 +230,8 @@ def _entries(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     full = [_named(row.title, row.tags) for row in records(table)]
     table["label"] = [long if brief.count(short) > 1 else short for short, long in zip(brief, full, strict=True)]
     table["entry"] = [
-        "/".join(filter(None, (row.method, row.preset, row.variant, row.weights))) for row in records(table)
+        "/".join(filter(None, (row.method, row.preset, row.variant, row.weights, _version(row))))
+        for row in records(table)
     ]
     names = rows[identity].merge(table[[*identity, "entry"]], on=identity, how="left")["entry"]
     return table.set_index("entry"), names.set_axis(rows.index)
@@ -227,14 +241,18 @@ def _tags(row: Any) -> tuple[str, ...]:
     """What must stand beside a method's name: oracle, preset, changes against it, weights."""
     preset = "" if row.kind == "control" and row.preset == "published" else row.preset
     weights = f"weights: {row.weights}" if row.weights not in ("", "none") else ""
-    return tuple(filter(None, (_oracle_tag(row), preset, row.variant, weights)))
+    return tuple(filter(None, (_oracle_tag(row), preset, row.variant, weights, _version(row))))
 
 
 def _warning_tags(row: Any) -> tuple[str, ...]:
     """The part of the tags that changes what a number means; figures have room for no more."""
     random = "random weights" if row.weights.startswith("random") else ""
     preset = row.preset if row.preset not in ("", "published") else ""
-    return tuple(filter(None, (_oracle_tag(row), preset, row.variant, random)))
+    return tuple(filter(None, (_oracle_tag(row), preset, row.variant, random, _version(row))))
+
+
+def _version(row: Any) -> str:
+    return str(getattr(row, "version", ""))
 
 
 def _oracle_tag(row: Any) -> str:

@@ -87,7 +87,9 @@ def _versions(rows: pd.DataFrame, runs: Mapping[Path, Run]) -> pd.Series:
         names = made[same.index]
         if len(set(names)) > 1:
             oldest_first = list(created[same.index].groupby(names, sort=False).min().sort_values(kind="stable").index)
-            label[same.index] = [f"version {oldest_first.index(name) + 1} of {len(oldest_first)}" for name in names]
+            label[same.index] = names.map(
+                {name: f"version {place} of {len(oldest_first)}" for place, name in enumerate(oldest_first, start=1)}
+            )
     return label
 
 

@@ -72,30 +72,46 @@ class SectionPage:
 
 def render(sections: Sequence[SectionPage]) -> str:
     """The page as text. The same input gives the same page: it holds no date but those of the runs."""
-    environment = Environment(
+    datasets = list(dict.fromkeys(page.section.title for page in sections))
+    runs = list({run.directory: run for page in sections for run in page.section.runs}.values())
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            title=f"stbench: {', '.join(datasets)}",
+            sections=sections,
+            choices=[
+                (name, list(dict.fromkeys(getattr(page.section, name) for page in sections)))
+                for name in ("dataset", "split", "target")
+            ],
+            runs=runs,
+            packs=PACKS,
+            **shared(),
+        )
+    )
+
+
+def shared() -> dict[str, str]:
+    """What every page holds: version, script and style sheet."""
+    return {
+        "version": __version__,
+        "script": Markup(_source("report.js")),
+        "style": Markup(_source("report.css")),
+    }
+
+
+def environment() -> Environment:
+    """Where templates come from; all that they are given is escaped."""
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["describe"] = describe
-    environment.filters["inline"] = inline
-    datasets = list(dict.fromkeys(page.section.title for page in sections))
-    runs = list({run.directory: run for page in sections for run in page.section.runs}.values())
-    return environment.get_template("report.html").render(
-        title=f"stbench: {', '.join(datasets)}",
-        sections=sections,
-        choices=[
-            (name, list(dict.fromkeys(getattr(page.section, name) for page in sections)))
-            for name in ("dataset", "split", "target")
-        ],
-        runs=runs,
-        packs=PACKS,
-        version=__version__,
-        script=Markup(_source("report.js")),
-        style=Markup(_source("report.css")),
-    )
+    made.filters["describe"] = describe
+    made.filters["inline"] = inline
+    return made
 
 
 def inline(picture: Picture, prefix: str) -> Markup:

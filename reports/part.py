@@ -43,10 +43,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Context:
-    """What a part may look at beside its own section: all sections of the report, and whether the paper is compared."""
+    """What a part may look at beside its own section: all sections of the report, and what the reader asked for.
+
+    ``compare_paper``: whether printed numbers stand beside; ``genes``: those to draw instead of the best predicted.
+    """
 
     sections: Sequence[Section]
     compare_paper: bool = False
+    genes: Sequence[str] = ()
 
 
 def picture(section: Section, name: str, what: str, figure: Figure, tissue: bool = False) -> Picture:

@@ -11,6 +11,7 @@ import pandas as pd
 from stbench.files import replacing, write_text
 
 from . import ReportFiles, figures, layout, tables, verdict
+from .ablation_study import study_of
 from .gene_view import gene_view
 from .load import Section, load, published, records
 from .page import SectionPage, render
@@ -19,10 +20,12 @@ from .parts import parts
 from .typeset import Table, latex, markdown
 
 
-def write_report(results: Sequence[Path], out: Path, compare_paper: bool = False) -> ReportFiles:
+def write_report(
+    results: Sequence[Path], out: Path, compare_paper: bool = False, genes: Sequence[str] = ()
+) -> ReportFiles:
     """See :func:`stbench.reports.report`."""
     sections = load(results)
-    context = Context(sections, compare_paper)
+    context = Context(sections, compare_paper, tuple(genes))
     out = Path(out)
     table_files: list[Path] = []
     figure_files: list[Path] = []
@@ -94,6 +97,8 @@ def file_names(sections: Sequence[Section]) -> list[str]:
 
 
 def _pictures(section: Section) -> list[Picture]:
+    if study_of(section) is not None:
+        return []  # dozens of variants of one method: the part on the study draws what can be read
     with figures.drawing():
         made = []
         if figures.has_boxes(section.genes):

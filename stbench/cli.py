@@ -8,7 +8,8 @@ import shlex
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,14 +19,21 @@ from rich.markup import escape
 from rich.table import Table
 
 from . import __version__, registry
+from .cli_ablate import ablate
+from .cli_audit import audit
+from .cli_leaderboard import leaderboard
+from .cli_score import score
 from .errors import Interrupted, UserError, unknown
 from .locate import cache_root, data_root
-from .method import configure
+from .method import MethodConfig, configure
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .prepare import PreparedDataset
     from .results import MethodChoice
+    from .splits import Fold
+    from .trial import DataSpec
 
 app = typer.Typer(
     name="stbench",
@@ -54,6 +62,9 @@ DatasetOption = Annotated[
     str, typer.Option("--dataset", metavar="NAME|PATH", help="her2st, cscc, alex10x, demo, or a manifest.")
 ]
 SlicesOption = Annotated[str | None, typer.Option("--slices", metavar="A,B", help="Only these slices.")]
+WeightsOption = Annotated[
+    str | None, typer.Option("--weights", metavar="random|PATH", help="Encoder weights instead of the published ones.")
+]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -119,8 +130,9 @@ def run(
     change: Annotated[
         list[str] | None, typer.Option("--set", metavar="METHOD.FIELD=VALUE", help="Change a setting; repeatable.")
     ] = None,
-    weights: Annotated[
-        str | None, typer.Option(metavar="random|PATH", help="Encoder weights instead of the published ones.")
+    weights: WeightsOption = None,
+    encoders: Annotated[
+        str | None, typer.Option(metavar="A,B@PATH", help="Run methods with an encoder once with each of these.")
     ] = None,
     slices: SlicesOption = None,
     data: DataOption = None,
@@ -138,67 +150,93 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")] = False,
 ) -> None:
     """Run methods on a dataset, fold by fold. Running the same command again resumes."""
-    from . import splits
+    setting = Setting(
+        dataset=dataset,
+        split=split,
+        folds=folds,
+        seeds=seeds,
+        slices=slices,
+        data=data,
+        device=device,
+        precision=precision,
+        engine=engine,
+        results=results,
+        retry_failed=retry_failed,
+        save_models=save_models,
+        mlflow=mlflow,
+        dry_run=dry_run,
+    )
+    setting.check()
+    chosen = _choose_methods(methods, preset, dataset, change or [], weights, encoders)
+    run_choices(setting, {target: chosen}, preset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What commands that run trials have in common, as it was typed."""
+
+    dataset: str
+    split: str
+    folds: int | None
+    seeds: str
+    slices: str | None
+    data: Path | None
+    device: str
+    precision: str
+    engine: str
+    results: Path | None
+    retry_failed: bool
+    save_models: bool
+    mlflow: bool
+    dry_run: bool
+
+    def check(self) -> None:
+        """Stop, before any work, at what cannot be run."""
+        from .training import resolve_device, resolve_precision
+
+        if self.engine != "local":
+            raise unknown("engine", self.engine, ["local"])
+        if self.folds is not None and "kfold" not in words(self.split, "--split"):
+            raise UserError(f"--folds {self.folds} needs --split kfold, not {self.split} - leave one of the two out")
+        resolve_precision(self.precision, resolve_device(self.device))  # a device that is not there
+        _seeds(self.seeds)
+
+
+def run_choices(
+    setting: Setting,
+    chosen: Mapping[str, Sequence[MethodChoice]],
+    label: str,
+    ablation: Mapping[str, Any] | None = None,
+) -> None:
+    """Plan and run methods, listed by target; running the same again resumes. Results are in DATASET-``label`` unless
+    the setting names a place.
+    """
     from .engine import LocalEngine
     from .interrupt import stop_on_signals
-    from .prepare import prepare
     from .progress import ConsoleListener
     from .results import plan, trial_specs, write_summary
-    from .training import resolve_device, resolve_precision
-    from .trial import DataSpec
 
-    if engine != "local":
-        raise unknown("engine", engine, ["local"])
-    split_names = _words(split, "--split")
-    if folds is not None and "kfold" not in split_names:
-        raise UserError(f"--folds {folds} needs --split kfold, not {split} - leave one of the two out")
-    resolve_precision(precision, resolve_device(device))  # a device that is not there stops the run before it starts
-    chosen = _choose_methods(methods, preset, dataset, change or [], weights)
-    numbers = _seeds(seeds)
-    root = data_root(data)
-    opened = registry.dataset(dataset, root)
-    prepared = _with_bar(
-        "preparing slices", lambda bar: prepare(opened, target, cache_root(), _slices(slices), on_progress=bar)
-    )
-    _say_once([*prepared.notices, *(note for slide in prepared.slides.values() for note in slide.notes)])
-    out.print(
-        f"{prepared.title}: {prepared.coverage()} slices, {sum(s.n_spots for s in prepared.slides.values()):,} spots, "
-        f"{len(prepared.genes)} genes; target {prepared.target.name}: {prepared.target.formula}",
-        soft_wrap=True,
-    )
-    padded = sum(slide.n_padded for slide in prepared.slides.values())
-    if padded:
-        out.print(f"note: {padded} patches cross the border of their image; what lies outside is white", style="yellow")
-    data_spec = DataSpec(
-        dataset=dataset if dataset in registry.dataset_names() else str(Path(dataset).resolve()),
-        name=prepared.name,
-        root=None if root is None else str(root),
-        cache=str(cache_root()),
-        target=target,
-        keys={name: slide.key for name, slide in prepared.slides.items()},
-    )
-    made = {name: splits.make_folds(name, prepared.patients, k=folds or 5, seed=0) for name in split_names}
-    count = sum(len(some) for some in made.values()) * len(chosen) * len(numbers)
-    if dry_run:
-        for name, some in made.items():
-            for fold in some:
-                out.print(f"{name}: {fold.statement()}")
-        names = ", ".join(choice.method.name for choice in chosen)
-        out.print(f"{count} trials: {names}; seeds {', '.join(map(str, numbers))}", soft_wrap=True)
+    sections = [(_prepared(setting, target), methods) for target, methods in chosen.items()]
+    seeds = _seeds(setting.seeds)
+    if setting.dry_run:
+        _say_folds(setting, [(prepared, methods) for (prepared, _), methods in sections], seeds)
         return
-    directory = results or Path("results") / f"{prepared.name}-{preset}"
+    directory = setting.results or Path("results") / f"{sections[0][0][0].name}-{label}"
     command = "stbench " + shlex.join(sys.argv[1:])
     keys: list[str] = []
-    for name, some in made.items():
-        keys += plan(
-            directory, prepared, data_spec, chosen, some, name, numbers, command, device, precision, save_models
-        )
-    todo = _outstanding(directory, keys, retry_failed)
+    for (prepared, data_spec), methods in sections:
+        for split, folds in _folds(setting, prepared).items():
+            keys += plan(
+                *(directory, prepared, data_spec, methods, folds, split, seeds, command),
+                *(setting.device, setting.precision, setting.save_models, ablation),
+            )
+    for (prepared, _), _ in sections:
+        _say_audit(directory, setting, prepared)
+    todo = _outstanding(directory, keys, setting.retry_failed)
     labels = {key: spec.label for key, spec in trial_specs(directory).items()}
-    feed = _MlflowFeed(directory, enabled=mlflow)
-
-    written = time.monotonic()
+    feed = _MlflowFeed(directory, enabled=setting.mlflow)
     write_summary(directory)
+    written = time.monotonic()
 
     def after_trial(key: str) -> None:
         nonlocal written
@@ -220,6 +258,80 @@ def run(
     out.print(f"results: {directory}   now: stbench report {directory}", soft_wrap=True)
     if (summary.loc[summary["key"].isin(keys), "state"] == "failed").any():
         raise typer.Exit(1)
+
+
+def _prepared(setting: Setting, target: str) -> tuple[PreparedDataset, DataSpec]:
+    """The dataset on a target, prepared, and said in a few lines."""
+    from .prepare import prepare
+    from .trial import DataSpec
+
+    root = data_root(setting.data)
+    opened = registry.dataset(setting.dataset, root)
+    prepared = _with_bar(
+        "preparing slices", lambda bar: prepare(opened, target, cache_root(), _slices(setting.slices), on_progress=bar)
+    )
+    _say_once([*prepared.notices, *(note for slide in prepared.slides.values() for note in slide.notes)])
+    out.print(
+        f"{prepared.title}: {prepared.coverage()} slices, {sum(s.n_spots for s in prepared.slides.values()):,} spots, "
+        f"{len(prepared.genes)} genes; target {prepared.target.name}: {prepared.target.formula}",
+        soft_wrap=True,
+    )
+    padded = sum(slide.n_padded for slide in prepared.slides.values())
+    if padded:
+        out.print(f"note: {padded} patches cross the border of their image; what lies outside is white", style="yellow")
+    dataset = setting.dataset
+    return prepared, DataSpec(
+        dataset=dataset if dataset in registry.dataset_names() else str(Path(dataset).resolve()),
+        name=prepared.name,
+        root=None if root is None else str(root),
+        cache=str(cache_root()),
+        target=target,
+        keys={name: slide.key for name, slide in prepared.slides.items()},
+    )
+
+
+def _folds(setting: Setting, prepared: PreparedDataset) -> dict[str, list[Fold]]:
+    """Split to its folds."""
+    from .splits import make_folds
+
+    names = words(setting.split, "--split")
+    return {name: list(make_folds(name, prepared.patients, k=setting.folds or 5, seed=0)) for name in names}
+
+
+def _say_audit(directory: Path, setting: Setting, prepared: PreparedDataset) -> None:
+    """Look at the data before anything is trained, and say what a reader of the numbers must know."""
+    from .evidence import write_evidence
+
+    opened = registry.dataset(setting.dataset, data_root(setting.data))
+    audits = _with_bar(
+        "looking at the data:",
+        lambda bar: write_evidence(directory, prepared, opened, _folds(setting, prepared), on_progress=bar),
+    )
+    for found in audits:
+        serious = [finding for finding in found.findings if finding.verdict in ("warning", "leak")]
+        named = ", ".join(f"{finding.title} ({finding.count}/{finding.of})" for finding in serious)
+        out.print(f"audit of {found.split}: {found.badge}{f'; {named}' if named else ''}", soft_wrap=True)
+
+
+def _say_folds(
+    setting: Setting, sections: Sequence[tuple[PreparedDataset, Sequence[MethodChoice]]], seeds: Sequence[int]
+) -> None:
+    """What a run would do."""
+    n_trials = 0
+    for prepared, methods in sections:
+        for split, folds in _folds(setting, prepared).items():
+            n_trials += len(folds) * len(methods) * len(seeds)
+            if prepared is sections[0][0]:  # the folds are the same on every target
+                for fold in folds:
+                    out.print(f"{split}: {fold.statement()}")
+    names = dict.fromkeys(choice.method.name for _, methods in sections for choice in methods)
+    out.print(f"{n_trials} trials: {', '.join(names)}; seeds {', '.join(map(str, seeds))}", soft_wrap=True)
+
+
+app.command(name="ablate")(ablate)
+app.command(name="audit")(audit)
+app.command(name="score")(score)
+app.command(name="leaderboard")(leaderboard)
 
 
 @app.command()
@@ -244,6 +356,12 @@ def report(
     directory: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Where to write (RESULTS/report).")
     ] = None,
+    compare: Annotated[
+        str | None, typer.Option(metavar="paper", help="Set the published numbers and claims beside the results.")
+    ] = None,
+    genes: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Genes to draw over the tissue (the best predicted ones).")
+    ] = None,
 ) -> None:
     """Tables, figures and one self-contained HTML page."""
     from stbench.reports import report as make_report
@@ -256,7 +374,9 @@ def report(
     if directory is None and len(results) > 1:
         raise UserError("a report over several results directories needs a place: give --out DIR")
     place = directory or results[0] / "report"
-    files = make_report(results, place)
+    if compare not in (None, "paper"):
+        raise unknown("thing to compare with", compare, ["paper"])
+    files = make_report(results, place, compare == "paper", words(genes, "--genes") if genes else ())
     for one in results:
         _MlflowFeed(one, enabled=(one / ".mlflow").is_file()).track(place)
     out.print(f"page:    {files.page}", soft_wrap=True)
@@ -304,7 +424,7 @@ class _MlflowFeed:
 
 
 def _choose_methods(
-    names: str, preset: str, dataset: str, changes: list[str], weights: str | None
+    names: str, preset: str, dataset: str, changes: list[str], weights: str | None, encoders: str | None
 ) -> list[MethodChoice]:
     from .results import MethodChoice
 
@@ -317,28 +437,59 @@ def _choose_methods(
         fields[name][field] = value
     choices: list[MethodChoice] = []
     used = False
+    grid = None if encoders is None else [encoder_fields(word) for word in words(encoders, "--encoders")]
+    without: list[str] = []
     for name in chosen:
         method = registry.method(name)
-        if method.name in [choice.method.name for choice in choices]:
+        if method.name in [choice.method.name for choice in choices if choice.reference != name]:
             raise UserError(
                 f"two of --methods call themselves '{method.name}' - rename one, results are told apart by it"
             )
-        variant = ", ".join(f"{field}={value}" for field, value in fields[name].items())
-        if weights is not None and "weights" in method.Config.model_fields and "weights" not in fields[name]:
-            fields[name]["weights"] = weights
-            used = True
-        config = configure(method, preset, dataset, fields[name])
-        choices.append(MethodChoice(name, method, preset, variant, config))
-        if getattr(config, "weights", "random") != "random":
-            from .encoders import build_encoder
-
-            # before anything runs: weights that cannot be had stop the run with one line
-            build_encoder(config.encoder, config.weights)  # type: ignore[attr-defined]
+        has_encoder = "encoder" in method.Config.model_fields
+        if grid is not None and not has_encoder:
+            without.append(name)
+        if grid is not None and "encoder" in fields[name]:
+            raise UserError(f"--set {name}.encoder and --encoders both choose an encoder - leave one of the two out")
+        for encoder in grid if grid is not None and has_encoder else [{}]:
+            own = fields[name] | encoder
+            # weights have a column of their own
+            labels = fields[name] | {"encoder": encoder["encoder"]} if encoder else fields[name]
+            variant = ", ".join(f"{field}={value}" for field, value in labels.items())
+            if weights is not None and "weights" in method.Config.model_fields and "weights" not in own:
+                own["weights"] = weights
+                used = True
+            config = configure(method, preset, dataset, own)
+            choices.append(MethodChoice(name, method, preset, variant, config))
+            require_weights(config)
+    if without:
+        verb = "has no encoder and is" if len(without) == 1 else "have no encoder and are"
+        out.print(f"{', '.join(without)} {verb} run once, whatever --encoders", soft_wrap=True)
+    if without == chosen:
+        raise UserError(f"--encoders {encoders} changes nothing: none of {', '.join(chosen)} has one - leave it out")
     if weights is not None and not used:
         raise UserError(
             f"--weights {weights} changes nothing: none of {', '.join(chosen)} has an encoder - leave it out"
         )
     return choices
+
+
+def encoder_fields(word: str) -> dict[str, str]:
+    """Settings of ``NAME`` or ``NAME@PATH``, an encoder with the weights of a file."""
+    name, at, path = word.partition("@")
+    if not name or (at and not path):
+        raise UserError(f"'{word}' names no encoder - write NAME, or NAME@PATH for weights of a file")
+    return {"encoder": name, "weights": path} if at else {"encoder": name}
+
+
+def require_weights(*configs: MethodConfig) -> None:
+    """Before anything runs: an encoder or weights that cannot be had stop the run with one line."""
+    fields = [config.model_dump() for config in configs]
+    for name, weights in dict.fromkeys(
+        (one["encoder"], one.get("weights", "random")) for one in fields if "encoder" in one
+    ):
+        from .encoders import build_encoder
+
+        build_encoder(name, weights)
 
 
 def _parse_change(text: str) -> tuple[str, str, Any]:
@@ -352,7 +503,7 @@ def _parse_change(text: str) -> tuple[str, str, Any]:
         return name, field, value
 
 
-def _words(text: str, option: str) -> list[str]:
+def words(text: str, option: str) -> list[str]:
     words = [word.strip() for word in text.split(",") if word.strip()]
     if not words:
         raise UserError(f"{option} is empty - give at least one name")
@@ -362,13 +513,13 @@ def _words(text: str, option: str) -> list[str]:
 
 
 def _slices(text: str | None) -> list[str] | None:
-    return None if text is None else _words(text, "--slices")
+    return None if text is None else words(text, "--slices")
 
 
 def _seeds(text: str) -> list[int]:
-    words = _words(text, "--seeds")
+    listed = words(text, "--seeds")
     try:
-        return [int(word) for word in words]
+        return [int(word) for word in listed]
     except ValueError:
         raise UserError(f"--seeds {text} is not a list of whole numbers, e.g. --seeds 0,1,2") from None
 
@@ -417,7 +568,12 @@ def _print_summary(summary: pd.DataFrame) -> None:
             ]
             cells = [_mean(done[metric]) for metric in ("pcc_acg", "pcc_heg", "mse", "mae")]
             name = escape(" ".join(label for label in labels if label))
-            table.add_row(name, f"{len(done)}/{len(rows)}", *cells, f"{done['fit_s'].sum():.0f}")
+            table.add_row(
+                name,
+                f"{len(done)}/{len(rows)}",
+                *cells,
+                f"{done['fit_s'].sum():.0f}" if done["fit_s"].notna().any() else "-",
+            )
         out.print(table)
 
 

@@ -6,6 +6,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from stbench import registry
+from stbench.locate import cache_root
+from stbench.prepare import prepare
+
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
@@ -30,6 +36,23 @@ def test_the_example_manifest_is_read_as_it_stands(tmp_path: Path, stbench_comma
     done = stbench_command("data", "check", tmp_path / "slides.toml")
     assert done.code == 2
     assert "genes.txt" in done.err  # every key is known, and the first file that it names is not there
+
+
+def test_the_example_predictions_can_be_scored(
+    tmp_path: Path, stbench_command: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = prepare(registry.dataset("demo"), "spot-log10-cp10k", cache_root(), ["P1a", "P2a"])
+    given = {
+        "predictions": {name: slide.target for name, slide in data.slides.items()},
+        "spots": {name: slide.spot_ids for name, slide in data.slides.items()},
+        "genes": data.genes,
+    }
+    monkeypatch.chdir(tmp_path)
+    exec(_block("py"), given)
+    words = ("--dataset", "demo", "--slices", "P1a,P2a", "--name", "truth", "--out", "scored")
+    done = stbench_command("score", "P1a.h5ad", "P2a.h5ad", *words)
+    assert done.code == 0, done.err
+    assert "2 of 2 folds scored" in done.out
 
 
 def test_every_command_that_it_shows_exists(stbench_command: Callable) -> None:

@@ -4,17 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ..ablation_study import study_of
 from ..load import Section
 from ..part import Context, Part
-from . import alarms, claims, cost
+from . import (
+    ablation,
+    alarms,
+    audit,
+    ceiling,
+    claims,
+    correlation,
+    cost,
+    domains,
+    gene_maps,
+    gene_ranking,
+    replicate_gap,
+    sharpness,
+    significance,
+    targets,
+)
 
 PARTS: Sequence[Callable[[Section, Context], Part | None]] = (
+    audit.part,
+    ceiling.part,
+    significance.part,
+    replicate_gap.part,
+    targets.part,
+    gene_maps.part,
+    gene_ranking.part,
+    correlation.part,
+    domains.part,
+    sharpness.part,
     alarms.part,
     cost.part,
     claims.part,
 )
 
+# of an ablation study, whose entries are variants of one method: what ranks or draws methods says nothing there
+PARTS_OF_A_STUDY: Sequence[Callable[[Section, Context], Part | None]] = (
+    audit.part,
+    ablation.part,
+    alarms.part,
+    cost.part,
+)
+
 
 def parts(section: Section, context: Context) -> list[Part]:
     """What there is to say about a section; a part that has nothing to work with is left out."""
-    return [made for make in PARTS if (made := make(section, context)) is not None]
+    wanted = PARTS if study_of(section) is None else PARTS_OF_A_STUDY
+    return [made for make in wanted if (made := make(section, context)) is not None]

@@ -189,22 +189,21 @@ def gene_mean_agreement(section: Section) -> pd.DataFrame:
 def _finding(section: Section, framed: pd.DataFrame, best: str | None) -> list[str]:
     if best is None:
         return ["No entry is complete on the slices that have a noise ceiling, so none is placed on the way to it."]
-    of = framed[framed["entry"] == best].set_index("metric")
-    acg = of.loc[METRIC_NAMES[0]]
-    label = section.entries.loc[best, "label"]
+    of = {row.metric: row for row in records(framed[framed["entry"] == best])}
+    acg, mse = of[METRIC_NAMES[0]], of["mse"]
+    label = str(section.entries.loc[best, "label"])
     who = f"The best method, {label}," if section.entries.loc[best, "kind"] == "method" else f"The control {label}"
     sentences = [
-        f"{who} reaches {percent(acg['fraction'])} of the way from the training mean to the noise ceiling of "
-        f"{number(acg['ceiling'], 3)} in PCC (ACG): {number(acg['value'], 3)}."
+        f"{who} reaches {percent(acg.fraction)} of the way from the training mean to the noise ceiling of "
+        f"{number(acg.ceiling, 3)} in PCC (ACG): {number(acg.value, 3)}."
     ]
-    mse = of.loc["mse"]
-    if mse["fraction"] == mse["fraction"]:
+    if mse.fraction == mse.fraction:
         way = (
-            f"it goes {percent(mse['fraction'])} of the way from {number(mse['floor'], 3)} down to"
-            if mse["fraction"] >= 0
-            else f"it is worse than the training mean, {number(mse['floor'], 3)}; sampling noise alone leaves"
+            f"it goes {percent(mse.fraction)} of the way from {number(mse.floor, 3)} down to"
+            if mse.fraction >= 0
+            else f"it is worse than the training mean, {number(mse.floor, 3)}; sampling noise alone leaves"
         )
-        sentences.append(f"In MSE ({number(mse['value'], 3)}) {way} {number(mse['ceiling'], 3)}.")
+        sentences.append(f"In MSE ({number(mse.value, 3)}) {way} {number(mse.ceiling, 3)}.")
     else:
         sentences.append("Without the control training_mean the MSE has no floor, so its part of the way is not given.")
     return sentences
@@ -248,7 +247,7 @@ def percent(value: float) -> str:
 
 
 def _table(section: Section, framed: pd.DataFrame, of_slices: pd.DataFrame, of_genes: pd.DataFrame) -> Table:
-    of = framed.set_index(["entry", "metric"])
+    of = {(row.entry, row.metric): row for row in records(framed)}
     means = of_slices.mean()
     top: list[Cell] = [Cell("Noise ceiling", "")]
     for metric in METRIC_NAMES:
@@ -261,11 +260,11 @@ def _table(section: Section, framed: pd.DataFrame, of_slices: pd.DataFrame, of_g
         label = str(section.entries.loc[entry, "label"])
         cells = [Cell(label, label.lower(), minor=note)]
         for metric in METRIC_NAMES:
-            value, way = of.loc[(entry, metric), "value"], of.loc[(entry, metric), "fraction"]
+            value, way = of[entry, metric].value, of[entry, metric].fraction
             cells += [Cell(number(value), _sortable(value)), Cell(percent(way), _sortable(way))]
         return tuple(cells)
 
-    blocks = [(tuple(top),)]
+    blocks: list[tuple[tuple[Cell, ...], ...]] = [(tuple(top),)]
     for kind in ("method", "control"):
         blocks.append(tuple(row(entry) for entry in section.entries.index[section.entries["kind"] == kind]))
     return Table(

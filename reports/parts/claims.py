@@ -119,7 +119,7 @@ def difference_table(section: Section) -> pd.DataFrame:
                         "ours": value,
                         "difference": value - float(row["mean"]),
                         "n_slices": int(of["n_slices"]),
-                        "complete": bool(eligible(board, metric).loc[entry]),
+                        "complete": bool(eligible(board, metric).loc[str(entry)]),
                         "source": row["source"],
                         "note": row["note"],
                     }

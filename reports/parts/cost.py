@@ -17,6 +17,7 @@ from ..tables import eligible, leaderboard
 from ..typeset import Cell, Table, number
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 METRIC = "pcc_acg"
@@ -77,9 +78,11 @@ def _finding(costs: pd.DataFrame) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``12 s``, ``3.4 min``, ``2.1 h``; a dash where it is not known."""
+    """``25 ms``, ``12 s``, ``3.4 min``, ``2.1 h``; a dash where it is not known."""
     if seconds != seconds:
         return "–"
+    if 0 < seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 120:
@@ -142,16 +145,13 @@ def pareto_figure(section: Section, costs: pd.DataFrame) -> Figure:
     return figure
 
 
-def _name(axes: object, costs: pd.DataFrame) -> None:
+def _name(axes: Axes, costs: pd.DataFrame) -> None:
     """Names at the right of their marks; one that would cover the name before it moves down."""
-    from matplotlib.axes import Axes
-
-    assert isinstance(axes, Axes)
     low, high = axes.get_ylim()
     line = (high - low) / 26
     left, right = np.log(axes.get_xlim())
     placed: list[tuple[float, float]] = []
-    for row in costs.sort_values(METRIC, ascending=False).itertuples():
+    for row in records(costs.sort_values(METRIC, ascending=False)):
         x, y = float(np.log(row.fit_s)), float(row.pcc_acg)
         while any(abs(y - other) < line and abs(x - at) < 0.28 * (right - left) for at, other in placed):
             y -= line / 3

@@ -112,7 +112,7 @@ def _finding(section: Section, known: pd.DataFrame) -> str:
         return "No entry has finished every such slice under both splits, so no difference is given yet."
     methods = known[known["kind"] == "method"]
     shown = methods if len(methods) else known
-    widest = shown.loc[shown["difference"].abs().idxmax()]
+    widest = shown.iloc[shown["difference"].abs().argmax()]
     interval = _interval(widest["low"], widest["high"])
     sentence = (
         f"With other sections of the patient in training {widest['label']} reaches a strict PCC (ACG) of "
@@ -158,22 +158,22 @@ def _caution(section: Section, patients: set[str], affected: tuple[str, ...]) ->
 
 
 def _table(section: Section, gaps: pd.DataFrame, slices: tuple[str, ...]) -> Table:
-    of = gaps.set_index(["entry", "metric"])
+    named = gaps.rename(columns={"with": "kept", "without": "removed"})  # "with" cannot be a field's name
+    of = {(row.entry, row.metric): row for row in records(named)}
 
     def row(entry: str) -> tuple[Cell, ...]:
-        label = str(of.loc[(entry, SHOWN[0]), "label"])
-        n = int(of.loc[(entry, SHOWN[0]), "n_slices"])
-        whole = all(of.loc[(entry, metric), "over"] != "" for metric in SHOWN)
-        cells = [Cell(label, label.lower(), minor="" if whole else f"{n}/{len(slices)} slices under both")]
+        first = of[entry, SHOWN[0]]
+        whole = all(of[entry, metric].over != "" for metric in SHOWN)
+        note = "" if whole else f"{first.n_slices}/{len(slices)} slices under both"
+        cells = [Cell(first.label, first.label.lower(), minor=note)]
         for metric in SHOWN:
-            values = of.loc[(entry, metric)]
-            cells += [_value(values["with"]), _value(values["without"])]
-            difference = values["difference"]
-            if difference != difference:
+            values = of[entry, metric]
+            cells += [_value(values.kept), _value(values.removed)]
+            if values.difference != values.difference:
                 cells.append(Cell("–"))
             else:
-                interval = _interval(values["low"], values["high"], 4).strip()
-                cells.append(Cell(signed(difference, 4), float(difference), minor=interval))
+                interval = _interval(values.low, values.high, 4).strip()
+                cells.append(Cell(signed(values.difference, 4), float(values.difference), minor=interval))
         return tuple(cells)
 
     order = gaps.drop_duplicates("entry")

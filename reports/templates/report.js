@@ -47,7 +47,7 @@ function searchField(label, apply) {
 // Long tables can be searched: a row stays when any of the words begins a word of it.
 for (const table of document.querySelectorAll("table")) {
   const rows = [...table.tBodies].flatMap((body) => [...body.rows]);
-  if (rows.length <= 12) continue;
+  if (rows.length <= 15) continue;
   const texts = rows.map((row) => ` ${row.textContent.replace(/\s+/g, " ").toLowerCase()}`);
   const field = searchField("find a row", (words) => {
     let shown = 0;

@@ -155,7 +155,7 @@ def _scores(
     if with_genes:
         table = pd.DataFrame(
             {"slice": name, "gene": list(genes), "r": r, "p": 0.5, "strict_r": np.nan_to_num(r), "heg": heg}
-        )
+        ).assign(mean_truth=np.linspace(1, 0, n), strict_heg=heg)
         table.to_parquet(trial / "genes.parquet", index=False)
     known = r[~np.isnan(r)]
     strict = np.nan_to_num(r)

@@ -108,7 +108,7 @@ def test_the_per_gene_table_is_tidy(files: ReportFiles) -> None:
 def test_the_page_is_one_file_that_loads_nothing(files: ReportFiles) -> None:
     page = outline(files.page)
     assert page.open == []
-    assert {address for address in page.addresses if not address.startswith("#")} == {"data:,"}
+    assert all(address.startswith(("#", "data:")) for address in page.addresses)
     text = files.page.read_text(encoding="utf-8")
     assert "@import" not in text
     assert not re.search(r"url\((?!#)", text)
@@ -218,7 +218,8 @@ found.genes_sorted = names();
 type(genes.querySelector("input"), "gene7");
 found.genes_found = names();
 found.genes_count = genes.querySelector("output").textContent;
-const long = [...document.querySelectorAll("details table")].find((table) => rows(table).length > 12);
+const long = [...document.querySelectorAll("details table")]
+  .find((table) => table.caption.textContent.includes("trials finished"));
 type(long.closest("details").querySelector("input"), "b4");
 found.rows_shown = rows(long).filter((row) => !row.hidden).map((row) => row.textContent.includes("B4"));
 found.rows_all = rows(long).length;

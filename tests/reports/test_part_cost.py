@@ -56,7 +56,8 @@ def test_nothing_is_said_where_no_time_was_recorded(section: Section) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(3.14, "3.1 s"), (59.6, "60 s"), (119.0, "119 s"), (600.0, "10.0 min"), (7200.0, "2.0 h")]
+    ("seconds", "words"),
+    [(0.025, "25 ms"), (3.14, "3.1 s"), (59.6, "60 s"), (119.0, "119 s"), (600.0, "10.0 min"), (7200.0, "2.0 h")],
 )
 def test_durations_are_in_a_unit_that_fits(seconds: float, words: str) -> None:
     assert cost.duration(seconds) == words

@@ -1,0 +1,218 @@
+"""An ablation study: what each switch of a method does to its score, in words, one table a switch, and as effects."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from .. import figures
+from ..ablation_study import SHOWN, study_of, sweep_value, variant_table
+from ..layout import caption
+from ..load import Section, records
+from ..part import Context, Part, Picture, picture
+from ..published_ablations import flaws
+from ..style import FAINT, INK, PUBLISHED
+from ..tables import METRICS
+from ..typeset import Cell, Table, number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_EFFECTS = 40
+SWEEP_COLOURS = {"pcc_acg": "#0072b2", "mse": "#d55e00", "mae": "#009e73"}
+
+
+def part(section: Section, context: Context) -> Part | None:
+    """``None`` where no run of the section is an ablation study."""
+    study = study_of(section)
+    if study is None:
+        return None
+    table = variant_table(section, study)
+    here = table[table["target"] == section.target]
+    pictures = _pictures(section, study, table)
+    tables = [_table(section, of) for _, of in table.groupby("switch", sort=False)]
+    title = f"What does each part of {_title(section, study)} do?"
+    return Part("ablation", title, _lead(section, here), tables, pictures, {"ablation.csv": table})
+
+
+def _title(section: Section, study: Mapping[str, Any]) -> str:
+    titles = section.entries.loc[section.entries["method"] == study["method"], "title"]
+    return str(titles.iloc[0]) if len(titles) else str(study["method"])
+
+
+def _lead(section: Section, table: pd.DataFrame) -> list[str]:
+    n_switches = table["switch"].nunique()
+    once = table[table["entry"] != ""].drop_duplicates("entry")
+    finished, reused = int(once["trials"].sum()), int(once["reused"].sum())
+    said = []
+    known = table.dropna(subset=["pcc_acg_difference"]).drop_duplicates("entry")
+    if known.empty:
+        said.append("No variant is complete beside a complete base, so no effect can be given yet.")
+    else:
+        largest = known.iloc[known["pcc_acg_difference"].abs().argmax()]
+        sign = "raises" if largest["pcc_acg_difference"] > 0 else "lowers"
+        size = number(abs(largest["pcc_acg_difference"]))
+        said.append(
+            f"The largest effect: {largest['title'].lower()}, variant {largest['variant']}, {sign} PCC (ACG) by {size}."
+        )
+        clear = known[(known["pcc_acg_low"] > 0) | (known["pcc_acg_high"] < 0)]
+        said.append(
+            f"Of {len(known)} variants {len(clear)} have an interval that leaves out zero; with this many intervals "
+            "some do by chance."
+        )
+        over = set(known["interval_over"])
+        if over != {"patients"}:
+            said.append(
+                "All slices are of one patient: the intervals are over its slices and say nothing about others."
+            )
+    said.append(
+        f"{n_switches} switches; {finished} finished trials, of which {reused} reused a trained model and trained "
+        "nothing."
+    )
+    if (section.entries["preset"] == "quick").any():
+        said.append(
+            "Preset quick: small networks, few epochs. An effect here need not be that under the published settings."
+        )
+    return said
+
+
+def _table(section: Section, of: pd.DataFrame) -> Table:
+    first = of.iloc[0]
+    printed = [metric for metric in SHOWN if f"{metric}_published" in of and of[f"{metric}_published"].notna().any()]
+    columns = ["variant", "what changed", "training", *(METRICS[metric].title for metric in SHOWN), "PCC (ACG) − base"]
+    groups = [("", 3), ("here", len(SHOWN) + 1)]
+    if printed:
+        columns += [METRICS[metric].title for metric in printed]
+        groups.append(("as published", len(printed)))
+
+    def row(row: Any) -> tuple[Cell, ...]:
+        words = row.words if not row.change else f"{row.words} ({row.change})"
+        cells = [
+            Cell(row.variant, row.variant.lower(), strong=row.base, tags=("base",) if row.base else ()),
+            Cell(words, words),
+            _training(row, section.target),
+            *(_value(getattr(row, metric)) for metric in SHOWN),
+            _difference(row),
+        ]
+        return (*cells, *(_value(getattr(row, f"{metric}_published")) for metric in printed))
+
+    notes = [
+        "PCC (ACG) − base: mean over patients of the difference on the same slices; in brackets its 95 % interval "
+        f"({' or '.join(sorted({over for over in of['interval_over'] if over})) or 'nothing'} drawn again).",
+    ]
+    if printed:
+        notes += [f"as published: mclSTExp supplement, {first['answers']}; over all slices, published settings."]
+        notes += [f"as published: {flaw}." for flaw in flaws(section.dataset, str(first["answers"]))]
+    return Table(
+        name=f"switch-{first['switch']}",
+        caption=caption(section, f"{first['title']} ({first['answers']})"),
+        columns=tuple(columns),
+        blocks=(tuple(map(row, records(of))),),
+        groups=tuple(groups),
+        notes=tuple(notes),
+        text_columns=frozenset({0, 1, 2}),
+    )
+
+
+def _training(row: Any, target: str) -> Cell:
+    if row.target != target:
+        return Cell(f"on target {row.target}", "other target")
+    if not row.of_trials:
+        return Cell("not run", "not run")
+    done = f"{row.trials}/{row.of_trials} trials" if row.trials < row.of_trials else f"{row.trials} trials"
+    return Cell("reused" if row.reused else "trained", "reused" if row.reused else "trained", minor=done)
+
+
+def _value(value: float) -> Cell:
+    return Cell("–") if value != value else Cell(number(value), float(value))
+
+
+def _difference(row: Any) -> Cell:
+    value = row.pcc_acg_difference
+    if value != value:
+        return Cell("" if row.base else "–")
+    return Cell(
+        _signed(value),
+        float(value),
+        minor=""
+        if row.pcc_acg_low != row.pcc_acg_low
+        else f"{_signed(row.pcc_acg_low)} to {_signed(row.pcc_acg_high)}",
+    )
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.4f}".replace("-", "−")
+
+
+def _pictures(section: Section, study: Mapping[str, Any], table: pd.DataFrame) -> list[Picture]:
+    made = []
+    with figures.drawing():
+        effects = table.dropna(subset=["pcc_acg_difference"])
+        if len(effects):
+            what = "difference in PCC (ACG) to the base, with 95 % interval"
+            made.append(picture(section, "effects", what, tornado(effects)))
+        for name, of in table.groupby("switch", sort=False):
+            points = sweep_points(of)
+            if len(points) > 2:
+                title = str(of["title"].iloc[0])
+                made.append(picture(section, f"sweep-{name}", title, sweep_figure(points, title)))
+    return made
+
+
+def tornado(effects: pd.DataFrame) -> Figure:
+    """``effects``: rows of :func:`ablation_study.variant_table` with a difference; the largest on top."""
+    from matplotlib.figure import Figure
+
+    order = effects.reindex(effects["pcc_acg_difference"].abs().sort_values(ascending=False).index)
+    order = order.drop_duplicates("entry").head(MOST_EFFECTS).iloc[::-1]
+    figure = Figure(figsize=(7.6, 0.24 * len(order) + 1.1), layout="constrained")
+    axes = figure.add_subplot()
+    for y, row in enumerate(records(order)):
+        colour = PUBLISHED["bleep"] if row.pcc_acg_difference >= 0 else PUBLISHED["mclstexp"]
+        axes.barh(y, row.pcc_acg_difference, height=0.62, color=colour, alpha=0.85, zorder=2)
+        if row.pcc_acg_low == row.pcc_acg_low:
+            axes.plot([row.pcc_acg_low, row.pcc_acg_high], [y, y], color=INK, lw=1, zorder=3)
+    labels = [f"{row.title}: {row.variant}" for row in records(order)]
+    axes.set_yticks(range(len(order)), [textwrap.shorten(label, 58, placeholder=" …") for label in labels])
+    axes.tick_params(axis="y", length=0)
+    axes.axvline(0, color=INK, lw=0.8, zorder=4)
+    axes.grid(axis="x", color=FAINT, alpha=0.35, lw=0.6, zorder=0)
+    axes.set_ylim(-0.7, len(order) - 0.3)
+    axes.set_xlabel("difference in PCC (ACG) to the base; line: 95 % interval")
+    axes.set_title("Effect of each variant", loc="left")
+    return figure
+
+
+def sweep_points(of: pd.DataFrame) -> pd.DataFrame:
+    """The variants of one switch that stand for numbers, by that number (``at``); empty unless all of them do."""
+    known = of[of["entry"] != ""]
+    at = [sweep_value(row.variant, row.change) for row in records(known)]
+    points = known.assign(at=at).dropna(subset=["pcc_acg"])
+    if points["at"].isna().any():
+        return points.iloc[:0]
+    return points.sort_values("at").drop_duplicates("at")
+
+
+def sweep_figure(points: pd.DataFrame, title: str) -> Figure:
+    """PCC (ACG), MSE and MAE along a sweep, each on its own scale (Figure S4 in three panels); hollow: as published."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.2, 2.7), layout="constrained")
+    for i, (metric, colour) in enumerate(SWEEP_COLOURS.items()):
+        axes = figure.add_subplot(1, len(SWEEP_COLOURS), i + 1)
+        axes.plot(points["at"], points[metric], "-o", color=colour, ms=4.5, lw=1.4)
+        printed = f"{metric}_published"
+        if printed in points and points[printed].notna().any():
+            axes.plot(points["at"], points[printed], "--o", color=colour, mfc="none", ms=4.5, lw=0.9)
+        base = points[points["base"]]
+        if len(base):
+            axes.axvline(float(base["at"].iloc[0]), color=FAINT, lw=0.8, ls=":")
+        axes.set_title(METRICS[metric].title, loc="left")
+        axes.set_xlabel("value of the setting")
+        axes.grid(axis="y", color=FAINT, alpha=0.35, lw=0.6)
+        axes.margins(y=0.15)
+    figure.suptitle(f"{title}; dotted: the base", x=0.01, ha="left", fontsize=9)
+    return figure

@@ -1,0 +1,146 @@
+"""An ablation study in the report: every switch in words, effects against the base, reuse counted, sweeps drawn."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import Fake, make_results
+
+from stbench.errors import UserError
+from stbench.reports.ablation_study import study_of, sweep_value, variant_table
+from stbench.reports.load import Section, load
+from stbench.reports.part import Context
+from stbench.reports.parts import ablation
+from stbench.reports.published_ablations import published_ablations
+
+SLICES = ["B4", "C2", "C3", "D1"]
+LEVEL = {"": 0.23, "k=1": 0.10, "k=400": 0.22, "position_encoding=none": 0.21}
+
+
+def entry(variant: str, target: str = "spot-log10-cp10k") -> dict[str, Any]:
+    return {"method": "mclstexp", "preset": "published", "variant": variant, "weights": "none", "target": target}
+
+
+def switch(name: str, answers: str, *variants: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "title": name.replace("-", " ").capitalize(), "answers": answers, "variants": list(variants)}
+
+
+def variant(name: str, change: str, base: bool = False, reused: bool = False, **more: str) -> dict[str, Any]:
+    return {**entry(change, **more), "name": name, "words": f"what {name} is", "base": base, "reused": reused}
+
+
+STUDY = {
+    "method": "mclstexp",
+    "base": entry(""),
+    "switches": [
+        switch(
+            "position-encoding",
+            "Table S4",
+            variant("learnable", "", base=True),
+            variant("none", "position_encoding=none"),
+        ),
+        switch(
+            "top-k",
+            "Figure S4",
+            variant("k = 1", "k=1", reused=True),
+            variant("k = 200", "", base=True),
+            variant("k = 400", "k=400", reused=True),
+        ),
+        switch("target", "not in the paper", variant("per gene", "", target="gene-log10-cp10k")),
+    ],
+}
+
+
+@pytest.fixture
+def section(tmp_path: Path) -> Section:
+    fakes = [Fake("mclstexp", "mclSTExp", level, variant=change) for change, level in LEVEL.items()]
+    place = make_results(tmp_path / "r", methods=fakes, slices=SLICES, n_genes=5)
+    facts = json.loads((place / "run.json").read_text())
+    (place / "run.json").write_text(json.dumps({**facts, "ablation": STUDY}))
+    summary = pd.read_csv(place / "summary.csv", dtype=str, keep_default_na=False)
+    summary["trained_by"] = np.where(summary["variant"].str.startswith("k="), "the-base", "")
+    summary.to_csv(place / "summary.csv", index=False)
+    (made,) = load([place])
+    rows = made.rows.copy()
+    rows["pcc_acg"] = rows["variant"].map(LEVEL) + rows["slice"].map(
+        dict(zip(SLICES, (0, 0.02, 0.04, 0.01), strict=True))
+    )
+    return replace(made, rows=rows)
+
+
+def test_each_variant_is_compared_with_the_base_on_the_same_slices(section: Section) -> None:
+    table = variant_table(section, STUDY).set_index("variant")
+    assert table.loc["none", "pcc_acg_difference"] == pytest.approx(-0.02)
+    assert table.loc["k = 1", "pcc_acg_difference"] == pytest.approx(-0.13)
+    assert table.loc["none", "pcc_acg_low"] == pytest.approx(-0.02)  # the same on every slice: no spread
+    assert np.isnan(table.loc["learnable", "pcc_acg_difference"])
+    assert (table.loc[["k = 1", "k = 400"], "reused"] == len(SLICES)).all()
+    assert table.loc["none", "reused"] == 0
+
+
+def test_published_numbers_stand_beside_the_variants_that_they_are_of(section: Section) -> None:
+    table = variant_table(section, STUDY).set_index("variant")
+    assert table.loc["none", "pcc_acg_published"] == 0.2105
+    assert table.loc["k = 200", "pcc_acg_published"] == 0.2301
+    assert np.isnan(table.loc["per gene", "pcc_acg_published"])
+
+
+def test_a_variant_on_another_target_is_named_and_not_compared(section: Section) -> None:
+    row = variant_table(section, STUDY).set_index("variant").loc["per gene"]
+    assert row["entry"] == ""
+    assert np.isnan(row["pcc_acg"])
+    made = ablation.part(section, Context([section]))
+    assert made is not None
+    assert "on target gene-log10-cp10k" in [cell.text for row in made.tables[2].blocks[0] for cell in row]
+
+
+def test_the_page_says_in_words_what_changed_in_every_row(section: Section) -> None:
+    made = ablation.part(section, Context([section]))
+    assert made is not None
+    assert made.lead[0] == "The largest effect: top k, variant k = 1, lowers PCC (ACG) by 0.1300."
+    assert any("8 reused a trained model" in sentence for sentence in made.lead)
+    words = {row[0].text: row[1].text for table in made.tables for row in table.blocks[0]}
+    assert words["none"] == "what none is (position_encoding=none)"
+    assert all(text.startswith("what ") for text in words.values())
+    assert {picture.name for picture in made.pictures} == {"effects", "sweep-top-k"}
+
+
+def test_the_sweep_is_drawn_in_the_order_of_its_values(section: Section) -> None:
+    table = variant_table(section, STUDY)
+    points = ablation.sweep_points(table[table["switch"] == "top-k"])
+    assert list(points["at"]) == [1, 200, 400]
+    assert ablation.sweep_points(table[table["switch"] == "position-encoding"]).empty
+    assert sweep_value("k = 200", "") == 200
+    assert np.isnan(sweep_value("learnable", ""))
+
+
+def test_a_report_without_a_study_has_no_such_part(section: Section) -> None:
+    runs = tuple(replace(run, facts={}) for run in section.runs)
+    assert ablation.part(replace(section, runs=runs), Context([section])) is None
+
+
+def test_two_studies_are_not_mixed(section: Section) -> None:
+    run = section.runs[0]
+    other = replace(run, directory=run.directory / "other")
+    with pytest.raises(UserError, match="report them apart"):
+        study_of(replace(section, runs=(run, other)))
+
+
+def test_the_supplement_is_complete() -> None:
+    table = published_ablations()
+    assert table.groupby("answers")["variant"].nunique().to_dict() == {
+        "Figure S4": 12,
+        "Table S4": 4,
+        "Table S5": 3,
+        "Table S6": 3,
+        "Table S7": 3,
+    }
+    assert not table.duplicated(["dataset", "answers", "variant", "metric"]).any()
+    bad = table[(table["answers"] == "Table S6") & (table["dataset"] == "alex10x") & (table["variant"] != "L2")]
+    assert bad["note"].str.contains("treat them as missing").all()
