@@ -41,8 +41,7 @@ SWITCHES = (
             "quick": (
                 Variant("ResNet-10-T", f"{SMALL_ENCODER} ResNet-18", {"encoder": "resnet10t", "input_px": 32}),
                 Variant("ResNet-14-T", f"{SMALL_ENCODER} ResNet-50", {"encoder": "resnet14t", "input_px": 32}),
-                Variant("ResNet-26-T", f"{SMALL_ENCODER} ResNet-101", {"encoder": "resnet26t", "input_px": 32}),
-                Variant("ViT-Ti", f"{SMALL_ENCODER} ViT-B", {"encoder": "vit_tiny_patch16_224", "input_px": 32}),
+                Variant("ViT, 0.3 M", f"{SMALL_ENCODER} ViT-B", {"encoder": "test_vit", "input_px": 32}),
                 Variant(
                     "DenseNet-121",
                     "the paper's DenseNet-121, on 32-pixel images",
