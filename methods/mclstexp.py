@@ -446,7 +446,7 @@ class MclSTExp(TorchMethod):
             n_dimensions, n_features = state["image_projection.projection.weight"].shape
             inner = state["spot_encoder.0.qkv.weight"].shape[0] // 3
             layers = sum(name.endswith(".qkv.weight") for name in state)
-            encoder = SignedDenseNet(build_encoder("densenet121").module)  # type: ignore[arg-type]
+            encoder = SignedDenseNet(build_encoder("densenet121").module)
             network = MclSTExpNetwork(
                 encoder,
                 n_features,
