@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,13 @@ def read_run(results: Path) -> dict[str, Any]:
 
 def trial_specs(results: Path) -> dict[str, TrialSpec]:
     """The trials that count in a results directory, key to spec, in the order in which they were planned."""
-    return {key: TrialSpec.read(results / "specs" / f"{key}.json") for key in read_run(results)["trials"]}
+    return {key: _spec(results / "specs" / f"{key}.json") for key in read_run(results)["trials"]}
+
+
+@cache
+def _spec(path: Path) -> TrialSpec:
+    """A spec is never changed: its name is the digest of what it says."""
+    return TrialSpec.read(path)
 
 
 def collect(results: Path) -> pd.DataFrame:
@@ -204,38 +211,51 @@ def collect(results: Path) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for key, spec in trial_specs(results).items():
-        state = state_of(results, key)
-        common = {
-            "key": key,
-            "dataset": spec.data.name,
-            "split": spec.split,
-            "fold": spec.fold,
-            "target": spec.data.target,
-            "method": spec.name,
-            "title": spec.title,
-            "kind": spec.kind,
-            "oracle": spec.oracle,
-            "preset": spec.preset,
-            "variant": spec.variant,
-            "weights": spec.weights,
-            "seed": spec.seed,
-            **{name: state.get(name) for name in ("fit_s", "predict_s", "peak_mem_mb", "n_parameters")},
-            **{name: state.get(name) for name in ("device", "precision", "state", "reason")},
-            "trained_by": spec.trained_by,
-        }
-        path = results / "trials" / key / "metrics.csv"
-        scores: dict[str, dict[Hashable, Any]] = {}
-        if path.is_file():
-            table = pd.read_csv(path, dtype={"slice": str, "patient": str})
-            scores = {str(row["slice"]): row for row in table.to_dict("records")}
-        for name in spec.test:
-            replicates = same_patient([name], spec.train, spec.patients)
-            rows.append(
-                common
-                | {"slice": name, "patient": spec.patients[name], "same_patient_training_slices": len(replicates)}
-                | {str(column): value for column, value in scores.get(name, {}).items()}
-            )
+        ended = results / "trials" / key / "state.json"
+        rows += _ended_rows(results, key, ended.stat().st_mtime_ns) if ended.is_file() else _rows(results, key, spec)
     return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
+
+
+@cache
+def _ended_rows(results: Path, key: str, written: int) -> tuple[dict[str, Any], ...]:
+    """The rows of a trial that ended: read once, as nothing changes them but another attempt, written later."""
+    return tuple(_rows(results, key, _spec(results / "specs" / f"{key}.json")))
+
+
+def _rows(results: Path, key: str, spec: TrialSpec) -> list[dict[str, Any]]:
+    state = state_of(results, key)
+    common = {
+        "key": key,
+        "dataset": spec.data.name,
+        "split": spec.split,
+        "fold": spec.fold,
+        "target": spec.data.target,
+        "method": spec.name,
+        "title": spec.title,
+        "kind": spec.kind,
+        "oracle": spec.oracle,
+        "preset": spec.preset,
+        "variant": spec.variant,
+        "weights": spec.weights,
+        "seed": spec.seed,
+        **{name: state.get(name) for name in ("fit_s", "predict_s", "peak_mem_mb", "n_parameters")},
+        **{name: state.get(name) for name in ("device", "precision", "state", "reason")},
+        "trained_by": spec.trained_by,
+    }
+    path = results / "trials" / key / "metrics.csv"
+    scores: dict[str, dict[Hashable, Any]] = {}
+    if path.is_file():
+        table = pd.read_csv(path, dtype={"slice": str, "patient": str})
+        scores = {str(row["slice"]): row for row in table.to_dict("records")}
+    rows = []
+    for name in spec.test:
+        replicates = same_patient([name], spec.train, spec.patients)
+        rows.append(
+            common
+            | {"slice": name, "patient": spec.patients[name], "same_patient_training_slices": len(replicates)}
+            | {str(column): value for column, value in scores.get(name, {}).items()}
+        )
+    return rows
 
 
 def write_summary(results: Path) -> pd.DataFrame:
