@@ -195,13 +195,22 @@ def read_run(results: Path) -> dict[str, Any]:
 
 def trial_specs(results: Path) -> dict[str, TrialSpec]:
     """The trials that count in a results directory, key to spec, in the order in which they were planned."""
-    return {key: _spec(results / "specs" / f"{key}.json") for key in read_run(results)["trials"]}
+    return {key: _spec(results, key) for key in read_run(results)["trials"]}
+
+
+def _spec(results: Path, key: str) -> TrialSpec:
+    path = results / "specs" / f"{key}.json"
+    return _read_spec(path, _written(path))
 
 
 @cache
-def _spec(path: Path) -> TrialSpec:
-    """A spec is never changed: its name is the digest of what it says."""
+def _read_spec(path: Path, written: int) -> TrialSpec:
     return TrialSpec.read(path)
+
+
+def _written(path: Path) -> int:
+    """When a file was written last; 0 where it is not there, which whoever reads it will say."""
+    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 def collect(results: Path) -> pd.DataFrame:
@@ -211,15 +220,15 @@ def collect(results: Path) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for key, spec in trial_specs(results).items():
-        ended = results / "trials" / key / "state.json"
-        rows += _ended_rows(results, key, ended.stat().st_mtime_ns) if ended.is_file() else _rows(results, key, spec)
+        ended = _written(results / "trials" / key / "state.json")
+        rows += _ended_rows(results, key, ended) if ended else _rows(results, key, spec)
     return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
 
 
 @cache
 def _ended_rows(results: Path, key: str, written: int) -> tuple[dict[str, Any], ...]:
     """The rows of a trial that ended: read once, as nothing changes them but another attempt, written later."""
-    return tuple(_rows(results, key, _spec(results / "specs" / f"{key}.json")))
+    return tuple(_rows(results, key, _spec(results, key)))
 
 
 def _rows(results: Path, key: str, spec: TrialSpec) -> list[dict[str, Any]]:
