@@ -51,6 +51,8 @@ def write_leaderboard(results: Sequence[Path], out: Path) -> LeaderboardFiles:
         environment()
         .get_template("leaderboard.html")
         .render(
+            title="stbench leaderboard",
+            runs_heading="Runs",
             overview=overview_table(placed) if len(placed) > 1 else None,
             boards=boards,
             runs=list(runs.values()),

@@ -79,6 +79,7 @@ def render(sections: Sequence[SectionPage]) -> str:
         .get_template("report.html")
         .render(
             title=f"stbench: {', '.join(datasets)}",
+            runs_heading="Make it again",
             sections=sections,
             choices=[
                 (name, list(dict.fromkeys(getattr(page.section, name) for page in sections)))
