@@ -28,6 +28,7 @@ NUMBERS = (
     *("fit_s", "predict_s", "peak_mem_mb", "n_parameters"),
 )
 LOG_LINES = 15
+UNENDED = ("pending", "running", "interrupted")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Section:
     notes: pd.DataFrame  # entry, note, trials: what methods had to tell
     logs: Mapping[str, str]  # key of a failed trial to the last lines of its log
     without_genes: tuple[str, ...]  # keys of finished trials that have no per-gene table
+    unrun_seeds: tuple[str, ...] = ()  # planned, and not run through by any entry yet: their rows are left out
 
     @property
     def name(self) -> str:
@@ -182,6 +184,7 @@ def _one_row_a_trial(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _section(rows: pd.DataFrame, runs: Mapping[Path, Run], with_genes: bool) -> Section:
     dataset, split, target = (str(rows.iloc[0][name]) for name in ("dataset", "split", "target"))
+    rows, unrun_seeds = _without_unrun_seeds(rows)
     involved = [runs[Path(directory)] for directory in rows["directory"].drop_duplicates()]
     facts = [run.facts.get("sections", {}).get(f"{dataset}|{split}|{target}", {}) for run in involved]
     about = [part.get("dataset", {}) for part in facts]
@@ -211,7 +214,23 @@ def _section(rows: pd.DataFrame, runs: Mapping[Path, Run], with_genes: bool) -> 
         notes=_notes(rows),
         logs=_logs(rows),
         without_genes=without_genes,
+        unrun_seeds=unrun_seeds,
     )
+
+
+def _without_unrun_seeds(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The rows but for those of seeds that no method has run through yet, and those seeds.
+
+    Where further seeds of a run are still to come, the seeds that are there can be compared already. Where no seed is
+    complete, all rows stay.
+    """
+    waiting = rows["state"].isin(UNENDED)
+    has_wait = waiting.groupby([rows["seed"], rows["method"], rows["preset"], rows["variant"], rows["weights"]]).any()
+    unrun = has_wait.groupby(level="seed").all()
+    if unrun.all() or not unrun.any():
+        return rows, ()
+    gone = unrun.index[unrun]
+    return rows[~rows["seed"].isin(gone)].copy(), tuple(map(str, gone))
 
 
 def _entries(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:

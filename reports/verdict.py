@@ -174,6 +174,9 @@ def warnings(section: Section, board: pd.DataFrame) -> list[str]:
     other = entries[~entries["preset"].isin(["", "published", PRESET_OF_OTHERS]) & (entries["kind"] == "method")]
     for preset, part in other.groupby("preset", sort=False):
         found.append(f"Preset {preset}, not the published settings: {_names(part['title'])}.")
+    if section.unrun_seeds:
+        named = f"Seed{'s' if len(section.unrun_seeds) > 1 else ''} {', '.join(section.unrun_seeds)}"
+        found.append(f"{named} of this run: planned, not run through by any method yet, and left out here.")
     states = rows.drop_duplicates("key")["state"].value_counts()
     unfinished = {str(state): int(count) for state, count in states.items() if state != "finished"}
     if unfinished:

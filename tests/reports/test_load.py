@@ -197,3 +197,30 @@ def test_facts_of_the_run_are_kept(tmp_path: Path) -> None:
     assert section.runs[0].facts == json.loads((place / "run.json").read_text())
     assert section.formula.startswith("log10(1 + 10000")
     assert section.missing["A2"] == "no image of this name"
+
+
+def test_seeds_that_nobody_has_run_through_yet_are_left_out_and_named(tmp_path: Path) -> None:
+    to_come = {(name, "C2", 1): ("pending", "") for name in ("stnet", "training_mean")}
+    place = make_results(
+        tmp_path, methods=(STNET, CONTROLS[0]), slices=["B4", "C2"], seeds=(0, 1), states=to_come, n_genes=4
+    )
+    (section,) = load([place])
+    assert set(section.rows["seed"]) == {"0"}
+    assert section.unrun_seeds == ("1",)
+
+
+def test_a_seed_that_one_method_has_run_through_stays_and_shows_what_the_others_lack(tmp_path: Path) -> None:
+    to_come = {("stnet", "C2", 1): ("pending", "")}
+    place = make_results(
+        tmp_path, methods=(STNET, CONTROLS[0]), slices=["B4", "C2"], seeds=(0, 1), states=to_come, n_genes=4
+    )
+    (section,) = load([place])
+    assert set(section.rows["seed"]) == {"0", "1"}
+    assert section.unrun_seeds == ()
+
+
+def test_a_run_that_has_just_begun_keeps_all_its_rows(tmp_path: Path) -> None:
+    to_come = {("stnet", "C2", 0): ("interrupted", "")}
+    place = make_results(tmp_path, methods=(STNET,), slices=["B4", "C2"], states=to_come, n_genes=4)
+    (section,) = load([place])
+    assert len(section.rows) == 2
