@@ -266,7 +266,8 @@ def _tags(row: Any) -> tuple[str, ...]:
 def _warning_tags(row: Any) -> tuple[str, ...]:
     """The part of the tags that changes what a number means; figures have room for no more."""
     random = "random weights" if row.weights.startswith("random") else ""
-    preset = row.preset if row.preset not in ("", "published") else ""
+    # a control has no published settings to depart from
+    preset = row.preset if row.kind != "control" and row.preset not in ("", "published") else ""
     return tuple(filter(None, (_oracle_tag(row), preset, row.variant, random, _version(row))))
 
 

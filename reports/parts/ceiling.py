@@ -336,8 +336,10 @@ def _draw_way(axes: Axes, section: Section, of: pd.DataFrame) -> None:
             percent(share), (max(at, 0.0), place), xytext=(7, 0), textcoords="offset points", va="center", fontsize=7.5
         )
     lowest = of["fraction"].clip(lower=LOWEST_SHOWN).min()
-    axes.set_xlim(min(-0.06, lowest - 0.08), max(1.06, of["fraction"].max() + 0.3))
-    axes.set_xticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
+    low, high = min(-0.06, lowest - 0.08), max(1.06, of["fraction"].max() + 0.3)
+    axes.set_xlim(low, high)
+    ticks = [0, 0.5, 1] if high - low < 1.3 else [0, 1]  # where the range is wide, three would touch
+    axes.set_xticks(ticks, [percent(tick) for tick in ticks])
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from .. import figures
@@ -17,7 +16,6 @@ from ..tables import eligible, leaderboard
 from ..typeset import Cell, Table, number
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 METRIC = "pcc_acg"
@@ -124,46 +122,30 @@ def pareto_figure(section: Section, costs: pd.DataFrame) -> Figure:
     """``costs``: rows of :func:`cost_table` with a score and a time above zero; time on a logarithmic axis."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    figure = Figure(figsize=(8.2, 4.0), layout="constrained")
     axes = figure.add_subplot()
     look = section_marks(section)
     front = costs[costs["on_front"]].sort_values("fit_s")
     axes.step(front["fit_s"], front[METRIC], where="post", color=FAINT, lw=1, zorder=1)
     for row in records(costs):
         mark = look[row.entry]
-        axes.plot(row.fit_s, row.pcc_acg, mark.marker, ms=7, mfc=mark.colour, mec=INK, mew=0.6, zorder=3)
+        axes.plot(
+            row.fit_s,
+            row.pcc_acg,
+            mark.marker,
+            ls="",
+            ms=7,
+            mfc=mark.colour,
+            mec=INK,
+            mew=0.6,
+            label=row.label,
+            zorder=3,
+        )
     axes.set_xscale("log")
-    low, high = float(costs["fit_s"].min()), float(costs["fit_s"].max())
-    axes.set_xlim(low / 1.6, high * (high / low) ** 0.28 * 1.6)  # room for names at the right
-    spread = float(costs[METRIC].max() - costs[METRIC].min()) or 1.0
-    axes.set_ylim(float(costs[METRIC].min()) - 0.08 * spread, float(costs[METRIC].max()) + 0.1 * spread)
-    _name(axes, costs)
+    axes.margins(x=0.06, y=0.08)
     axes.set_xlabel("time to train one fold (log scale)")
     axes.xaxis.set_major_formatter(lambda value, _: duration(value))
     axes.set_ylabel("PCC (ACG)")
     axes.set_title("Quality against training time", loc="left")
+    figure.legend(loc="outside right upper", fontsize=8)
     return figure
-
-
-def _name(axes: Axes, costs: pd.DataFrame) -> None:
-    """Names at the right of their marks; one that would cover the name before it moves down."""
-    low, high = axes.get_ylim()
-    line = (high - low) / 26
-    left, right = np.log(axes.get_xlim())
-    placed: list[tuple[float, float]] = []
-    for row in records(costs.sort_values(METRIC, ascending=False)):
-        x, y = float(np.log(row.fit_s)), float(row.pcc_acg)
-        while any(abs(y - other) < line and abs(x - at) < 0.28 * (right - left) for at, other in placed):
-            y -= line / 3
-        placed.append((x, y))
-        axes.annotate(
-            row.label,
-            (row.fit_s, row.pcc_acg),
-            xytext=(np.exp(x + 0.014 * (right - left)), y),
-            textcoords="data",
-            va="center",
-            fontsize=8,
-            arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.5, "shrinkB": 3, "shrinkA": 0}
-            if abs(y - row.pcc_acg) > line / 2
-            else None,
-        )

@@ -236,7 +236,8 @@ def gap_figure(section: Section, known: pd.DataFrame) -> Figure:
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("strict PCC (ACG)")
     n = known["n_slices"].max()
-    axes.set_title(f"{section.title}, {n} slice{'s' if n != 1 else ''} with replicates", loc="left")
+    title = f"{section.title}, {n} slice{'s' if n != 1 else ''} with replicates"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
     axes.annotate(
         "difference [95 %]",
         (1.01, 1.0),
@@ -250,7 +251,7 @@ def gap_figure(section: Section, known: pd.DataFrame) -> Figure:
         Line2D([], [], ls="", marker="o", ms=6, mfc=PAPER, mec=INK, label="without replicates"),
         Line2D([], [], ls="", marker="o", ms=6, mfc=FAINT, mec=INK, label="with replicates in training"),
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=2, fontsize=8)
+    figure.legend(handles=handles, loc="outside lower left", ncols=2, fontsize=8)
     return figure
 
 
