@@ -15,6 +15,7 @@ from .typeset import number
 PRESET_OF_OTHERS = "external"  # predictions made elsewhere: their trials' notes say so
 HEADLINE_METRIC = "pcc_acg"
 TRAINING_MEAN = "training_mean"
+NAMED = 6  # entries that a warning names; of more it gives the number
 
 
 def headline(section: Section, board: pd.DataFrame) -> list[str]:
@@ -211,9 +212,11 @@ def warnings(section: Section, board: pd.DataFrame) -> list[str]:
         shown = ", ".join(f"{name} ({count})" for name, count in padded.items())
         found.append(f"{sum(padded.values())} patches cross the image's border{f'; {rule}' if rule else ''}: {shown}.")
     found += dict.fromkeys(str(notice) for part in section.facts for notice in part.get("notices", ()))
-    for row in records(section.notes):
-        trials = f"{row.trials} trial{'s' if row.trials != 1 else ''}"
-        found.append(f"{entries.loc[row.entry, 'label']}: {row.note} ({trials}).")
+    for note, said in section.notes.groupby("note", sort=False):
+        labels = entries.loc[said["entry"], "label"]
+        whose = ", ".join(labels) if len(labels) <= NAMED else f"{len(labels)} of {len(entries)} entries"
+        n_trials = int(said["trials"].sum())
+        found.append(f"{whose}: {note} ({n_trials} trial{'s' if n_trials != 1 else ''}).")
     if section.without_genes:
         found.append(
             f"{len(section.without_genes)} finished trials have no per-gene table, so the box plots leave them out: "

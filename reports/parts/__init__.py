@@ -44,8 +44,8 @@ PARTS: Sequence[Callable[[Section, Context], Part | None]] = (
 
 # of an ablation study, whose entries are variants of one method: what ranks or draws methods says nothing there
 PARTS_OF_A_STUDY: Sequence[Callable[[Section, Context], Part | None]] = (
-    audit.part,
     ablation.part,
+    audit.part,
     alarms.part,
     cost.part,
 )
