@@ -1,0 +1,118 @@
+"""``stbench ablate``: a method with its parts turned one at a time, against the method as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from .. import registry
+from .console import out
+from .lists import words
+from .method_choices import require_weights
+from .options import (
+    DEFAULT_TARGET,
+    DatasetOption,
+    DeviceOption,
+    DryRunOption,
+    EngineOption,
+    FoldsOption,
+    MlflowOption,
+    PrecisionOption,
+    PresetOption,
+    RetryFailedOption,
+    SlicesOption,
+    SplitOption,
+    TargetOption,
+    WeightsOption,
+)
+from .running import run_choices
+from .setting import Setting
+
+if TYPE_CHECKING:
+    from ..ablation import Ablation
+
+
+def ablate(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="A name, or path.py:Class.")],
+    dataset: DatasetOption,
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="A,B", help="Only these switches; else every registered one.")
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=A,B", help="Sweep a setting; repeated, the grid of all combinations."),
+    ] = None,
+    max_variants: Annotated[
+        int, typer.Option("--max-variants", min=1, help="Refuse more variants than this, the base included.")
+    ] = 64,
+    split: SplitOption = "loso",
+    folds: FoldsOption = None,
+    seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Seeds; every variant is run once with each.")] = "0",
+    preset: PresetOption = "published",
+    target: TargetOption = DEFAULT_TARGET,
+    weights: WeightsOption = None,
+    slices: SlicesOption = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Folder of the data; else STBENCH_DATA, else the user's folder."),
+    ] = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    engine: EngineOption = "local",
+    results: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Results (results/DATASET-PRESET-ablate-METHOD).")
+    ] = None,
+    retry_failed: RetryFailedOption = False,
+    mlflow: MlflowOption = True,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Turn a method's parts one at a time. Variants of inference alone reuse the base's trained models, which are kept
+    in its trials. Running the same command again resumes.
+    """
+    from ..ablation import choose_switches, grid, grid_size, parse_sweep, plan_ablation, refuse_above
+
+    setting = Setting(
+        dataset=dataset,
+        split=split,
+        folds=folds,
+        seeds=seeds,
+        slices=slices,
+        data=data,
+        device=device,
+        precision=precision,
+        engine=engine,
+        results=results,
+        retry_failed=retry_failed,
+        save_models=False,
+        mlflow=mlflow,
+        dry_run=dry_run,
+    )
+    setting.check()
+    chosen = registry.method(method)
+    switches = [] if sweep and only is None else list(choose_switches(chosen, only and words(only, "--only")))
+    if sweep:
+        sweeps = [parse_sweep(text) for text in sweep]
+        out.print(f"grid of {grid_size(sweeps)}", soft_wrap=True)
+        switches.append(grid(sweeps, max_variants))
+    overrides = {} if weights is None else {"weights": weights}
+    study = plan_ablation(method, chosen, switches, preset, dataset, target, overrides)
+    _say(study)
+    out.print(study.statement(), soft_wrap=True)
+    refuse_above(study, max_variants)
+    require_weights(*(configuration.choice.config for configuration in study.configurations))
+    run_choices(setting, study.by_target(), f"{preset}-ablate-{chosen.name}", study.record())
+
+
+def _say(study: Ablation) -> None:
+    """Every switch with its variants: what each costs, what it is in words, and the settings that it changes."""
+    width = max(len(row.variant.name) for _, rows in study.switches for row in rows)
+    for switch, rows in study.switches:
+        title = f"{switch.title}, {switch.answers}" if switch.answers else switch.title
+        out.print(f"[bold]{escape(switch.name)}[/bold]: {escape(title)}", soft_wrap=True)
+        for row in rows:
+            cost = "base" if row.is_base else "reuses a model" if row.configuration.reuses else "trains"
+            change = f"  ({row.change})" if row.change else ""
+            out.print(escape(f"  {row.variant.name:<{width}}  {cost:<14}  {row.variant.words}{change}"), soft_wrap=True)

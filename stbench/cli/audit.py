@@ -1,0 +1,78 @@
+"""``stbench audit``: what could make numbers on a dataset better than the methods are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from .. import registry
+from ..files import write_json
+from ..locate import data_root
+from .console import out
+from .options import DEFAULT_TARGET, DatasetOption, FoldsOption, SlicesOption, SplitOption, TargetOption
+from .preparing import check_split, prepare_slices, split_folds
+
+if TYPE_CHECKING:
+    from ..audit import Finding
+
+COLOURS = {"ok": "green", "note": "cyan", "warning": "yellow", "leak": "red"}
+
+
+def audit(
+    dataset: DatasetOption,
+    split: SplitOption = "loso",
+    folds: FoldsOption = None,
+    target: TargetOption = DEFAULT_TARGET,
+    slices: SlicesOption = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Folder of the data; else STBENCH_DATA, else the user's folder."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the findings here, too.")] = None,
+) -> None:
+    """Look for what makes numbers too good: replicates, copies, smoothed labels, a panel that saw the test slices."""
+    from ..audit import audit as examine
+    from ..audit.panel import ranks_if_needed
+
+    check_split(split, folds)
+    opened = registry.dataset(dataset, data_root(data))
+    prepared = prepare_slices(opened, target, slices)
+    made = split_folds(split, folds, prepared)
+    ranks = ranks_if_needed(prepared, opened)
+    audits = [examine(prepared, some, name, ranks=ranks) for name, some in made.items()]
+    for place, one in enumerate(audits):
+        known = audits[0].findings if place else ()
+        out.print(
+            f"[bold]{escape(prepared.title)}, {prepared.coverage()} slices, {one.split}: {one.badge}[/bold]",
+            soft_wrap=True,
+        )
+        out.print(_table([found for found in one.findings if found not in known]))
+        if known:
+            out.print(f"everything else is as under {audits[0].split}")
+    out.print("encoders are judged in a run's report: their pretraining depends on the methods", soft_wrap=True)
+    if json is not None:
+        write_json(json, [one.to_json() for one in audits])
+        out.print(f"findings: {json}", soft_wrap=True)
+
+
+def _table(findings: Sequence[Finding]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("check", "verdict"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("count", justify="right", no_wrap=True)
+    table.add_column("reason")
+    for found in findings:
+        colour = COLOURS[found.verdict]
+        examples = f" [dim]({escape('; '.join(found.examples))})[/dim]" if found.examples else ""
+        table.add_row(
+            found.check,
+            f"[{colour}]{found.verdict}[/{colour}]",
+            f"{found.count:,}/{found.of:,}",
+            f"{escape(found.reason)}{examples}",
+        )
+    return table

@@ -1,0 +1,31 @@
+"""Where commands print: results to ``out``, progress and remarks to ``err``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from rich.console import Console
+from rich.markup import escape
+
+Made = TypeVar("Made")
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def with_bar(text: str, work: Callable[[Callable[[int, int, str], None]], Made]) -> Made:
+    """What ``work`` returns; it is given a function of (done, total, name) that moves a bar on a terminal."""
+    from rich.progress import Progress
+
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task(text, total=None)
+        return work(
+            lambda done, total, name: progress.update(task, completed=done, total=total, description=f"{text} {name}")
+        )
+
+
+def say_once(notes: Iterable[str]) -> None:
+    """Every note on a line of its own, equal ones once."""
+    for note in dict.fromkeys(notes):
+        err.print(f"note: {escape(note)}", style="yellow", soft_wrap=True)

@@ -1,0 +1,130 @@
+"""``stbench data``: what is here, whether it is sound, and preparing it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from .. import registry
+from ..locate import cache_root, data_root
+from .console import out, say_once, with_bar
+from .lists import slice_list
+from .options import DEFAULT_TARGET, DataOption, DatasetArgument, SlicesOption
+from .preparing import notes_of, prepare_slices
+
+data_app = typer.Typer(help="What data are here, whether they are sound, and preparing them.", no_args_is_help=True)
+
+
+@data_app.command("list")
+def data_list(data: DataOption = None) -> None:
+    """Every dataset: slices present, spots, genes, place, and how to get what is missing."""
+    from ..inventory import list_dataset
+
+    root = data_root(data)
+    table = Table(box=None, pad_edge=False)
+    for heading, justify in (("dataset", "left"), ("title", "left"), ("slices", "right"), ("spots", "right")):
+        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("genes", justify="right")
+    table.add_column("place", overflow="fold")
+    gaps = []
+    for name in registry.dataset_names():
+        listing = list_dataset(registry.dataset(name, root))
+        spots = f"{listing.n_spots:,}" if listing.n_spots else "-"
+        place = str(listing.place) if listing.place else ("made when asked for" if listing.present else "-")
+        count = f"{len(listing.present)}/{listing.n_expected}"
+        table.add_row(name, listing.title, count, spots, str(listing.n_genes), escape(place))
+        if listing.missing:
+            gaps.append(listing)
+    out.print(table)
+    out.print(f"looked under: {root or 'nowhere (no --data, no STBENCH_DATA, no user data folder)'}", soft_wrap=True)
+    for listing in gaps:
+        absent = [gone.id for gone in listing.missing]
+        named = ", ".join(absent[:8]) + (f" and {len(absent) - 8} more" if len(absent) > 8 else "")
+        out.print(f"[bold]{listing.name}[/bold] lacks {escape(named)}", soft_wrap=True)
+        out.print(f"  {listing.missing[0].id}: {escape(listing.missing[0].reason)}", soft_wrap=True)
+        out.print(f"  {escape(listing.how_to_get)}", soft_wrap=True)
+
+
+@data_app.command("check")
+def data_check(
+    dataset: DatasetArgument,
+    slices: SlicesOption = None,
+    data: DataOption = None,
+    pictures: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="For the pictures (data-check/NAME).")
+    ] = None,
+) -> None:
+    """Read every slice, validate it, and draw its spots over the tissue."""
+    from stbench.reports.slide_picture import draw_slide
+
+    from ..inventory import check_dataset
+
+    opened = registry.dataset(dataset, data_root(data))
+    place = pictures or Path("data-check") / opened.name
+    checked = with_bar(
+        "checking",
+        lambda bar: check_dataset(
+            opened,
+            slice_list(slices),
+            draw=lambda slide: draw_slide(slide, place / f"{slide.id}.png"),
+            on_progress=bar,
+        ),
+    )
+    table = Table(
+        title=f"{checked.title}: {len(checked.slices)}/{len(checked.slices) + len(checked.missing)} slices read"
+    )
+    for heading in ("slice", "patient", "spots", "genes", "µm/px", "image", "padded", "verdict"):
+        table.add_column(heading, justify="left" if heading in ("slice", "patient", "image", "verdict") else "right")
+    for one in checked.slices:
+        size = f"{one.image_level} {one.image_size[0]}x{one.image_size[1]}" if one.image_size else "-"
+        verdict = (
+            "[red]errors[/red]" if one.errors else ("notices" if one.notices or one.notes else "[green]sound[/green]")
+        )
+        um = "unknown" if one.um_per_px is None else f"{one.um_per_px:.3f}"
+        table.add_row(
+            one.id, one.patient, _or_dash(one.n_spots), _or_dash(one.n_genes), um, size, _or_dash(one.n_padded), verdict
+        )
+    out.print(table)
+    for problem in checked.problems:
+        out.print(f"{problem.severity}: {escape(problem.text)}", soft_wrap=True)
+    for one in checked.slices:
+        for kind, texts in (("error", one.errors), ("notice", one.notices), ("note", one.notes)):
+            for text in texts:
+                named = text if text.startswith(f"{one.id}:") else f"{one.id}: {text}"
+                out.print(f"{kind} {escape(named)}", style="red" if kind == "error" else "", soft_wrap=True)
+    for gone in checked.missing[:3]:
+        out.print(f"missing {gone.id}: {escape(gone.reason)}", soft_wrap=True)
+    if len(checked.missing) > 3:
+        out.print(f"and {len(checked.missing) - 3} more missing; {escape(opened.how_to_get)}", soft_wrap=True)
+    if any(one.picture for one in checked.slices):
+        out.print(f"pictures: {place} - look at them: spots must lie on tissue", soft_wrap=True)
+    if not checked.sound:
+        raise typer.Exit(1)
+
+
+@data_app.command("prepare")
+def data_prepare(
+    dataset: DatasetArgument,
+    target: Annotated[str, typer.Option(help="Scale that is predicted.")] = DEFAULT_TARGET,
+    slices: SlicesOption = None,
+    data: DataOption = None,
+) -> None:
+    """Cut the patches and compute the target now, so that the first run need not."""
+    prepared = prepare_slices(registry.dataset(dataset, data_root(data)), target, slices)
+    say_once(notes_of(prepared))
+    n_spots = sum(slide.n_spots for slide in prepared.slides.values())
+    n_padded = sum(slide.n_padded for slide in prepared.slides.values())
+    out.print(
+        f"{prepared.title}: {prepared.coverage()} slices, {n_spots:,} spots x {len(prepared.genes)} genes, "
+        f"patches of {prepared.patch_px} px ({n_padded} cross a border), target {prepared.target.name}",
+        soft_wrap=True,
+    )
+    out.print(f"prepared data: {cache_root()}", soft_wrap=True)
+
+
+def _or_dash(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"

@@ -1,0 +1,48 @@
+"""``stbench doctor``: what is installed and what is missing, on one screen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from .. import registry
+from ..locate import cache_root, data_root
+from .console import out
+from .options import DataOption
+
+
+def doctor(data: DataOption = None) -> None:
+    """What is installed, which GPU, which data, which pretrained weights: what a bug report needs, in one screen."""
+    import importlib.util
+
+    import torch
+
+    from ..environment import machine, versions
+    from ..inventory import list_dataset
+
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    facts.add_column(style="bold")
+    facts.add_column(overflow="fold")
+    facts.add_row("versions", ", ".join(f"{name} {number}" for name, number in versions().items()))
+    facts.add_row("machine", ", ".join(f"{name} {value}" for name, value in machine().items()))
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    facts.add_row("GPU", ", ".join(gpus) or "none: everything runs on the CPU, use --preset quick")
+    root = data_root(data)
+    facts.add_row("data", str(root or "no folder: give --data DIR or set STBENCH_DATA"))
+    for name in registry.dataset_names():
+        listing = list_dataset(registry.dataset(name, root))
+        facts.add_row(f"  {name}", f"{len(listing.present)}/{listing.n_expected} slices")
+    facts.add_row("cache", str(cache_root()))
+    cached = sorted(path.name for path in Path(torch.hub.get_dir(), "checkpoints").glob("*.pth"))
+    facts.add_row(
+        "weights", ", ".join(cached) or "none in torch's cache: a first use downloads them, or --weights PATH"
+    )
+    extras = {"slurm": "submitit", "wsi": "openslide", "spatialdata": "spatialdata"}
+    for extra, module in extras.items():
+        there = importlib.util.find_spec(module) is not None
+        facts.add_row(
+            f"extra {extra}", "installed" if there else escape(f"not installed: pip install 'stbench[{extra}]'")
+        )
+    out.print(facts)

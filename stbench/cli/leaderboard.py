@@ -1,0 +1,32 @@
+"""``stbench leaderboard``: runs of several datasets, machines and dates on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import out
+from .options import ResultsArgument
+
+
+def leaderboard(
+    results: ResultsArgument,
+    directory: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to write.")] = Path(
+        "results/leaderboard"
+    ),
+) -> None:
+    """Merge runs of several datasets, machines and dates; ranks are on the trials that all finished."""
+    from stbench.reports import leaderboard as write
+
+    from ..results import read_run, write_summary
+
+    for place in results:
+        read_run(place)
+        write_summary(place)
+    files = write(results, directory)
+    for title, sentence in files.headlines:
+        out.print(f"{title}: {sentence}", soft_wrap=True, markup=False)
+    out.print(f"page:    {files.page}", soft_wrap=True)
+    out.print(f"table:   {files.table}", soft_wrap=True)

@@ -1,0 +1,100 @@
+"""Which methods a run was asked for, and with which settings."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from .. import registry
+from ..errors import UserError, unknown
+from ..method import MethodConfig, configure
+from .console import out
+from .lists import words
+
+if TYPE_CHECKING:
+    from ..results import MethodChoice
+
+
+def choose_methods(
+    names: str, preset: str, dataset: str, changes: list[str], weights: str | None, encoders: str | None
+) -> list[MethodChoice]:
+    """The methods of ``--methods`` with their settings, those with an encoder once with each of ``--encoders``.
+
+    Raises ``UserError`` for what names nothing, contradicts itself or changes nothing, and for an encoder or weights
+    that cannot be had.
+    """
+    from ..results import MethodChoice
+
+    chosen = registry.expand_methods(names)
+    fields: dict[str, dict[str, Any]] = {name: {} for name in chosen}
+    for change in changes:
+        name, field, value = _parse_change(change)
+        if name not in fields:
+            raise unknown("method in --set", name, chosen, hint="it must be among --methods")
+        fields[name][field] = value
+    choices: list[MethodChoice] = []
+    used = False
+    grid = None if encoders is None else [encoder_fields(word) for word in words(encoders, "--encoders")]
+    without: list[str] = []
+    for name in chosen:
+        method = registry.method(name)
+        if method.name in [choice.method.name for choice in choices if choice.reference != name]:
+            raise UserError(
+                f"two of --methods call themselves '{method.name}' - rename one, results are told apart by it"
+            )
+        has_encoder = "encoder" in method.Config.model_fields
+        if grid is not None and not has_encoder:
+            without.append(name)
+        if grid is not None and "encoder" in fields[name]:
+            raise UserError(f"--set {name}.encoder and --encoders both choose an encoder - leave one of the two out")
+        for encoder in grid if grid is not None and has_encoder else [{}]:
+            own = fields[name] | encoder
+            # weights have a column of their own
+            labels = fields[name] | {"encoder": encoder["encoder"]} if encoder else fields[name]
+            variant = ", ".join(f"{field}={value}" for field, value in labels.items())
+            if weights is not None and "weights" in method.Config.model_fields and "weights" not in own:
+                own["weights"] = weights
+                used = True
+            config = configure(method, preset, dataset, own)
+            choices.append(MethodChoice(name, method, preset, variant, config))
+            require_weights(config)
+    if without:
+        verb = "has no encoder and is" if len(without) == 1 else "have no encoder and are"
+        out.print(f"{', '.join(without)} {verb} run once, whatever --encoders", soft_wrap=True)
+    if without == chosen:
+        raise UserError(f"--encoders {encoders} changes nothing: none of {', '.join(chosen)} has one - leave it out")
+    if weights is not None and not used:
+        raise UserError(
+            f"--weights {weights} changes nothing: none of {', '.join(chosen)} has an encoder - leave it out"
+        )
+    return choices
+
+
+def encoder_fields(word: str) -> dict[str, str]:
+    """Settings of ``NAME`` or ``NAME@PATH``, an encoder with the weights of a file."""
+    name, at, path = word.partition("@")
+    if not name or (at and not path):
+        raise UserError(f"'{word}' names no encoder - write NAME, or NAME@PATH for weights of a file")
+    return {"encoder": name, "weights": path} if at else {"encoder": name}
+
+
+def require_weights(*configs: MethodConfig) -> None:
+    """Before anything runs: an encoder or weights that cannot be had stop the run with one line."""
+    fields = [config.model_dump() for config in configs]
+    for name, weights in dict.fromkeys(
+        (one["encoder"], one.get("weights", "random")) for one in fields if "encoder" in one
+    ):
+        from ..encoders import build_encoder
+
+        build_encoder(name, weights)
+
+
+def _parse_change(text: str) -> tuple[str, str, Any]:
+    left, equals, value = text.partition("=")
+    name, dot, field = left.rpartition(".")
+    if not (equals and dot and name and field):
+        raise UserError(f"--set {text} is not of the form METHOD.FIELD=VALUE, e.g. --set stnet.epochs=10")
+    try:
+        return name, field, json.loads(value)
+    except json.JSONDecodeError:
+        return name, field, value

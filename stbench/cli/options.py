@@ -1,0 +1,43 @@
+"""Options that several commands have, declared once; each command gives its own default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DatasetOption = Annotated[
+    str, typer.Option("--dataset", metavar="NAME|PATH", help="her2st, cscc, alex10x, demo, or a manifest.")
+]
+DatasetArgument = Annotated[str, typer.Argument(metavar="NAME|PATH")]
+SlicesOption = Annotated[str | None, typer.Option("--slices", metavar="A,B", help="Only these slices.")]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="Folder of the data; else STBENCH_DATA, else the user's data folder."),
+]
+
+SplitOption = Annotated[
+    str, typer.Option(help="loso (leave one slice out), lopo (one patient), kfold; several with commas.")
+]
+FoldsOption = Annotated[int | None, typer.Option(help="Number of folds of kfold (5).")]
+TargetOption = Annotated[
+    str, typer.Option(help="Scale that is predicted: spot-log10-cp10k, gene-log10-cp10k, lognorm.")
+]
+PresetOption = Annotated[
+    str, typer.Option(help="published (as the published code), or quick (minutes on a CPU; labelled).")
+]
+WeightsOption = Annotated[
+    str | None, typer.Option("--weights", metavar="random|PATH", help="Encoder weights instead of the published ones.")
+]
+
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
+PrecisionOption = Annotated[str, typer.Option(help="auto (bf16 where the GPU has it), fp32, bf16.")]
+EngineOption = Annotated[str, typer.Option(help="Who runs the trials: local.")]
+RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")]
+MlflowOption = Annotated[bool, typer.Option(help="Record in MLflow (MLFLOW_TRACKING_URI, else a SQLite file).")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")]
+
+ResultsArgument = Annotated[list[Path], typer.Argument(metavar="RESULTS...")]
+
+DEFAULT_TARGET = "spot-log10-cp10k"

@@ -1,0 +1,33 @@
+"""Recording in MLflow after a run; when it cannot be done, that is said once, and the results are safe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.markup import escape
+
+from .console import err
+
+MARK = ".mlflow"  # in a results directory that is recorded, so that a later report or score is recorded too
+
+
+def is_recorded(results: Path) -> bool:
+    """Whether an earlier command recorded this results directory."""
+    return (results / MARK).is_file()
+
+
+def record_in_mlflow(results: Path, page: Path | None = None) -> None:
+    """Record what is not recorded yet, and the report in ``page``."""
+    from ..tracking import TrackingError, track, tracking_uri
+
+    (results / MARK).touch()
+    try:
+        track(results, page)
+    except TrackingError as error:
+        err.print(
+            f"warning: {escape(str(error))}; the results are safe, 'stbench track {results}' catches up",
+            style="yellow",
+            soft_wrap=True,
+        )
+    else:
+        err.print(f"recorded in MLflow: {tracking_uri(results)}", soft_wrap=True)

@@ -1,0 +1,47 @@
+"""``stbench report``: tables, figures and a page of one results directory or several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import UserError, unknown
+from .console import out
+from .lists import words
+from .options import ResultsArgument
+from .recording import is_recorded, record_in_mlflow
+
+
+def report(
+    results: ResultsArgument,
+    directory: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where to write (RESULTS/report).")
+    ] = None,
+    compare: Annotated[
+        str | None, typer.Option(metavar="paper", help="Set the published numbers and claims beside the results.")
+    ] = None,
+    genes: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Genes to draw over the tissue (the best predicted ones).")
+    ] = None,
+) -> None:
+    """Tables, figures and one self-contained HTML page."""
+    from stbench.reports import report as make_report
+
+    from ..results import read_run, write_summary
+
+    for place in results:
+        read_run(place)
+        write_summary(place)
+    if directory is None and len(results) > 1:
+        raise UserError("a report over several results directories needs a place: give --out DIR")
+    place = directory or results[0] / "report"
+    if compare not in (None, "paper"):
+        raise unknown("thing to compare with", compare, ["paper"])
+    files = make_report(results, place, compare == "paper", words(genes, "--genes") if genes else ())
+    for one in results:
+        if is_recorded(one):
+            record_in_mlflow(one, place)
+    out.print(f"page:    {files.page}", soft_wrap=True)
+    out.print(f"tables:  {place / 'tables'}   figures: {place / 'figures'}", soft_wrap=True)

@@ -1,0 +1,83 @@
+"""``stbench run``: methods on a dataset, fold by fold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .method_choices import choose_methods
+from .options import (
+    DEFAULT_TARGET,
+    DataOption,
+    DatasetOption,
+    DeviceOption,
+    DryRunOption,
+    EngineOption,
+    FoldsOption,
+    MlflowOption,
+    PrecisionOption,
+    PresetOption,
+    RetryFailedOption,
+    SlicesOption,
+    SplitOption,
+    TargetOption,
+    WeightsOption,
+)
+from .running import run_choices
+from .setting import Setting
+
+
+def run(
+    methods: Annotated[
+        str, typer.Option("--methods", metavar="A,B", help="Names, path.py:Class, or all, published, controls.")
+    ],
+    dataset: DatasetOption,
+    split: SplitOption = "loso",
+    folds: FoldsOption = None,
+    seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Seeds; every trial is run once with each.")] = "0",
+    preset: PresetOption = "published",
+    target: TargetOption = DEFAULT_TARGET,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", metavar="METHOD.FIELD=VALUE", help="Change a setting; repeatable.")
+    ] = None,
+    weights: WeightsOption = None,
+    encoders: Annotated[
+        str | None, typer.Option(metavar="A,B@PATH", help="Run methods with an encoder once with each of these.")
+    ] = None,
+    slices: SlicesOption = None,
+    data: DataOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    engine: EngineOption = "local",
+    results: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Results directory (results/DATASET-PRESET).")
+    ] = None,
+    retry_failed: RetryFailedOption = False,
+    save_models: Annotated[
+        bool, typer.Option("--save-models", help="Keep every trained model in its trial's directory.")
+    ] = False,
+    mlflow: MlflowOption = True,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Run methods on a dataset, fold by fold. Running the same command again resumes."""
+    setting = Setting(
+        dataset=dataset,
+        split=split,
+        folds=folds,
+        seeds=seeds,
+        slices=slices,
+        data=data,
+        device=device,
+        precision=precision,
+        engine=engine,
+        results=results,
+        retry_failed=retry_failed,
+        save_models=save_models,
+        mlflow=mlflow,
+        dry_run=dry_run,
+    )
+    setting.check()
+    chosen = choose_methods(methods, preset, dataset, change or [], weights, encoders)
+    run_choices(setting, {target: chosen}, preset)

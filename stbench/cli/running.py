@@ -1,0 +1,146 @@
+"""Plan methods on a dataset and run what is left of the plan: what ``run`` and ``ablate`` share."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from .. import registry
+from ..locate import data_root
+from .console import err, out, with_bar
+from .lists import seed_list
+from .recording import record_in_mlflow
+from .setting import Setting, prepare_setting
+from .summary import print_summary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..prepare import PreparedDataset
+    from ..results import MethodChoice
+
+SUMMARY_INTERVAL_S = 30.0
+
+
+def run_choices(
+    setting: Setting,
+    chosen: Mapping[str, Sequence[MethodChoice]],
+    label: str,
+    ablation: Mapping[str, Any] | None = None,
+) -> None:
+    """Plan and run methods, listed by target; running the same again resumes. Results are in DATASET-``label`` unless
+    the setting names a place.
+    """
+    from ..results import plan
+
+    sections = [(prepare_setting(setting, target), methods) for target, methods in chosen.items()]
+    seeds = seed_list(setting.seeds)
+    if setting.dry_run:
+        _say_folds(setting, [(prepared, methods) for (prepared, _), methods in sections], seeds)
+        return
+    directory = setting.results or Path("results") / f"{sections[0][0][0].name}-{label}"
+    command = "stbench " + shlex.join(sys.argv[1:])
+    keys: list[str] = []
+    for (prepared, data_spec), methods in sections:
+        for split, folds in setting.split_folds(prepared).items():
+            keys += plan(
+                *(directory, prepared, data_spec, methods, folds, split, seeds, command),
+                *(setting.device, setting.precision, setting.save_models, ablation),
+            )
+    for (prepared, _), _ in sections:
+        _say_audit(directory, setting, prepared)
+    todo = _outstanding(directory, keys, setting.retry_failed)
+    summary = _run_trials(directory, todo)
+    if setting.mlflow:
+        record_in_mlflow(directory)
+    print_summary(summary[summary["key"].isin(keys)])
+    out.print(f"results: {directory}   now: stbench report {directory}", soft_wrap=True)
+    if (summary.loc[summary["key"].isin(keys), "state"] == "failed").any():
+        raise typer.Exit(1)
+
+
+def _run_trials(directory: Path, todo: Sequence[str]) -> pd.DataFrame:
+    """Run planned trials and return the summary, which is written however the run ends."""
+    from ..engine import LocalEngine
+    from ..interrupt import stop_on_signals
+    from ..progress import ConsoleListener
+    from ..results import trial_specs, write_summary
+
+    labels = {key: spec.label for key, spec in trial_specs(directory).items()}
+    write_summary(directory)
+    written = time.monotonic()
+
+    def after_trial(key: str) -> None:
+        nonlocal written
+        # the table is derived from all trials: often enough to look at, not so often that it costs more than they do
+        if time.monotonic() - written > SUMMARY_INTERVAL_S:
+            write_summary(directory)
+            written = time.monotonic()
+
+    try:
+        with (
+            stop_on_signals() as stop,
+            ConsoleListener({key: labels[key] for key in todo}, err, after_trial) as listener,
+        ):
+            LocalEngine().run(directory, todo, listener, stop)
+    finally:
+        summary = write_summary(directory)
+    return summary
+
+
+def _say_audit(directory: Path, setting: Setting, prepared: PreparedDataset) -> None:
+    """Look at the data before anything is trained, and say what a reader of the numbers must know."""
+    from ..evidence import write_evidence
+
+    opened = registry.dataset(setting.dataset, data_root(setting.data))
+    audits = with_bar(
+        "looking at the data:",
+        lambda bar: write_evidence(directory, prepared, opened, setting.split_folds(prepared), on_progress=bar),
+    )
+    for found in audits:
+        serious = [finding for finding in found.findings if finding.verdict in ("warning", "leak")]
+        named = ", ".join(f"{finding.title} ({finding.count}/{finding.of})" for finding in serious)
+        out.print(f"audit of {found.split}: {found.badge}{f'; {named}' if named else ''}", soft_wrap=True)
+
+
+def _say_folds(
+    setting: Setting, sections: Sequence[tuple[PreparedDataset, Sequence[MethodChoice]]], seeds: Sequence[int]
+) -> None:
+    """What a run would do."""
+    n_trials = 0
+    for prepared, methods in sections:
+        for split, folds in setting.split_folds(prepared).items():
+            n_trials += len(folds) * len(methods) * len(seeds)
+            if prepared is sections[0][0]:  # the folds are the same on every target
+                for fold in folds:
+                    out.print(f"{split}: {fold.statement()}")
+    names = dict.fromkeys(choice.method.name for _, methods in sections for choice in methods)
+    out.print(f"{n_trials} trials: {', '.join(names)}; seeds {', '.join(map(str, seeds))}", soft_wrap=True)
+
+
+def _outstanding(results: Path, keys: list[str], retry_failed: bool) -> list[str]:
+    """The trials still to run; says how many are reused."""
+    import shutil
+    from collections import Counter
+
+    from ..trial import FINAL_STATES, state_of
+
+    states = {key: state_of(results, key)["state"] for key in keys}
+    if retry_failed:
+        for key in [key for key, state in states.items() if state == "failed"]:
+            shutil.rmtree(results / "trials" / key)
+            states[key] = "pending"
+    counts = Counter(states.values())
+    todo = [key for key in keys if states[key] not in FINAL_STATES]
+    reused = ", ".join(f"{counts[state]} {state}" for state in FINAL_STATES if counts[state])
+    again = f"; {counts['interrupted']} go on where they were interrupted" if counts["interrupted"] else ""
+    out.print(f"{len(keys)} trials, {len(todo)} to run{again}{'; reused: ' + reused if reused else ''}", soft_wrap=True)
+    if counts["failed"] and not retry_failed:
+        out.print("failed trials are not run again without --retry-failed", style="yellow")
+    return todo

@@ -1,0 +1,95 @@
+"""``stbench score``: others' predictions in the same table, without running their code."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import registry
+from ..errors import UserError
+from ..locate import data_root
+from .console import out, say_once
+from .options import DEFAULT_TARGET, FoldsOption
+from .recording import is_recorded, record_in_mlflow
+from .setting import Setting, prepare_setting
+from .summary import print_summary
+
+
+def score(
+    predictions: Annotated[list[Path], typer.Argument(metavar="PREDICTIONS.h5ad...")],
+    dataset: Annotated[str, typer.Option("--dataset", metavar="NAME|PATH", help="What the predictions are of.")],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Of the method; the same name replaces.")],
+    results: Annotated[Path, typer.Option("--out", metavar="RESULTS", help="Results directory, new or of a run.")],
+    title: Annotated[str | None, typer.Option(help="The method's name as it is to be printed (NAME).")] = None,
+    split: Annotated[
+        str, typer.Option(help="The split that you declare the training slices to follow: loso, lopo, kfold.")
+    ] = "loso",
+    folds: FoldsOption = None,
+    target: Annotated[str, typer.Option(help="Scale that the predictions are on.")] = DEFAULT_TARGET,
+    seed: Annotated[int, typer.Option(help="Seed that the predictions were made with, to tell several apart.")] = 0,
+    slice_column: Annotated[
+        str | None, typer.Option("--slice-column", metavar="COLUMN", help="Column of obs that names the slice (slice).")
+    ] = None,
+    slices: Annotated[
+        str | None, typer.Option("--slices", metavar="A,B", help="The dataset's slices (those of RESULTS, else all).")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="Folder of the data; else STBENCH_DATA.")
+    ] = None,
+) -> None:
+    """Score predictions made elsewhere, one .h5ad a slice, with the same metrics and in the same table."""
+    from ..external import read_predictions
+    from ..results import write_summary
+    from ..score import Submission, earlier_slices, require_name, require_same_protocol, score_submission, scores_kept
+
+    require_name(name)
+    if "," in split:
+        raise UserError(f"--split {split} names several splits - predictions are of one")
+    chosen = slices
+    if chosen is None:
+        present = earlier_slices(results, registry.dataset(dataset, data_root(data)).name, split, target)
+        if present:
+            chosen = ",".join(present)
+            out.print(f"slices as in {results}: {', '.join(present)}", soft_wrap=True)
+    setting = Setting(
+        dataset=dataset,
+        split=split,
+        folds=folds,
+        seeds=str(seed),
+        slices=chosen,
+        data=data,
+        device="cpu",
+        precision="auto",
+        engine="local",
+        results=results,
+        retry_failed=False,
+        save_models=False,
+        mlflow=False,
+        dry_run=False,
+    )
+    setting.check()
+    prepared, data_spec = prepare_setting(setting, target)
+    made = setting.split_folds(prepared)[split]
+    require_same_protocol(results, prepared, made, split)
+    found = read_predictions(predictions, prepared, split, slice_column, only_some=slices is not None)
+    say_once([f"{one.slice}: {note}" for one in found.values() for note in one.notes])
+    submission = Submission(name, title or name, split, seed, found)
+    keys, n_new = score_submission(
+        results, prepared, data_spec, made, submission, "stbench " + shlex.join(sys.argv[1:])
+    )
+    summary = write_summary(results)
+    if is_recorded(results):
+        record_in_mlflow(results)
+    print_summary(summary[summary["key"].isin(keys)])
+    again = len(keys) - n_new
+    out.print(
+        f"{len(keys)} of {len(made)} folds scored{f' ({again} already were)' if again else ''}; "
+        "that their test slices were left out of training is declared by you",
+        soft_wrap=True,
+    )
+    say_once(scores_kept(summary, keys))
+    out.print(f"results: {results}   now: stbench report {results}", soft_wrap=True)

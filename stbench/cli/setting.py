@@ -1,0 +1,79 @@
+"""What commands that run or score trials have in common: on which data, split how, where and with what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import registry
+from ..errors import unknown
+from ..locate import cache_root, data_root
+from .console import out, say_once
+from .lists import seed_list
+from .preparing import check_split, notes_of, prepare_slices, split_folds
+
+if TYPE_CHECKING:
+    from ..prepare import PreparedDataset
+    from ..splits import Fold
+    from ..trial import DataSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """The options that choose data, folds, machine and place, as they were typed."""
+
+    dataset: str
+    split: str
+    folds: int | None
+    seeds: str
+    slices: str | None
+    data: Path | None
+    device: str
+    precision: str
+    engine: str
+    results: Path | None
+    retry_failed: bool
+    save_models: bool
+    mlflow: bool
+    dry_run: bool
+
+    def check(self) -> None:
+        """Stop, before any work, at what cannot be run."""
+        from ..training import resolve_device, resolve_precision
+
+        if self.engine != "local":
+            raise unknown("engine", self.engine, ["local"])
+        check_split(self.split, self.folds)
+        resolve_precision(self.precision, resolve_device(self.device))  # a device that is not there
+        seed_list(self.seeds)
+
+    def split_folds(self, prepared: PreparedDataset) -> dict[str, list[Fold]]:
+        """Every split to its folds."""
+        return split_folds(self.split, self.folds, prepared)
+
+
+def prepare_setting(setting: Setting, target: str) -> tuple[PreparedDataset, DataSpec]:
+    """The dataset on a target, prepared, and said in a few lines."""
+    from ..trial import DataSpec
+
+    root = data_root(setting.data)
+    prepared = prepare_slices(registry.dataset(setting.dataset, root), target, setting.slices)
+    say_once(notes_of(prepared))
+    out.print(
+        f"{prepared.title}: {prepared.coverage()} slices, {sum(s.n_spots for s in prepared.slides.values()):,} spots, "
+        f"{len(prepared.genes)} genes; target {prepared.target.name}: {prepared.target.formula}",
+        soft_wrap=True,
+    )
+    padded = sum(slide.n_padded for slide in prepared.slides.values())
+    if padded:
+        out.print(f"note: {padded} patches cross the border of their image; what lies outside is white", style="yellow")
+    dataset = setting.dataset
+    return prepared, DataSpec(
+        dataset=dataset if dataset in registry.dataset_names() else str(Path(dataset).resolve()),
+        name=prepared.name,
+        root=None if root is None else str(root),
+        cache=str(cache_root()),
+        target=target,
+        keys={name: slide.key for name, slide in prepared.slides.items()},
+    )

@@ -1,0 +1,49 @@
+"""The table of means that a run ends with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+from .console import out
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def print_summary(summary: pd.DataFrame) -> None:
+    """Mean over slices a method, with k/n; narrow enough for 80 columns, the full tables are the report's."""
+    for (split, target), section in summary.groupby(["split", "target"], sort=False):
+        presets = sorted(set(section["preset"]))
+        common = f", preset {presets[0]}" if len(presets) == 1 else ""
+        title = f"{section['dataset'].iloc[0]}, {split}, {target}{common}: means over finished slices"
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1))
+        table.add_column("method", overflow="fold")
+        for name in ("slices", "PCC ACG", "PCC HEG", "MSE", "MAE", "fit s"):
+            table.add_column(name, justify="right", no_wrap=True)
+        order = section.groupby(["method", "preset", "variant", "weights"], sort=False, dropna=False)
+        for (method, preset, variant, weights), rows in order:
+            done = rows[rows["state"] == "finished"]
+            labels = [
+                str(method),
+                "(oracle)" if rows["oracle"].any() else "",
+                "" if common or preset == "published" else str(preset),
+                str(variant),
+                "(random weights)" if weights == "random" else "",
+            ]
+            cells = [_mean(done[metric]) for metric in ("pcc_acg", "pcc_heg", "mse", "mae")]
+            name = escape(" ".join(label for label in labels if label))
+            table.add_row(
+                name,
+                f"{len(done)}/{len(rows)}",
+                *cells,
+                f"{done['fit_s'].sum():.0f}" if done["fit_s"].notna().any() else "-",
+            )
+        out.print(table)
+
+
+def _mean(values: pd.Series[float]) -> str:
+    """The mean, or a dash where it is undefined for a slice (a constant prediction has no correlation)."""
+    return "-" if values.empty or values.isna().any() else f"{values.mean():.4f}"

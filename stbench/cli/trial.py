@@ -1,0 +1,26 @@
+"""``stbench trial``: one planned trial, for engines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from .console import out
+
+
+def trial(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS")],
+    key: Annotated[str, typer.Argument(metavar="KEY")],
+) -> None:
+    """Run one planned trial, named by its key; what engines call."""
+    from ..interrupt import stop_on_signals
+    from ..trial import run_trial
+
+    with stop_on_signals() as stop:
+        state = run_trial(results, key, should_stop=stop)
+    out.print(f"{key}: {state['state']}{' - ' + escape(state['reason']) if state['reason'] else ''}", soft_wrap=True)
+    if state["state"] == "failed":
+        raise typer.Exit(1)
