@@ -14,6 +14,7 @@ from .lists import words
 from .method_choices import require_weights
 from .options import (
     DEFAULT_TARGET,
+    DataOption,
     DatasetOption,
     DeviceOption,
     DryRunOption,
@@ -55,10 +56,7 @@ def ablate(
     target: TargetOption = DEFAULT_TARGET,
     weights: WeightsOption = None,
     slices: SlicesOption = None,
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", metavar="DIR", help="Folder of the data; else STBENCH_DATA, else the user's folder."),
-    ] = None,
+    data: DataOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     engine: EngineOption = "local",

@@ -14,7 +14,7 @@ from .. import registry
 from ..files import write_json
 from ..locate import data_root
 from .console import out
-from .options import DEFAULT_TARGET, DatasetOption, FoldsOption, SlicesOption, SplitOption, TargetOption
+from .options import DEFAULT_TARGET, DataOption, DatasetOption, FoldsOption, SlicesOption, SplitOption, TargetOption
 from .preparing import check_split, prepare_slices, split_folds
 
 if TYPE_CHECKING:
@@ -29,10 +29,7 @@ def audit(
     folds: FoldsOption = None,
     target: TargetOption = DEFAULT_TARGET,
     slices: SlicesOption = None,
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", metavar="DIR", help="Folder of the data; else STBENCH_DATA, else the user's folder."),
-    ] = None,
+    data: DataOption = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the findings here, too.")] = None,
 ) -> None:
     """Look for what makes numbers too good: replicates, copies, smoothed labels, a panel that saw the test slices."""

@@ -319,7 +319,7 @@ def test_the_command_says_who_is_first_and_where_the_page_is(tmp_path: Path, stb
     assert run.code == 0, run.err
     done = stbench_command("leaderboard", tmp_path / "r", "--out", tmp_path / "board")
     assert done.code == 0, done.err
-    assert "Ridge on colour (quick) is first of 2 controls by strict PCC (ACG)" in done.out
+    assert "Ridge on colour is first of 2 controls by strict PCC (ACG)" in done.out
     assert (tmp_path / "board" / "leaderboard.html").is_file()
     refused = stbench_command("leaderboard", tmp_path)
     assert refused.code == 2
