@@ -13,7 +13,7 @@ from .. import registry
 from ..errors import UserError
 from ..locate import data_root
 from .console import out, say_once
-from .options import DEFAULT_TARGET, FoldsOption
+from .options import DEFAULT_TARGET, DataOption, FoldsOption
 from .recording import is_recorded, record_in_mlflow
 from .setting import Setting, prepare_setting
 from .summary import print_summary
@@ -37,9 +37,7 @@ def score(
     slices: Annotated[
         str | None, typer.Option("--slices", metavar="A,B", help="The dataset's slices (those of RESULTS, else all).")
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", metavar="DIR", help="Folder of the data; else STBENCH_DATA.")
-    ] = None,
+    data: DataOption = None,
 ) -> None:
     """Score predictions made elsewhere, one .h5ad a slice, with the same metrics and in the same table."""
     from ..external import read_predictions
