@@ -205,8 +205,8 @@ def sweep_figure(points: pd.DataFrame, title: str) -> Figure:
         axes = figure.add_subplot(1, len(SWEEP_COLOURS), i + 1)
         axes.plot(points["at"], points[metric], "-o", color=colour, ms=4.5, lw=1.4)
         printed = f"{metric}_published"
-        if printed in points and points[printed].notna().any():
-            axes.plot(points["at"], points[printed], "--o", color=colour, mfc="none", ms=4.5, lw=0.9)
+        known = points.dropna(subset=[printed]) if printed in points else points.iloc[:0]
+        axes.plot(known["at"], known[printed] if len(known) else [], "o", color=colour, mfc="none", ms=4.5)
         base = points[points["base"]]
         if len(base):
             axes.axvline(float(base["at"].iloc[0]), color=FAINT, lw=0.8, ls=":")
@@ -214,5 +214,7 @@ def sweep_figure(points: pd.DataFrame, title: str) -> Figure:
         axes.set_xlabel("value of the setting")
         axes.grid(axis="y", color=FAINT, alpha=0.35, lw=0.6)
         axes.margins(y=0.15)
-    figure.suptitle(f"{title}; dotted: the base", x=0.01, ha="left", fontsize=9)
+    hollow = any(points[name].notna().any() for name in points if str(name).endswith("_published"))
+    note = "; hollow: as published, over all slices" if hollow else ""
+    figure.suptitle(f"{title}; dotted: the base{note}", x=0.01, ha="left", fontsize=9)
     return figure
