@@ -94,9 +94,7 @@ def _identity(of: Mapping[str, Any] | pd.Series) -> tuple[str, ...]:
 
 
 def sweep_value(variant: str, change: str) -> float:
-    """The number that a variant of a sweep stands for (``k = 50``, ``k=50``, ``50``); NaN where it has none."""
-    for text in (change, variant):
-        found = re.fullmatch(r"(?:.*=\s*)?(-?\d+(?:\.\d+)?)", text.strip())
-        if found:
-            return float(found.group(1))
-    return float("nan")
+    """The number that a variant of a sweep stands for: of its one changed setting (``k=50``), or, for the base, of its
+    name (``k = 50``); NaN where it has none, or changes more than that."""
+    found = re.fullmatch(r"(?:[^=,]*=\s*)?(-?\d+(?:\.\d+)?)", (change or variant).strip())
+    return float(found.group(1)) if found else float("nan")

@@ -339,11 +339,19 @@ def _slides_of(data: TrainingData, spots: Tensor) -> list[Group]:
 
 
 def _batches_of_spots(spots: Tensor, method: TorchMethod) -> list[Group]:
-    """``spots`` in batches, in their order. With ``drop_last`` an incomplete one is left out, unless it is alone."""
-    batches: list[Group] = list(spots.split(method.batch_size))
-    if method.drop_last and len(batches) > 1 and len(spots) % method.batch_size:
-        del batches[-1]
-    return batches
+    """``spots`` in batches, in their order. With ``drop_last`` an incomplete one is left out, unless it is alone.
+
+    A single spot that would be left for the last batch joins the batch before: batch normalisation fails on it where
+    the images are small, and a contrastive loss learns nothing from it.
+    """
+    batches = list(spots.split(method.batch_size))
+    left_over = len(spots) % method.batch_size
+    if left_over and len(batches) > 1:
+        if method.drop_last:
+            del batches[-1]
+        elif left_over == 1:
+            batches[-2:] = [torch.cat(batches[-2:])]
+    return list(batches)
 
 
 def _means(sums: dict[str, Tensor], n: int) -> dict[str, float]:

@@ -118,6 +118,7 @@ def test_the_sweep_is_drawn_in_the_order_of_its_values(section: Section) -> None
     assert ablation.sweep_points(table[table["switch"] == "position-encoding"]).empty
     assert sweep_value("k = 200", "") == 200
     assert np.isnan(sweep_value("learnable", ""))
+    assert np.isnan(sweep_value("cosine, T = 0.07", "temperature=0.07, normalise=True"))  # two settings: no sweep
 
 
 def test_a_report_without_a_study_has_no_such_part(section: Section) -> None:

@@ -205,6 +205,9 @@ def test_predictions_do_not_depend_on_batches(slides, hide_expression, make_trai
 def test_incomplete_batches_are_left_out_where_asked_unless_there_is_no_other(slides):
     assert [b.n_spots for b in fitted(slides, epochs=1, drop_last=True).seen] == [8, 8, 8]
     assert [b.n_spots for b in fitted(slides, epochs=1, drop_last=True, batch_size=100).seen] == [27]
+    # a single spot is no batch of its own, but where every batch is one
+    assert [b.n_spots for b in fitted(slides, epochs=1, batch_size=13).seen] == [13, 14]
+    assert [b.n_spots for b in fitted(slides, epochs=1, batch_size=1).seen] == [1] * 27
 
 
 def test_streamed_and_resident_patches_train_the_same_network(slides, monkeypatch):
