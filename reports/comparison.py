@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from stbench.statistics import Comparison, holm, paired_by_patient
+from stbench.statistics import Comparison, ahead_of_all, holm, paired_by_patient
 
 from .load import Section
 from .tables import METRICS, eligible
@@ -81,6 +82,58 @@ def against_best(scores: pd.DataFrame, board: pd.DataFrame, metric: str) -> list
     ]
 
 
+@dataclass(frozen=True)
+class Claim:
+    """That the best entry is better than each of ``pairs``: made of all of them, or not made.
+
+    ``p`` is the largest of the single comparisons', uncorrected (:func:`stbench.statistics.ahead_of_all` says why), so
+    that as few patients suffice for it as for one comparison; no data could give less than ``smallest_p``.
+    ``unproven``: the pairs in the way, not significant alone or with the other ahead by patient.
+    """
+
+    pairs: tuple[Tested, ...]
+    p: float
+    smallest_p: float
+    unproven: tuple[Tested, ...]
+
+    @property
+    def possible(self) -> bool:
+        return self.smallest_p <= ALPHA
+
+    @property
+    def holds(self) -> bool:
+        return self.p <= ALPHA
+
+
+def best_of_all(tested: Sequence[Tested], metric: str) -> Claim | None:
+    """The claim of the best entry against all others of its kind; None where there is no other.
+
+    ``tested``: :func:`against_best`. The best control is no rival of a method, and stands apart.
+    """
+    pairs = [pair for pair in tested if pair.role != "best control"]
+    if not pairs:
+        return None
+    higher = METRICS[metric].higher_is_better
+    return Claim(
+        pairs=tuple(pairs),
+        p=ahead_of_all([pair.comparison for pair in pairs], higher),
+        smallest_p=float(np.max([pair.comparison.test.smallest_p for pair in pairs])),
+        unproven=tuple(pair for pair in pairs if not ahead_of_all([pair.comparison], higher) <= ALPHA),
+    )
+
+
+def against_control(tested: Sequence[Tested], claim: Claim | None) -> tuple[Tested, float] | None:
+    """The best method against the best control, with its p; None where they are not compared.
+
+    Where the method is the best of all, this is the next question in a fixed order, which needs no correction;
+    elsewhere it is one of many, and Holm's value counts.
+    """
+    for pair in tested:
+        if pair.role == "best control":
+            return pair, pair.comparison.test.p if claim is not None and claim.holds else pair.p
+    return None
+
+
 def many_patients(n: int) -> str:
     return f"{n} patient{'s' if n != 1 else ''}"
 
@@ -122,3 +175,21 @@ def why(tested: Tested) -> str:
         return f"on {many_patients(n)} ({limit})"
     corrected = f" after Holm's correction over {comparisons}" if tested.n_comparisons > 1 else ""
     return f"on {many_patients(n)} (p {p_equals(tested.p)}{corrected})"
+
+
+def claim_text(section: Section, claim: Claim) -> str:
+    """What follows the name of the best: ``is better than each of the 5 others on 7 patients (the largest p = 0.031)``.
+
+    "it" is the runner-up.
+    """
+    first = claim.pairs[0]
+    if not claim.possible:
+        return f"{verb(first)} from it {why(first)}"
+    on = f"on {many_patients(first.comparison.n_patients)}"
+    if len(claim.pairs) == 1:
+        return f"is {'' if claim.holds else 'not '}told apart from it {on} (p {p_equals(claim.p)})"
+    if claim.holds:
+        return f"is better than each of the {len(claim.pairs)} others {on} (the largest p {p_equals(claim.p)})"
+    names = [label_of(section, pair.comparison.b) for pair in claim.unproven]
+    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"is not shown to be better than {listed} {on} (the largest p {p_equals(claim.p)})"

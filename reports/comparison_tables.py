@@ -39,7 +39,7 @@ def _comparison_row(section: Section, pair: Tested) -> tuple[Cell, ...]:
         Cell(label, label.lower(), tags=("best control",) if pair.role == "best control" else ()),
         amount(of.difference),
         _interval(of.interval),
-        p_cell(of.test.p),
+        p_cell(of.test.p, strong=of.test.p <= ALPHA),
         p_cell(pair.p, strong=pair.told_apart),
         p_cell(of.test.smallest_p),
         p_cell(pair.smallest_p),
@@ -56,15 +56,19 @@ def _comparison_notes(section: Section, tested: Sequence[Tested], best: str) -> 
     ]
     if first.n_patients > 1:
         notes.append(
-            f"p: {first.test.name}, two-sided, on one difference a patient; Holm: corrected for the {len(tested)} "
-            f"comparison{'s' if len(tested) > 1 else ''} of this table. Bold: at most {ALPHA}. Smallest: no data could "
-            "give less on this many patients."
+            f"p: {first.test.name}, two-sided, on one difference a patient: what counts for the claim that {best} is "
+            f"better than all others at once. Holm: corrected for the {len(tested)} "
+            f"comparison{'s' if len(tested) > 1 else ''} of this table, for whoever picks one of them out. Bold: at "
+            f"most {ALPHA}. Smallest: no data could give less on this many patients."
         )
     else:
         notes.append("p: a test needs two patients at least.")
     notes.append(_interval_note(first.interval))
     if len(tested) > 1:
-        notes.append(f"{best} was chosen as the best on these same slices, which flatters it.")
+        notes.append(
+            f"{best} was chosen as the best on these same slices, which flatters the differences and Holm's values; "
+            "the claim against all others allows for it (Gutmann and Maymin 1987)."
+        )
     if (section.rows["same_patient_training_slices"] > 0).any():
         notes.append("Other slices of the test patients were in training: the tests speak of known patients.")
     return notes

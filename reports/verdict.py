@@ -6,7 +6,18 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from .comparison import against_best, comparable, verb, why
+from .comparison import (
+    ALPHA,
+    Claim,
+    Tested,
+    against_best,
+    against_control,
+    best_of_all,
+    claim_text,
+    comparable,
+    many_patients,
+    p_equals,
+)
 from .layout import slides
 from .load import Section, records
 from .tables import METRICS, eligible, replicates, slice_scores
@@ -25,9 +36,9 @@ def headline(section: Section, board: pd.DataFrame) -> list[str]:
 
 def _ranking(section: Section, board: pd.DataFrame) -> list[str]:
     metric = METRICS[HEADLINE_METRIC]
-    comparable = board[eligible(board, metric.name)].sort_values(metric.name, ascending=False, kind="stable")
-    methods = comparable[comparable["kind"] == "method"]
-    controls = comparable[(comparable["kind"] == "control") & ~comparable["oracle"]]
+    complete = board[eligible(board, metric.name)].sort_values(metric.name, ascending=False, kind="stable")
+    methods = complete[complete["kind"] == "method"]
+    controls = complete[(complete["kind"] == "control") & ~complete["oracle"]]
     n_methods = int((board["kind"] == "method").sum())
     if not len(methods):
         if n_methods == 0:
@@ -37,25 +48,27 @@ def _ranking(section: Section, board: pd.DataFrame) -> list[str]:
             return [
                 f"Only controls were run. The best of them by {metric.title} is {best['label']} with "
                 f"{number(best[metric.name])}: what a method has to beat.",
-                *_oracle(comparable),
+                *_oracle(complete),
             ]
         if not board.loc[board["kind"] == "method", "n_trials"].any():
             return ["No trial of a method has finished, so there is nothing to compare yet."]
         return [f"No method has a {metric.title} on every slice, so none is called best."]
     best = methods.iloc[0]
-    sentences = [_first(section, board, methods, n_methods)]
+    tested = against_best(comparable(section, board, metric.name), board, metric.name)
+    claim = best_of_all(tested, metric.name)
+    sentences = [_first(section, methods, n_methods, claim)]
     if len(controls):
-        control = controls.iloc[0]
-        sentences.append(_against(section, best, control, "the best control"))
+        apart = _apart(against_control(tested, claim))
+        sentences.append(_against(section, best, controls.iloc[0], "the best control", apart))
     else:
         was = "is complete" if (board["kind"] == "control").any() else "was run"
         sentences.append(f"No control {was}, so nothing frames this number from below.")
     sentences.append(_against_training_mean(board, best))
-    return [*sentences, *_oracle(comparable)]
+    return [*sentences, *_oracle(complete)]
 
 
-def _first(section: Section, board: pd.DataFrame, methods: pd.DataFrame, n_methods: int) -> str:
-    """The best method and its lead over the next, with what the test of that lead over patients says."""
+def _first(section: Section, methods: pd.DataFrame, n_methods: int, claim: Claim | None) -> str:
+    """The best method and its lead over the next, with what the tests over patients say of its being the best."""
     best = methods.iloc[0]
     name = METRICS[HEADLINE_METRIC].title
     value = number(best[HEADLINE_METRIC])
@@ -66,28 +79,35 @@ def _first(section: Section, board: pd.DataFrame, methods: pd.DataFrame, n_metho
         if len(methods) == n_methods
         else f"of the {len(methods)} (of {n_methods}) complete methods"
     )
-    if len(methods) == 1:
+    if claim is None:
         return f"{best['label']}, the only one of {n_methods} methods that is complete, has a mean {name} of {value}."
     second = methods.iloc[1]
     ahead = best[HEADLINE_METRIC] - second[HEADLINE_METRIC]
     wins, ties, n = wins_between(section, str(best.name), str(second.name))
-    tested = against_best(comparable(section, board, HEADLINE_METRIC), board, HEADLINE_METRIC)[0]
-    joined = "and" if tested.told_apart else "but"
     return (
         f"{best['label']} has the highest mean {name} {among}: {value}, {number(ahead)} above {second['label']} "
-        f"({_better(wins, ties, n)}), {joined} {verb(tested)} from it {why(tested)}."
+        f"({_better(wins, ties, n)}), {'and' if claim.holds else 'but'} {claim_text(section, claim)}."
     )
 
 
-def _against(section: Section, best: pd.Series, other: pd.Series, role: str) -> str:
+def _apart(tested: tuple[Tested, float] | None) -> str:
+    """``, told apart on 7 patients (p = 0.016)``; nothing where the design cannot tell, as the first sentence says."""
+    if tested is None or not tested[0].comparison.test.smallest_p <= ALPHA:
+        return ""
+    pair, p = tested
+    told = "told apart" if p <= ALPHA else "not told apart"
+    return f", {told} on {many_patients(pair.comparison.n_patients)} (p {p_equals(p)})"
+
+
+def _against(section: Section, best: pd.Series, other: pd.Series, role: str, apart: str) -> str:
     ahead = best[HEADLINE_METRIC] - other[HEADLINE_METRIC]
     wins, ties, n = wins_between(section, str(best.name), str(other.name))
     them = f"{role}, {other['label']} ({number(other[HEADLINE_METRIC])}),"
     if ahead > 0:
-        return f"It is above {them} by {number(ahead)} ({_better(wins, ties, n)})."
+        return f"It is above {them} by {number(ahead)} ({_better(wins, ties, n)}){apart}."
     if ahead == 0:
         return f"It is level with {them.rstrip(',')}."
-    return f"It does not beat {them} and is {number(-ahead)} below it ({_better(wins, ties, n)})."
+    return f"It does not beat {them} and is {number(-ahead)} below it ({_better(wins, ties, n)}){apart}."
 
 
 def _against_training_mean(board: pd.DataFrame, best: pd.Series) -> str:
@@ -104,8 +124,8 @@ def _against_training_mean(board: pd.DataFrame, best: pd.Series) -> str:
     return f"It does not beat the training mean, which predicts each gene's mean everywhere {numbers}."
 
 
-def _oracle(comparable: pd.DataFrame) -> list[str]:
-    oracles = comparable[comparable["oracle"]]
+def _oracle(complete: pd.DataFrame) -> list[str]:
+    oracles = complete[complete["oracle"]]
     if oracles.empty:
         return []
     best = oracles.iloc[0]

@@ -21,12 +21,17 @@ from .. import figures, over_datasets
 from ..comparison import (
     ALPHA,
     QUESTION,
+    Claim,
     Tested,
     against_best,
+    against_control,
+    best_of_all,
+    claim_text,
     comparable,
     in_order,
     label_of,
     many_patients,
+    p_equals,
     verb,
     why,
 )
@@ -62,21 +67,46 @@ def part(section: Section, context: Context) -> Part | None:
         frames["datasets.csv"] = over_datasets.frame(over, HEADLINE_METRIC)
     if split is not None:
         tables.append(variance_table(section, split, TITLE))
-    lead = [_finding(section, tested[0]), *_further(section, tested)]
+    lead = [*_findings(section, tested), *_unrecorded(tested)]
     lead += [over_datasets.sentence(section, over[0])] if over else []
     lead += [*_by_rank(section, ranks), *_spread(split), *_left_out(board)]
     return Part("significance", QUESTION, lead, tables, _pictures(section, scores, ranks, list(order.index)), frames)
+
+
+def _findings(section: Section, tested: Sequence[Tested]) -> list[str]:
+    """What the tests say of the best, the claim to be the best of all first."""
+    claim = best_of_all(tested, HEADLINE_METRIC)
+    if claim is None or len(claim.pairs) == 1 or not claim.possible:
+        return [_finding(section, tested[0]), *_further(section, tested)]
+    best = label_of(section, claim.pairs[0].comparison.a)
+    said = f"By {TITLE} {best} {claim_text(section, claim)}."
+    if not claim.holds:
+        return [said, _finding(section, tested[0]), *_further(section, tested)]
+    said += " Such a claim stands only where each of its comparisons stands alone, so none is corrected for the others."
+    control = against_control(tested, claim)
+    if control is None:
+        return [said]
+    pair, p = control
+    apart = "are told apart" if p <= ALPHA else "are not told apart"
+    other = label_of(section, pair.comparison.b)
+    return [said, f"{best} and the best control, {other}, {apart} (p {p_equals(p)}). {_ahead(section, pair)}"]
 
 
 def _finding(section: Section, tested: Tested) -> str:
     of = tested.comparison
     a, b = label_of(section, of.a), label_of(section, of.b)
     other = f"the best control, {b}," if tested.role == "best control" else b
-    sentence = f"{a} and {other} {verb(tested, plural=True)} {why(tested)}."
+    return f"{a} and {other} {verb(tested, plural=True)} {why(tested)}. {_ahead(section, tested)}"
+
+
+def _ahead(section: Section, tested: Tested) -> str:
+    """Which of the two is ahead by patient, and by how much."""
+    of = tested.comparison
+    a, b = label_of(section, of.a), label_of(section, of.b)
     if of.difference == 0:
-        return f"{sentence} By patient they are level in {TITLE}."
+        return f"By patient they are level in {TITLE}."
     ahead, behind = (a, b) if (of.difference > 0) == METRICS[HEADLINE_METRIC].higher_is_better else (b, a)
-    return f"{sentence} By patient {ahead} is {number(abs(of.difference))} ahead of {behind} in {TITLE}."
+    return f"By patient {ahead} is {number(abs(of.difference))} ahead of {behind} in {TITLE}."
 
 
 def _further(section: Section, tested: Sequence[Tested]) -> list[str]:
@@ -86,9 +116,13 @@ def _further(section: Section, tested: Sequence[Tested]) -> list[str]:
         n = sum(pair.told_apart for pair in tested)
         best = label_of(section, tested[0].comparison.a)
         said.append(f"Of {len(tested)} comparisons with {best}, {n} show{'s' if n == 1 else ''} a difference.")
-    if not tested[0].patients_known:
-        said.append("Slices whose patient was not recorded count as one patient together.")
     return said
+
+
+def _unrecorded(tested: Sequence[Tested]) -> list[str]:
+    if tested[0].patients_known:
+        return []
+    return ["Slices whose patient was not recorded count as one patient together."]
 
 
 def _means(scores: pd.DataFrame) -> dict[str, Interval]:
@@ -173,8 +207,10 @@ def _frames(section: Section, board: pd.DataFrame) -> dict[str, pd.DataFrame]:
         if not tested:
             continue
         split = _variance(section, board, metric.name)
+        claim = best_of_all(tested, metric.name)
         made = {
             "comparisons.csv": _comparison_frame(tested),
+            **({} if claim is None else {"best.csv": _claim_frame(claim)}),
             "ranks.csv": _ranks_frame(scores, mean_ranks(scores, metric.higher_is_better)),
             "wins.csv": win_matrix(scores, metric.higher_is_better),
             **({} if split is None else {"variance.csv": split.table}),
@@ -199,6 +235,13 @@ def _comparison_frame(tested: Sequence[Tested]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _claim_frame(claim: Claim) -> pd.DataFrame:
+    of = claim.pairs[0].comparison
+    unproven = " ".join(pair.comparison.b for pair in claim.unproven)
+    about = {"entry": of.a, "n_others": len(claim.pairs), "n_patients": of.n_patients, "p": claim.p}
+    return pd.DataFrame([{**about, "smallest_p": claim.smallest_p, "unproven": unproven}])
 
 
 def _ranks_frame(scores: pd.DataFrame, ranks: Ranks) -> pd.DataFrame:

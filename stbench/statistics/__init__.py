@@ -6,7 +6,7 @@ of methods or metrics. ``scipy`` does the arithmetic wherever it has the test.
 """
 
 from .bootstrap import Interval, bootstrap_interval
-from .multiple import holm
+from .multiple import ahead_of_all, holm
 from .paired import Comparison, PairedTest, paired_by_patient, paired_test, patient_differences
 from .ranks import Ranks, critical_difference, mean_ranks
 from .strata import StratifiedTest, stratified_test
@@ -20,6 +20,7 @@ __all__ = [
     "Ranks",
     "StratifiedTest",
     "VarianceSplit",
+    "ahead_of_all",
     "bootstrap_interval",
     "critical_difference",
     "holm",

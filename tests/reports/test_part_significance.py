@@ -78,14 +78,42 @@ def test_a_comparison_is_by_patient_after_the_mean_over_seeds(load_fake) -> None
     assert cells[2:] == ["1", "1", "0.5", "0.5", "1/2 (1 tied)", "2/6 (4 tied)"]
 
 
-def test_seven_patients_are_enough_for_one_comparison_but_not_for_six(load_fake) -> None:
+def test_seven_patients_are_enough_for_one_comparison_and_for_the_best_of_all_but_not_to_pick_one_of_six(
+    load_fake,
+) -> None:
     one = load_fake(methods=TWO, slices=None)
     assert made(one).lead[0].startswith("mclSTExp and STnet are told apart on 7 patients (p = 0.016).")
     assert headline(one, board(one))[0].endswith(", and is told apart from it on 7 patients (p = 0.016).")
     six = load_fake(methods=(*METHODS, COLOUR), slices=None)
-    limit = "(the smallest p that 7 patients can give in 6 comparisons is 0.094)"
-    assert f"cannot be told apart on 7 patients {limit}." in made(six).lead[0]
-    assert f"but cannot be told apart from it on 7 patients {limit}." in headline(six, board(six))[0]
+    best = "is better than each of the 5 others on 7 patients (the largest p = 0.016)."
+    found = made(six)
+    assert found.lead[0].startswith(f"By PCC (ACG) mclSTExp {best}")
+    assert found.lead[1].startswith("mclSTExp and the best control, Colour ridge, are told apart (p = 0.016).")
+    assert headline(six, board(six))[0].endswith(f", and {best}")
+    against_control = headline(six, board(six))[1]
+    assert "Colour ridge" in against_control
+    assert against_control.endswith("(higher on 32 of 32 slices), told apart on 7 patients (p = 0.016).")
+    assert {tuple(cells[2:6]) for cells in table(found, "comparisons").values()} == {
+        ("0.016", "0.094", "0.016", "0.094")  # after Holm no single pair could be picked out
+    }
+
+
+def test_one_equal_rival_is_enough_to_spoil_the_claim_and_is_named(load_fake) -> None:
+    section = load_fake(methods=METHODS, slices=None)
+    patients = {name: section.patients[name] for name in section.slices}
+    set_by_slice(section, "mclstexp", {name: 0.4 for name in patients})
+    set_by_slice(
+        section, "bleep", {name: 0.4 - 0.01 * (of not in "AB") + 0.01 * (of in "AB") for name, of in patients.items()}
+    )
+    set_by_slice(
+        section, "stnet", {name: 0.4 - 0.02 * (of in "CD") + 0.011 * (of in "EFG") for name, of in patients.items()}
+    )
+    rivals = "is not shown to be better than BLEEP and STnet on 7 patients (the largest p = "
+    assert f", but {rivals}" in headline(section, board(section))[0]
+    found = made(section)
+    assert found.lead[0].startswith(f"By PCC (ACG) mclSTExp {rivals}")
+    limit = "(the smallest p that 7 patients can give in 5 comparisons is 0.078)"
+    assert f"cannot be told apart on 7 patients {limit}." in found.lead[1]
 
 
 def test_enough_patients_without_a_difference_are_not_told_apart(load_fake) -> None:
@@ -167,7 +195,7 @@ def test_of_errors_the_lowest_is_the_best(load_fake) -> None:
 def test_the_files_hold_every_metric_and_pair(load_fake) -> None:
     section = load_fake(methods=(*METHODS, COLOUR), slices=BLOCKS, seeds=(0, 1))
     frames = made(section).frames
-    assert set(frames) == {"comparisons.csv", "ranks.csv", "variance.csv", "wins.csv"}
+    assert set(frames) == {"best.csv", "comparisons.csv", "ranks.csv", "variance.csv", "wins.csv"}
     assert all(frame["metric"].nunique() == 6 for frame in frames.values())
     assert len(frames["wins.csv"]) == 6 * 7 * 6
     shares = frames["variance.csv"].groupby("metric")["share"].sum()

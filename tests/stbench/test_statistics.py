@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,8 @@ from scipy import stats
 
 from stbench.errors import UserError
 from stbench.statistics import (
+    Comparison,
+    ahead_of_all,
     bootstrap_interval,
     critical_difference,
     holm,
@@ -171,6 +174,58 @@ def test_neither_the_order_of_rows_nor_a_constant_changes_a_comparison(order: li
     moved = paired_by_patient(pair().assign(value=pair()["value"] + constant), "a", "b")
     assert moved.difference == pytest.approx(found.difference)
     assert (moved.test, moved.slices_won, moved.slices_tied) == (found.test, found.slices_won, found.slices_tied)
+
+
+def against_the_leader(values: np.ndarray) -> list[Comparison]:
+    """``values``: (n_patients, n_entries), a slice each; the entry of highest mean against every other."""
+    table = long(values, [f"p{i}" for i in range(len(values))])
+    leader = int(values.mean(axis=0).argmax())
+    others = [j for j in range(values.shape[1]) if j != leader]
+    return [paired_by_patient(table, f"e{leader}", f"e{j}") for j in others]
+
+
+def test_the_best_of_all_is_as_sure_as_its_weakest_comparison() -> None:
+    # seven patients; e0 is ahead of e1 on all of them (2 / 128), of e2 on all but the smallest difference (4 / 128)
+    values = np.array([[0.5, 0.5 - 0.1 * i, 0.5 - 0.1 * i if i > 1 else 0.55] for i in range(1, 8)])
+    found = against_the_leader(values)
+    assert [comparison.test.p for comparison in found] == [pytest.approx(2 / 128), pytest.approx(4 / 128)]
+    assert ahead_of_all(found) == pytest.approx(4 / 128)
+    assert ahead_of_all(found[:1]) == pytest.approx(2 / 128)
+    assert ahead_of_all(found, higher_is_better=False) == 1.0  # of errors it is the worst of all
+
+
+def test_who_is_behind_one_is_not_ahead_of_all_and_one_patient_is_no_claim() -> None:
+    table = pair()
+    behind = paired_by_patient(table, "b", "a")
+    assert ahead_of_all([behind]) == 1.0
+    assert ahead_of_all([behind], higher_is_better=False) == pytest.approx(2 / 8)
+    assert np.isnan(ahead_of_all([paired_by_patient(table.query("patient == 'r'"), "a", "b")]))
+    with pytest.raises(ValueError, match="at least one other"):
+        ahead_of_all([])
+
+
+@pytest.mark.parametrize("gaps", [(0.0,), (0.0, 0.0), (0.0, -9.0, -9.0), (0.0, 0.0, 0.0, 0.0), (0.0, -0.3, -9.0)])
+def test_a_leader_that_is_not_the_best_is_seldom_called_so_though_it_was_picked_by_its_scores(
+    gaps: tuple[float, ...],
+) -> None:
+    """``gaps``: how far the others are truly below entry 0. Scores of a patient move together, as real ones do."""
+    rng, n, level = np.random.default_rng(5), 2000, 0.05
+    true = np.array([0.0, *gaps])
+    best = np.flatnonzero(true == true.max())
+    signs = np.array(list(itertools.product((1, -1), repeat=7)))
+    like = paired_by_patient(pair(), "a", "b")
+    wrong = 0
+    for _ in range(n):
+        values = true + rng.normal(size=(7, 1)) + rng.normal(size=(7, len(true)))
+        leader = int(values.mean(axis=0).argmax())
+        differences = values[:, [leader]] - np.delete(values, leader, axis=1)
+        p = (np.abs(signs @ differences) >= np.abs(differences.sum(axis=0)) - 1e-12).mean(axis=0)
+        found = [
+            replace(like, difference=of, test=replace(like.test, p=of_p))
+            for of, of_p in zip(differences.mean(axis=0), p, strict=True)
+        ]
+        wrong += ahead_of_all(found) <= level and (len(best) > 1 or leader not in best)
+    assert wrong / n < level + 2 * np.sqrt(level * (1 - level) / n)
 
 
 def test_only_slices_that_both_have_are_compared() -> None:
