@@ -13,6 +13,7 @@ from . import (
     audit,
     ceiling,
     claims,
+    common_trials,
     correlation,
     cost,
     domains,
@@ -26,6 +27,7 @@ from . import (
 )
 
 PARTS: Sequence[Callable[[Section, Context], Part | None]] = (
+    common_trials.part,
     audit.part,
     ceiling.part,
     significance.part,

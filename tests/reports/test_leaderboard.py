@@ -17,10 +17,11 @@ from synthetic import CONTROLS, METHODS, STNET, Fake, make_results
 
 from stbench.errors import UserError
 from stbench.reports import leaderboard
-from stbench.reports.leaderboard_page import METRIC, board_table, lead, overview_table
+from stbench.reports.leaderboard_page import overview_table
 from stbench.reports.load import load
 from stbench.reports.merge import load_merged
 from stbench.reports.standings import overview, share_trials, standings, tidy
+from stbench.reports.standings_table import METRIC, board_table, lead
 
 BLEEP, MCLSTEXP = METHODS[5], METHODS[0]
 MEAN = CONTROLS[0]

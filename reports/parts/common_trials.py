@@ -1,0 +1,23 @@
+"""Where methods stand on the trials that all of them finished: said where one of them lacks some."""
+
+from __future__ import annotations
+
+from ..load import Section
+from ..part import Context, Part
+from ..standings import standings
+from ..standings_table import board_table, lead
+
+QUESTION = "Who is ahead on the trials that all finished?"
+
+
+def part(section: Section, context: Context) -> Part | None:
+    """``None`` where all methods finished the same trials, or fewer than two can be ranked.
+
+    The report's table leaves an entry out of its ranks that lacks a single trial; here it is ranked with the others,
+    all on what they share.
+    """
+    one = standings(section)
+    ranked = one.table[one.table["ranked"]]
+    if len(ranked) < 2 or (ranked["n_trials"] == len(one.common)).all():
+        return None
+    return Part("common-trials", QUESTION, lead(one), [board_table(one, with_runs=False)])
