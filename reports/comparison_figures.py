@@ -14,6 +14,7 @@ from stbench.statistics import Ranks
 from .comparison import many_patients
 from .figures import section_marks
 from .load import Section, records
+from .names import broken
 from .style import BAND, FAINT, INK, Mark
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 WIDTH = 7.2  # inches
 LABEL = 32  # characters of a line of a label
+HEAD = 44  # and of a slanted one over a column, where a second line would run into the next
 LOST, EVEN, WON = "#e69f00", "#f7f7f7", "#0072b2"  # orange and blue of the palette, told apart by everyone
 
 
@@ -81,8 +83,10 @@ def win_figure(section: Section, wins: pd.DataFrame, order: Sequence[str], title
     cells = {(row.entry, row.other): row for row in records(wins)}
     n_slices, n_patients = int(wins["n_slices"].max()), int(wins["n_patients"].max())
     labels = _labels(section, order)
-    room = 0.4 + 0.068 * _longest(labels)
-    figure = Figure(figsize=(max(5.2, 0.47 * k + room + 0.6), 0.47 * k + 0.75 * room + 0.75), layout="constrained")
+    heads = [textwrap.shorten(str(section.entries.loc[entry, "label"]), HEAD, placeholder=" …") for entry in order]
+    width = 0.47 * k + 1.0 + 0.068 * _longest(labels)
+    height = 0.47 * k + 1.05 + 0.75 * 0.068 * _longest(heads)
+    figure = Figure(figsize=(max(5.2, width), height), layout="constrained")
     axes = figure.add_subplot()
     colours = LinearSegmentedColormap.from_list("wins", [LOST, EVEN, WON])
     for y, entry in enumerate(order):
@@ -98,7 +102,7 @@ def win_figure(section: Section, wins: pd.DataFrame, order: Sequence[str], title
             ink = Mark(colour, "").line
             axes.text(x, y - 0.1, f"{cell.slices_won}", ha="center", va="center", fontsize=9, color=ink)
             axes.text(x, y + 0.28, f"{cell.patients_won}", ha="center", va="center", fontsize=7, color=ink)
-    axes.set_xticks(range(k), labels, rotation=40, ha="left", rotation_mode="anchor")
+    axes.set_xticks(range(k), heads, rotation=40, ha="left", rotation_mode="anchor")
     axes.xaxis.tick_top()
     axes.set_yticks(range(k), labels)
     axes.tick_params(length=0)
@@ -117,7 +121,7 @@ def win_figure(section: Section, wins: pd.DataFrame, order: Sequence[str], title
 def _labels(section: Section, entries: Sequence[str]) -> list[str]:
     """In two lines where one would leave the figure no room; what does not fit in two is cut."""
     names = [str(section.entries.loc[entry, "label"]) for entry in entries]
-    return [textwrap.fill(name, LABEL, max_lines=2, placeholder=" …") for name in names]
+    return [broken(name, LABEL, max_lines=2) for name in names]
 
 
 def _longest(labels: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from .gene_scores import entry_label
 from .load import Section
+from .names import broken
 from .style import FAINT, FURTHER, PUBLISHED
 from .tissue import Background, draw_spots
 from .typeset import number
@@ -71,7 +72,7 @@ def domains_figure(
     for column, head in enumerate(heads):
         x = (LEFT + column * (SIDE + GAP) + SIDE / 2) / width
         figure.text(
-            x, 1 - (TOP - 0.04) / height, _wrapped(head), ha="center", va="bottom", fontweight="bold", fontsize=8
+            x, 1 - (TOP - 0.04) / height, broken(head, 19), ha="center", va="bottom", fontweight="bold", fontsize=8
         )
     for row, name in enumerate(slices):
         of_slice = spots[spots["slice"] == name]
@@ -131,9 +132,3 @@ def _legend(figure: Figure, colour: Mapping[str, str], columns: int) -> None:
         labelspacing=0.35,
         fontsize=8,
     )
-
-
-def _wrapped(text: str) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(text, 19))

@@ -14,6 +14,7 @@ from .. import figures
 from ..gene_scores import entry_label, entry_labels, shown_entries
 from ..layout import caption
 from ..load import Section
+from ..names import broken
 from ..part import Context, Part, picture
 from ..predictions import prediction_files, read_genes
 from ..style import FAINT
@@ -243,8 +244,6 @@ def _table(section: Section, structure: Structure) -> Table:
 
 def correlation_figure(section: Section, structure: Structure) -> Figure:
     """Observed matrix first, then the methods', in rows of four as in the paper; one colour bar from -1 to 1."""
-    import textwrap
-
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
@@ -253,8 +252,7 @@ def correlation_figure(section: Section, structure: Structure) -> Figure:
     for entry, matrix in structure.predicted.items():
         agreement = structure.agreement[entry]
         of = "r undefined" if agreement != agreement else f"r = {number(agreement, 2)}"
-        lines = textwrap.wrap(entry_label(section, entry), 22)
-        panels.append(("\n".join([*lines, of]), matrix))
+        panels.append((f"{broken(entry_label(section, entry), 24)}\n{of}", matrix))
     columns = min(4, len(panels))
     name_height = 0.08 + 0.14 * max(name.count("\n") + 1 for name, _ in panels)
     n_rows = -(-len(panels) // columns)

@@ -16,6 +16,7 @@ from stbench.metrics import neg_log10_p, per_gene
 from .. import figures
 from ..gene_scores import GeneCube, entry_label, entry_labels, gene_cube, ranking, shown_entries
 from ..load import Section
+from ..names import broken
 from ..part import Context, Part, picture
 from ..predictions import prediction_files, read_genes
 from ..style import FAINT
@@ -271,7 +272,7 @@ class _Grid:
         for place, text in enumerate(columns):
             self.figure.text(
                 *self._at(LEFT + place * self.step + SIDE / 2, TOP - 0.06),
-                _wrapped(text),
+                broken(text, 19),
                 ha="center",
                 va="bottom",
                 fontsize=8.5,
@@ -322,9 +323,3 @@ class _Grid:
             0.5, 0.5, "no prediction", transform=axes.transAxes, ha="center", va="center", color=FAINT, fontsize=7.5
         )
         axes.set_axis_off()
-
-
-def _wrapped(text: str) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(text, 19))

@@ -242,7 +242,8 @@ def agreement_figure(agreement: pd.DataFrame) -> Figure:
     width = figure.get_figwidth()
     axes = figure.add_axes((left / width, bottom / height, n * cell / width, n * cell / height))
     values = agreement.to_numpy(dtype=float)
-    mesh = axes.pcolormesh(values, cmap="RdBu_r", vmin=-1, vmax=1, edgecolors="none")
+    low = -1 if (values < 0).any() else 0  # two colours only where there are two signs
+    mesh = axes.pcolormesh(values, cmap="RdBu_r" if low else "Blues", vmin=low, vmax=1, edgecolors="none")
     axes.invert_yaxis()
     for row in range(n):
         for column in range(n):
@@ -265,6 +266,6 @@ def agreement_figure(agreement: pd.DataFrame) -> Figure:
         fontweight="bold",
     )
     bar_axes = figure.add_axes(((left + n * cell + 0.15) / width, bottom / height, 0.12 / width, n * cell / height))
-    figure.colorbar(mesh, cax=bar_axes, ticks=[-1, -0.5, 0, 0.5, 1])
+    figure.colorbar(mesh, cax=bar_axes, ticks=np.arange(low, 1.01, 0.5))
     bar_axes.spines[:].set_visible(False)
     return figure

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 QUESTION = "Are the predictions as sharp as the tissue?"
 MEASURES = ("sd_ratio", "moran_prediction", "moran_truth", "spearman", "ssim")
 TRUTH = "measured expression"
+NARROW = 0.01  # of either axis: a box of less cannot be seen
 LITTLE = 0.02  # below this Moran's I of the truth is hardly there, and nothing is divided by it
 
 
@@ -49,7 +50,8 @@ def part(section: Section, context: Context) -> Part | None:
     with figures.drawing():
         what = (
             "spread and smoothness of the predictions. Box: quartiles and median over genes (each its mean over "
-            "slices), line: 5th to 95th percentile, cross: undefined, the prediction is constant"
+            "slices), line: 5th to 95th percentile, mark: all genes have nearly one value, cross: undefined, the "
+            "prediction is constant"
         )
         drawn = picture(section, "spread", what, sharpness_figure(section, by_gene, truth))
     frames = {"slices.csv": by_slice, "genes.parquet": by_gene}
@@ -198,13 +200,20 @@ def sharpness_figure(section: Section, by_gene: pd.DataFrame, truth: pd.Series) 
 
 
 def _box(axes: Axes, y: float, of: pd.Series, mark: Mark) -> None:
-    """Quartiles, median, and a line from the 5th to the 95th percentile; a cross where there is no value."""
+    """Quartiles, median, and a line from the 5th to the 95th percentile; a cross where there is no value.
+
+    Where nearly all genes have one value (a prediction whose genes are all one map) a box would have no width to be
+    seen by: the entry's mark stands for it.
+    """
     values = of.dropna().to_numpy()
     if not len(values):
         axes.plot(0.02, y, "x", transform=axes.get_yaxis_transform(), ms=3.5, mec=FAINT, mew=0.8)
         return
     low, q1, median, q3, high = np.percentile(values, (5, 25, 50, 75, 95))
     axes.plot([low, high], [y, y], color=INK, lw=0.7, zorder=2.4)
+    if q3 - q1 < NARROW:
+        axes.plot(median, y, mark.marker, ms=6, mfc=mark.colour, mec=INK, mew=0.6, zorder=2.5)
+        return
     axes.barh(y, q3 - q1, left=q1, height=0.6, facecolor=mark.colour, edgecolor=INK, lw=0.6, zorder=2.5)
     axes.plot(
         [median, median],

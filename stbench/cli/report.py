@@ -43,5 +43,7 @@ def report(
     for one in results:
         if is_recorded(one):
             record_in_mlflow(one, place)
+    for title, headline in files.headlines:
+        out.print(f"{title}: {headline}", soft_wrap=True, markup=False)
     out.print(f"page:    {files.page}", soft_wrap=True)
     out.print(f"tables:  {place / 'tables'}   figures: {place / 'figures'}", soft_wrap=True)

@@ -129,6 +129,16 @@ def test_the_figure_draws_a_box_for_every_entry_and_the_truth(section: Callable[
     assert smoothness.lines[-1].get_xdata()[0] == pytest.approx(truth.median())
 
 
+def test_a_box_without_width_is_drawn_as_the_entrys_mark(section: Callable[..., Section]) -> None:
+    of = section(moran=0.6)  # the same in all genes, so that no box could be seen
+    with figures.drawing():
+        drawn = sharpness_figure(of, measures(of.genes), pd.Series(np.linspace(0.04, 0.24, 40)))
+    seen = {
+        (round(line.get_xdata()[0], 3), line.get_ydata()[0]) for line in drawn.axes[1].lines if line.get_marker() == "o"
+    }
+    assert seen == {(0.6, 1 + list(of.entries["method"]).index(name)) for name in ("mclstexp", "stnet")}
+
+
 def test_results_without_these_columns_say_so(tmp_path: Path) -> None:
     (of,) = load([make_results(tmp_path / "old", methods=FEW, slices=["B4", "C2"])])
     made = part(of, Context([of]))

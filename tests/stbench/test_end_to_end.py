@@ -42,6 +42,7 @@ def test_controls_run_on_a_whole_dataset_as_it_comes(dataset: str, tmp_path: Pat
     assert means["colour_ridge"] > means["training_mean"] + 0.05
     done = stbench_command("report", tmp_path / "r")
     assert done.code == 0, done.err
+    assert "Only controls were run. The best of them by PCC (ACG) is" in done.out
     page = (tmp_path / "r" / "report" / "report.html").read_text()
     assert f"{n_slices}/{n_slices}" in page
     assert section["target"]["formula"].split(" ")[0] in page
