@@ -6,6 +6,7 @@ server never fails a benchmark: the caller catches ``TrackingError``, and ``stbe
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Iterable
@@ -53,6 +54,7 @@ class _Feed:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         from mlflow import MlflowClient
 
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # that it makes its tables is no news
         self.results = results
         self.client: MlflowClient = MlflowClient(tracking_uri=uri)
         self.record = read_run(results)

@@ -21,7 +21,8 @@ def print_summary(summary: pd.DataFrame) -> None:
         title = f"{section['dataset'].iloc[0]}, {split}, {target}{common}: means over finished slices"
         table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1))
         table.add_column("method", overflow="fold")
-        for name in ("slices", "PCC ACG", "PCC HEG", "MSE", "MAE", "fit s"):
+        counted = "slices" if len(set(section["seed"])) == 1 else "slices × seeds"
+        for name in (counted, "PCC ACG", "PCC HEG", "MSE", "MAE", "fit s"):
             table.add_column(name, justify="right", no_wrap=True)
         order = section.groupby(["method", "preset", "variant", "weights"], sort=False, dropna=False)
         for (method, preset, variant, weights), rows in order:
@@ -33,13 +34,14 @@ def print_summary(summary: pd.DataFrame) -> None:
                 str(variant),
                 "(random weights)" if weights == "random" else "",
             ]
+            fit_s = done.drop_duplicates("key")["fit_s"]  # a trial may test several slices
             cells = [_mean(done[metric]) for metric in ("pcc_acg", "pcc_heg", "mse", "mae")]
             name = escape(" ".join(label for label in labels if label))
             table.add_row(
                 name,
                 f"{len(done)}/{len(rows)}",
                 *cells,
-                f"{done['fit_s'].sum():.0f}" if done["fit_s"].notna().any() else "-",
+                f"{fit_s.sum():.0f}" if fit_s.notna().any() else "-",
             )
         out.print(table)
 
