@@ -17,6 +17,7 @@ from ..load import Section, published, records, trial_table
 from ..part import Context, Part
 from ..tables import METRICS, eligible, leaderboard, slice_scores, with_published
 from ..typeset import Cell, Table, number, plus_minus
+from ..verdict import PRESET_OF_OTHERS
 
 OURS, RIVAL = "mclstexp", "bleep"  # the paper's method, and the one that it calls second
 ANNOTATED = ("B1", "C1", "D1", "E1", "F1", "G2")
@@ -61,6 +62,7 @@ def part(section: Section, context: Context) -> Part | None:
             f"The paper's numbers are over {len(section.expected)} slices, ours over {len(section.slices)}: they are "
             "not the same quantity."
         )
+    lead += _other_settings(section)
     lead.append("A difference says as much about data, scale and settings as about a method; none is a pass or a fail.")
     tables = []
     if len(claims):
@@ -70,6 +72,21 @@ def part(section: Section, context: Context) -> Part | None:
     frames = {"claims.csv": claims, "published.csv": differences}
     title = "Does it agree with the paper?"
     return Part("paper", title, lead, tables, frames={name: frame for name, frame in frames.items() if len(frame)})
+
+
+def _other_settings(section: Section) -> list[str]:
+    """Said where a method did not run as published: its numbers can then neither confirm nor refute the paper."""
+    methods = section.entries[section.entries["kind"] == "method"]
+    presets = sorted(set(methods["preset"]) - {"published", PRESET_OF_OTHERS})
+    other = [f"preset {preset}" for preset in presets]
+    other += ["random encoder weights"] if methods["weights"].str.startswith("random").any() else []
+    other += ["changed settings"] if (methods["variant"] != "").any() else []
+    if not other:
+        return []
+    return [
+        f"Methods ran here with other settings than the published ones ({', '.join(other)}): what does not hold here "
+        "may hold there."
+    ]
 
 
 def slice_grid(section: Section, metric: str = "pcc_acg") -> pd.DataFrame:

@@ -94,3 +94,16 @@ def test_published_numbers_stand_beside_ours_with_the_difference_and_their_flaws
 
 def test_nothing_is_compared_unless_asked(cscc: Section) -> None:
     assert claims.part(cscc, Context([cscc])) is None
+
+
+def test_other_settings_than_the_published_are_told_before_a_claim_is_called_refuted(
+    cscc: Section, tmp_path: Path
+) -> None:
+    published = claims.part(cscc, Context([cscc], compare_paper=True))
+    assert published is not None
+    assert not any("other settings" in sentence for sentence in published.lead)
+    quick = (replace(SIX[0], preset="quick", weights="random"), *SIX[1:])
+    (section,) = load([make_results(tmp_path / "quick", methods=quick, dataset="cscc", n_genes=5)])
+    made = claims.part(section, Context([section], compare_paper=True))
+    assert made is not None
+    assert any("(preset quick, random encoder weights): what does not hold here" in said for said in made.lead)
