@@ -7,12 +7,11 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from .layout import split_title
 from .load import Section, records
 from .style import BAND, FAINT, INK, MATPLOTLIB, PAPER, Mark, marks
 from .tables import METRICS, box_statistics, slice_scores
@@ -20,6 +19,7 @@ from .tables import METRICS, box_statistics, slice_scores
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 NARROWEST = 6.8
 WIDTH = 12.0  # inches that a row of slices may take
@@ -32,6 +32,11 @@ TITLE_HEIGHT = 0.34
 LINE = 0.15  # of the small text under the title
 LEGEND_ROW = 0.185
 NO_VALUE = "no value (unfinished, undefined)"
+SAVED_WITH: Mapping[str, Mapping[str, Any]] = {
+    "svg": {"metadata": {"Date": None, "Creator": None}},
+    "png": {"dpi": 200, "metadata": {"Software": None}},
+    "webp": {"dpi": 110, "pil_kwargs": {"quality": 80, "method": 4}},
+}
 
 
 @dataclass(frozen=True)
@@ -195,8 +200,7 @@ def _slices_figure(
     tilt = longest_name * 0.075 > unit
     below = SLICE_NAMES + (0.05 * longest_name if tilt else 0)
     above = PATIENT_NAMES if rows[0][0].title else 0.15
-    under = [f"{split_title(section.split)}, target {section.target}", note]
-    small = [line for text in under for line in textwrap.wrap(text, int((width - 0.2) / 0.066))]
+    small = textwrap.wrap(note, int((width - 0.2) / 0.066))
     heading = textwrap.wrap(f"{section.title}: {title}", int((width - 0.2) / 0.105))
     legend_top = 0.1 + (TITLE_HEIGHT - 0.1) * len(heading) + LINE * len(small) + 0.06
     top = legend_top + legend_rows * LEGEND_ROW + above
@@ -302,17 +306,32 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def rendered(figure: Figure, form: str) -> bytes:
-    """The figure as ``svg`` (text as outlines, no date: the same figure is the same bytes), ``png`` (200 dpi) or
-    ``webp`` (for photographs on the page: 110 dpi, lossy)."""
+def rendered(figure: Figure, form: str, foot: str = "") -> bytes:
+    """The figure as ``svg`` (text as outlines, no date: the same figure is the same bytes), ``png`` or ``webp`` (lossy,
+    for photographs on the page); below it a strip that holds the line ``foot``."""
     handle = io.BytesIO()
-    if form == "svg":
-        figure.savefig(handle, format="svg", metadata={"Date": None, "Creator": None})
-    elif form == "webp":
-        figure.savefig(handle, format="webp", dpi=110, pil_kwargs={"quality": 80, "method": 4})
-    else:
-        figure.savefig(handle, format="png", dpi=200, metadata={"Software": None})
+    with _footed(figure, foot) as canvas:
+        figure.savefig(handle, format=form, bbox_inches=canvas, **SAVED_WITH[form])
     return handle.getvalue()
+
+
+@contextmanager
+def _footed(figure: Figure, foot: str) -> Iterator[Bbox]:
+    """What is to be saved, in inches: the figure, and below it a strip with ``foot``, if there is one."""
+    from matplotlib.transforms import Bbox
+
+    width, height = figure.get_size_inches()
+    if not foot:
+        yield Bbox.from_bounds(0, 0, width, height)
+        return
+    lines = textwrap.wrap(foot, int((width - 0.2) / 0.055))
+    strip = 0.08 + LINE * len(lines)
+    text = figure.text(0.1 / width, -0.02 / height, "\n".join(lines), va="top", fontsize=7, color=FAINT)
+    text.set_in_layout(False)
+    try:
+        yield Bbox.from_bounds(0, -strip, width, height + strip)
+    finally:
+        text.remove()
 
 
 def has_boxes(genes: pd.DataFrame) -> bool:

@@ -21,8 +21,13 @@ def split_title(split: str) -> str:
     return SPLITS.get(split, split)
 
 
+def protocol(section: Section) -> str:
+    """What every number must be read with: dataset, slices, split and target, in one line."""
+    return f"{section.title}, {section.coverage}, {split_title(section.split)}, target {section.target}"
+
+
 def caption(section: Section, what: str) -> str:
-    return f"{section.title}, {section.coverage}, {split_title(section.split)}, target {section.target}: {what}"
+    return f"{protocol(section)}: {what}"
 
 
 def leaderboard_table(section: Section, board: pd.DataFrame, published: pd.DataFrame) -> Table:

@@ -54,12 +54,14 @@ class Context:
 
 
 def picture(section: Section, name: str, what: str, figure: Figure, tissue: bool = False) -> Picture:
-    """A drawn figure as files. ``tissue``: it holds photographs, so the page gets it as an image (webp), not as SVG.
+    """A drawn figure as files, with the section's protocol at its foot, so that no figure is taken for another's.
 
-    Call it inside ``figures.drawing()``.
+    ``tissue``: it holds photographs, so the page gets it as an image (webp), not as SVG. Call it inside
+    ``figures.drawing()``.
     """
     from .figures import rendered
-    from .layout import caption
+    from .layout import caption, protocol
 
     forms = ("webp", "png") if tissue else ("svg", "png")
-    return Picture(name, caption(section, what), {form: rendered(figure, form) for form in forms})
+    foot = protocol(section)
+    return Picture(name, caption(section, what), {form: rendered(figure, form, foot) for form in forms})

@@ -1,8 +1,11 @@
 """Figures hold every slice and method once, cut nothing, and are the same file every time."""
 
+import io
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 from synthetic import ALEX10X, CONTROLS, CSCC, DATASETS, HER2ST, METHODS, STNET
 
 from stbench.reports import figures
@@ -123,3 +126,19 @@ def test_no_two_of_thirteen_methods_and_controls_look_alike() -> None:
         [("stnet", "method"), ("stnet", "method"), ("mine", "method"), ("mine", "method"), ("other", "method")]
     )
     assert len({(mark.colour, mark.marker) for mark in twice}) == 5
+
+
+def test_the_foot_of_a_figure_stands_below_it_and_leaves_it_as_it_was(load_fake) -> None:
+    with figures.drawing():
+        figure = figures.dots(load_fake())
+        before = len(figure.texts)
+        bare, footed = (
+            np.asarray(Image.open(io.BytesIO(figures.rendered(figure, "png", foot))).convert("L"))
+            for foot in ("", "HER2+, leave one slice out")
+        )
+    n_rows = len(footed) - len(bare)
+    assert n_rows == pytest.approx(0.23 * 200, abs=1)  # inches at 200 dpi
+    assert footed.shape[1] == bare.shape[1]
+    np.testing.assert_array_equal(footed[: len(bare)], bare)
+    assert footed[len(bare) :].min() < 200
+    assert len(figure.texts) == before
