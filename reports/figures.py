@@ -309,25 +309,47 @@ def drawing() -> Iterator[None]:
 def rendered(figure: Figure, form: str, foot: str = "") -> bytes:
     """The figure as ``svg`` (text as outlines, no date: the same figure is the same bytes), ``png`` or ``webp`` (lossy,
     for photographs on the page); below it a strip that holds the line ``foot``."""
+    if not foot:
+        return _saved(figure, form)
+    with _laid_out(figure, form), _footed(figure, foot) as canvas:
+        return _saved(figure, form, canvas)
+
+
+def _saved(figure: Figure, form: str, canvas: Bbox | None = None) -> bytes:
     handle = io.BytesIO()
-    with _footed(figure, foot) as canvas:
-        figure.savefig(handle, format=form, bbox_inches=canvas, **SAVED_WITH[form])
+    figure.savefig(handle, format=form, bbox_inches=canvas, **SAVED_WITH[form])
     return handle.getvalue()
 
 
 @contextmanager
+def _laid_out(figure: Figure, form: str) -> Iterator[None]:
+    """All stays where it is when the figure is saved without a strip, which is no room to be laid out in."""
+    engine = figure.get_layout_engine()
+    if engine is None:
+        yield
+        return
+    _saved(figure, form)
+    of_all = [legend for legend in figure.legends if legend.get_bbox_to_anchor() is figure.bbox]
+    figure.set_layout_engine("none")
+    for legend in of_all:  # anchored to all that is saved, the strip included
+        legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
+    try:
+        yield
+    finally:
+        figure.set_layout_engine(engine)
+        for legend in of_all:
+            legend.set_bbox_to_anchor(None)
+
+
+@contextmanager
 def _footed(figure: Figure, foot: str) -> Iterator[Bbox]:
-    """What is to be saved, in inches: the figure, and below it a strip with ``foot``, if there is one."""
+    """What is to be saved, in inches: the figure, and below it a strip with ``foot``."""
     from matplotlib.transforms import Bbox
 
     width, height = figure.get_size_inches()
-    if not foot:
-        yield Bbox.from_bounds(0, 0, width, height)
-        return
     lines = textwrap.wrap(foot, int((width - 0.2) / 0.055))
     strip = 0.08 + LINE * len(lines)
     text = figure.text(0.1 / width, -0.02 / height, "\n".join(lines), va="top", fontsize=7, color=FAINT)
-    text.set_in_layout(False)
     try:
         yield Bbox.from_bounds(0, -strip, width, height + strip)
     finally:

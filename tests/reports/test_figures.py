@@ -128,9 +128,17 @@ def test_no_two_of_thirteen_methods_and_controls_look_alike() -> None:
     assert len({(mark.colour, mark.marker) for mark in twice}) == 5
 
 
-def test_the_foot_of_a_figure_stands_below_it_and_leaves_it_as_it_was(load_fake) -> None:
+def legend_at_the_bottom() -> Figure:
+    figure = Figure(figsize=(4, 3), layout="constrained")
+    figure.add_subplot().plot([0, 1], label="a line")
+    figure.legend(loc="outside lower left")
+    return figure
+
+
+@pytest.mark.parametrize("bottom", [False, True])
+def test_the_foot_of_a_figure_stands_below_it_and_leaves_it_as_it_was(load_fake, bottom: bool) -> None:
     with figures.drawing():
-        figure = figures.dots(load_fake())
+        figure = legend_at_the_bottom() if bottom else figures.dots(load_fake())
         before = len(figure.texts)
         bare, footed = (
             np.asarray(Image.open(io.BytesIO(figures.rendered(figure, "png", foot))).convert("L"))
