@@ -61,13 +61,13 @@ def leaderboard(rows: pd.DataFrame, entries: pd.DataFrame, slices: Sequence[str]
     board["n_slices"] = by_slice.groupby("entry")["slice"].nunique().reindex(board.index, fill_value=0)
     board["of_slices"] = len(slices)
     board["complete"] = (board["n_slices"] == len(slices)) & (board["n_trials"] == len(slices) * board["n_seeds"])
+    over_seeds = seed_deviations(finished)
     for metric in METRICS.values():
         values = by_slice.groupby("entry")[metric.name]
         board[metric.name] = values.mean().reindex(board.index)
         board[f"{metric.name}_sd"] = values.std(ddof=1).reindex(board.index)
         board[f"{metric.name}_slices"] = values.count().reindex(board.index, fill_value=0)
-        over_seeds = {entry: seed_deviation(part, metric.name) for entry, part in finished.groupby("entry")}
-        board[f"{metric.name}_sd_seeds"] = pd.Series(over_seeds, dtype=float).reindex(board.index)
+        board[f"{metric.name}_sd_seeds"] = over_seeds[metric.name].reindex(board.index)
         ranked = board.loc[(board["kind"] == "method") & eligible(board, metric.name), metric.name]
         best = (ranked.max() if metric.higher_is_better else ranked.min()) if len(ranked) else np.nan
         board[f"{metric.name}_best"] = board.index.isin(ranked.index) & (board[metric.name] == best)
@@ -79,15 +79,20 @@ def eligible(board: pd.DataFrame, metric: str) -> pd.Series:
     return board["complete"] & (board[f"{metric}_slices"] == board["of_slices"])
 
 
-def seed_deviation(finished: pd.DataFrame, metric: str) -> float:
-    """Standard deviation (n - 1) over seeds of the mean over slices, from one entry's finished rows.
+def seed_deviations(finished: pd.DataFrame) -> pd.DataFrame:
+    """Standard deviation (n - 1) over seeds of the mean over slices: a row an entry of ``finished``, a column a metric.
 
-    A seed that lacks a slice that another seed has, or has the metric undefined there, would compare different slices
-    and is left out. NaN for fewer than two seeds.
+    A seed that lacks a slice that another seed of the entry has, or has the metric undefined there, would compare
+    different slices and is left out. NaN for fewer than two seeds.
     """
-    grid = finished.pivot_table(index="seed", columns="slice", values=metric, aggfunc="mean", dropna=False)
-    grid = grid.loc[:, grid.notna().any()].dropna()
-    return float(grid.mean(axis=1).std(ddof=1)) if len(grid) > 1 and grid.shape[1] else float("nan")
+    scores = finished.groupby(["entry", "seed", "slice"])[list(METRICS)].mean()
+    columns = {}
+    for metric in METRICS:
+        grid = scores[metric].unstack("slice")  # noqa: PD010 - no averaging
+        known = grid.notna()
+        has_all = (known | ~known.groupby("entry").transform("any")).all(axis=1)
+        columns[metric] = grid[has_all].mean(axis=1).groupby("entry").std(ddof=1)
+    return pd.DataFrame(columns)
 
 
 def with_published(board: pd.DataFrame, published: pd.DataFrame, dataset: str, split: str) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from stbench.reports.tables import (
     eligible,
     leaderboard,
     replicates,
-    seed_deviation,
+    seed_deviations,
     slice_scores,
     with_published,
 )
@@ -69,7 +69,7 @@ def test_a_seed_that_lacks_a_slice_stays_out_of_the_spread_over_seeds() -> None:
     both = [("stnet", 0, "A", 0.1), ("stnet", 0, "B", 0.3), ("stnet", 2, "A", 0.2), ("stnet", 2, "B", 0.4)]
     table = rows(*both, ("stnet", 1, "A", 0.5))
     # seeds 0 and 2 have both slices: means 0.2 and 0.3
-    assert seed_deviation(table, "pcc_acg") == pytest.approx(0.1 / math.sqrt(2))
+    assert seed_deviations(table).loc["stnet", "pcc_acg"] == pytest.approx(0.1 / math.sqrt(2))
 
 
 def test_the_best_method_is_marked_and_a_lower_error_is_better() -> None:
