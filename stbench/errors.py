@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable
 
 
+LISTED = 40  # choices that one line of a message may hold
+
+
 class UserError(Exception):
     """Bad input. The message is one line: what is wrong, where, and what to do. The command line exits with code 2."""
 
@@ -25,11 +28,14 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the state was saved 
 def unknown(kind: str, name: str, choices: Iterable[str], hint: str = "") -> UserError:
     """A ``UserError`` for a name that is not among ``choices``, with the nearest match suggested.
 
+    More than ``LISTED`` choices (genes, say) are counted, as no line holds them.
+
     >>> str(unknown("method", "stnett", ["stnet", "bleep"]))
     "unknown method 'stnett' - did you mean 'stnet'? (choose from: bleep, stnet)"
     """
     options = sorted(choices)
     near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
     guess = f" - did you mean '{near[0]}'?" if near else ""
-    listed = f" (choose from: {', '.join(options)})" if options else ""
+    known = f"choose from: {', '.join(options)}" if len(options) <= LISTED else f"{len(options)} are known"
+    listed = f" ({known})" if options else ""
     return UserError(f"unknown {kind} '{name}'{guess}{listed}{'; ' + hint if hint else ''}")

@@ -80,3 +80,9 @@ def test_digests_do_not_depend_on_the_order_of_keys() -> None:
 def test_an_unknown_name_comes_with_its_nearest_match() -> None:
     assert "did you mean 'stnet'" in str(unknown("method", "stnett", ["bleep", "stnet"]))
     assert "did you mean" not in str(unknown("method", "xyzzy", ["bleep", "stnet"]))
+    assert "(choose from: bleep, stnet)" in str(unknown("method", "stnett", ["bleep", "stnet"]))
+
+
+def test_hundreds_of_choices_are_counted_so_that_the_message_stays_a_line() -> None:
+    message = str(unknown("gene", "GNASS", ["GNAS", *(f"GENE{i}" for i in range(784))]))
+    assert message == "unknown gene 'GNASS' - did you mean 'GNAS'? (785 are known)"
