@@ -41,8 +41,6 @@ def write_leaderboard(results: Sequence[Path], out: Path) -> LeaderboardFiles:
     ]
     out = Path(out)
     page, table = out / "leaderboard.html", out / "leaderboard.csv"
-    with replacing(table) as temporary:
-        tidy(placed).to_csv(temporary, index=False)
     runs = {run.directory: run for section in merged for run in section.runs}
     text = (
         environment()
@@ -57,6 +55,9 @@ def write_leaderboard(results: Sequence[Path], out: Path) -> LeaderboardFiles:
             **shared(),
         )
     )
+    numbers = tidy(placed)
+    with replacing(table) as temporary:
+        numbers.to_csv(temporary, index=False)
     write_text(page, text)
     return LeaderboardFiles(out, page, table, tuple((board.title, board.lead[0]) for board in boards))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -20,61 +21,42 @@ from .parts import parts
 from .typeset import Table, latex, markdown
 
 
+@dataclass(frozen=True)
+class Composed:
+    """One section's share of a report, with nothing written yet; names are those of files, without their suffix.
+
+    ``frames``: full numbers, the name with its suffix (csv or parquet); ``tables``: what is typeset.
+    """
+
+    page: SectionPage
+    frames: Mapping[str, pd.DataFrame]
+    tables: Mapping[str, Table]
+    pictures: Mapping[str, Picture]
+
+
 def write_report(
     results: Sequence[Path], out: Path, compare_paper: bool = False, genes: Sequence[str] = ()
 ) -> ReportFiles:
-    """See :func:`stbench.reports.report`."""
+    """See :func:`stbench.reports.report`. All is made before anything is written."""
     sections = load(results)
     context = Context(sections, compare_paper, tuple(genes))
+    printed = published()
+    composed = [
+        _compose(section, name, context, printed) for section, name in zip(sections, file_names(sections), strict=True)
+    ]
+    pages = [one.page for one in composed]
+    text = render(pages)
     out = Path(out)
     table_files: list[Path] = []
     figure_files: list[Path] = []
-    pages: list[SectionPage] = []
-    printed = published()
-    for section, name in zip(sections, file_names(sections), strict=True):
-        board = tables.with_published(
-            tables.leaderboard(section.rows, section.entries, section.slices), printed, section.dataset, section.split
-        )
-        scores, trials = tables.slice_table(section), tables.trial_table(section)
-        leaderboard = layout.leaderboard_table(section, board, printed)
-        per_slice = tuple(layout.per_slice_table(section, scores, metric) for metric in layout.PAPER)
-        trial_list = layout.trials_table(section, trials)
-        numbers = {"leaderboard": board.drop(columns="tags").reset_index(), "slices": scores, "trials": trials}
-        for what, frame in numbers.items():
-            table_files.append(_write_frame(out / "tables" / f"{name}-{what}.csv", frame))
-        table_files.append(_write_frame(out / "tables" / f"{name}-genes.parquet", _gene_table(section)))
-        for table in (leaderboard, *per_slice, trial_list):
-            table_files += _write_text_tables(out / "tables" / f"{name}-{table.name}", table)
-        pictures = _pictures(section)
-        figure_files += _write_pictures(out / "figures", name, pictures)
-        further = parts(section, context)
-        for part in further:
-            stem = f"{name}-{part.name}"
-            for what, frame in part.frames.items():
-                table_files.append(_write_frame(out / "tables" / f"{stem}-{what}", frame))
-            for table in part.tables:
-                table_files += _write_text_tables(out / "tables" / f"{stem}-{table.name}", table)
-            figure_files += _write_pictures(out / "figures", stem, part.pictures)
-        pages.append(
-            SectionPage(
-                section=section,
-                name=name,
-                headline=verdict.headline(section, board),
-                badges=verdict.badges(section),
-                warnings=verdict.warnings(section, board),
-                leaderboard=leaderboard,
-                per_slice=per_slice,
-                protocol=layout.protocol_table(section),
-                slides=layout.slides_table(section),
-                trials=trial_list,
-                unfinished=list(records(trials[trials["state"] != "finished"])),
-                pictures=pictures,
-                parts=further,
-                genes=gene_view(section),
-            )
-        )
+    for one in composed:
+        table_files += [_write_frame(out / "tables" / name, frame) for name, frame in one.frames.items()]
+        for name, table in one.tables.items():
+            table_files += _write_text_tables(out / "tables" / name, table)
+        for name, made in one.pictures.items():
+            figure_files += _write_picture(out / "figures" / name, made)
     page = out / "report.html"
-    write_text(page, render(pages))
+    write_text(page, text)
     return ReportFiles(
         directory=out,
         page=page,
@@ -82,6 +64,48 @@ def write_report(
         figures=tuple(figure_files),
         headlines=tuple((page.title, " ".join(page.headline)) for page in pages),
     )
+
+
+def _compose(section: Section, name: str, context: Context, printed: pd.DataFrame) -> Composed:
+    board = tables.with_published(
+        tables.leaderboard(section.rows, section.entries, section.slices), printed, section.dataset, section.split
+    )
+    scores, trials = tables.slice_table(section), tables.trial_table(section)
+    leaderboard = layout.leaderboard_table(section, board, printed)
+    per_slice = tuple(layout.per_slice_table(section, scores, metric) for metric in layout.PAPER)
+    trial_list = layout.trials_table(section, trials)
+    frames = {
+        f"{name}-leaderboard.csv": board.drop(columns="tags").reset_index(),
+        f"{name}-slices.csv": scores,
+        f"{name}-trials.csv": trials,
+        f"{name}-genes.parquet": _gene_table(section),
+    }
+    typeset = {f"{name}-{table.name}": table for table in (leaderboard, *per_slice, trial_list)}
+    pictures = _pictures(section)
+    drawn = {f"{name}-{made.name}": made for made in pictures}
+    further = parts(section, context)
+    for part in further:
+        stem = f"{name}-{part.name}"
+        frames |= {f"{stem}-{what}": frame for what, frame in part.frames.items()}
+        typeset |= {f"{stem}-{table.name}": table for table in part.tables}
+        drawn |= {f"{stem}-{made.name}": made for made in part.pictures}
+    page = SectionPage(
+        section=section,
+        name=name,
+        headline=verdict.headline(section, board),
+        badges=verdict.badges(section),
+        warnings=verdict.warnings(section, board),
+        leaderboard=leaderboard,
+        per_slice=per_slice,
+        protocol=layout.protocol_table(section),
+        slides=layout.slides_table(section),
+        trials=trial_list,
+        unfinished=list(records(trials[trials["state"] != "finished"])),
+        pictures=pictures,
+        parts=further,
+        genes=gene_view(section),
+    )
+    return Composed(page, frames, typeset, drawn)
 
 
 def file_names(sections: Sequence[Section]) -> list[str]:
@@ -112,14 +136,13 @@ def _pictures(section: Section) -> list[Picture]:
         return [picture(section, name, what, figure) for name, what, figure in made]
 
 
-def _write_pictures(folder: Path, stem: str, pictures: Sequence[Picture]) -> list[Path]:
+def _write_picture(stem: Path, made: Picture) -> list[Path]:
     written = []
-    for made in pictures:
-        for form, content in made.forms.items():
-            path = folder / f"{stem}-{made.name}.{form}"
-            with replacing(path) as temporary:
-                temporary.write_bytes(content)
-            written.append(path)
+    for form, content in made.forms.items():
+        path = stem.with_name(f"{stem.name}.{form}")
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+        written.append(path)
     return written
 
 

@@ -14,6 +14,7 @@ from synthetic import CONTROLS, METHODS, Fake, make_results
 from synthetic_predictions import ORIGIN, PITCH, SCALE, add_predictions, add_thumbnails, truth_of
 
 from stbench.errors import UserError
+from stbench.reports import report
 from stbench.reports.figures import drawing
 from stbench.reports.gene_scores import gene_cube
 from stbench.reports.load import Section, load
@@ -242,6 +243,12 @@ def test_a_gene_that_no_section_has_is_refused_and_one_of_another_section_is_sai
     answer = part(section, Context([section, other], genes=("GENE9", "GENE1")))
     assert answer is not None
     assert "GENE9 is not in this dataset's panel." in answer.lead
+
+
+def test_a_report_that_is_refused_leaves_nothing_behind(results: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown gene of these results 'NOPE'"):
+        report([results], tmp_path / "out", genes=["NOPE"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_results_without_predictions_are_said(tmp_path: Path) -> None:
