@@ -143,7 +143,7 @@ def _record(
     now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     record: dict[str, Any] = {"id": uuid.uuid4().hex, "created": now, "commands": [], "trials": {}}
     if path.is_file():
-        record = read_json(path)
+        record = read_run(results)
     if ablation is not None:
         record["ablation"] = _joined_ablation(results, record.get("ablation"), ablation)
     new = {spec.identity for spec in specs}
@@ -184,13 +184,16 @@ def _joined_ablation(results: Path, earlier: Mapping[str, Any] | None, new: Mapp
 
 
 def read_run(results: Path) -> dict[str, Any]:
-    """``run.json`` of a results directory; a ``UserError`` where there is none."""
+    """``run.json`` of a results directory; a ``UserError`` where there is none, or it is not a run's record."""
     path = results / "run.json"
     if not path.is_file():
         raise UserError(
             f"{results} is not a results directory (it has no run.json) - name one that 'stbench run' wrote"
         )
-    return read_json(path)
+    record = read_json(path)
+    if not isinstance(record, dict) or not isinstance(record.get("trials"), dict):
+        raise UserError(f"{path} is not a run's record (it lists no trials) - restore it, or run into another folder")
+    return record
 
 
 def trial_specs(results: Path) -> dict[str, TrialSpec]:

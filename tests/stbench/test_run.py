@@ -289,3 +289,13 @@ def test_a_results_directory_that_is_none_is_one_line(tmp_path: Path, stbench_co
         done = stbench_command(command, tmp_path)
         assert done.code == 2
         assert "is not a results directory" in done.err
+
+
+@pytest.mark.parametrize("content", ["[]", '{"id": "0"}'])
+def test_a_run_json_that_is_no_record_is_one_line(tmp_path: Path, stbench_command: Callable, content: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+    for command in (("report", tmp_path), ("run", "--methods", PROBE, *DEMO, "--out", tmp_path)):
+        done = stbench_command(*command)
+        assert done.code == 2
+        assert "run.json is not a run's record" in done.err
+    assert (tmp_path / "run.json").read_text() == content
