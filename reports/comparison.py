@@ -83,7 +83,7 @@ def against_best(scores: pd.DataFrame, board: pd.DataFrame, metric: str) -> list
 
 
 @dataclass(frozen=True)
-class Claim:
+class BestOfAll:
     """That the best entry is better than each of ``pairs``: made of all of them, or not made.
 
     ``p`` is the largest of the single comparisons', uncorrected (:func:`stbench.statistics.ahead_of_all` says why), so
@@ -105,7 +105,7 @@ class Claim:
         return self.p <= ALPHA
 
 
-def best_of_all(tested: Sequence[Tested], metric: str) -> Claim | None:
+def best_of_all(tested: Sequence[Tested], metric: str) -> BestOfAll | None:
     """The claim of the best entry against all others of its kind; None where there is no other.
 
     ``tested``: :func:`against_best`. The best control is no rival of a method, and stands apart.
@@ -114,7 +114,7 @@ def best_of_all(tested: Sequence[Tested], metric: str) -> Claim | None:
     if not pairs:
         return None
     higher = METRICS[metric].higher_is_better
-    return Claim(
+    return BestOfAll(
         pairs=tuple(pairs),
         p=ahead_of_all([pair.comparison for pair in pairs], higher),
         smallest_p=float(np.max([pair.comparison.test.smallest_p for pair in pairs])),
@@ -122,7 +122,7 @@ def best_of_all(tested: Sequence[Tested], metric: str) -> Claim | None:
     )
 
 
-def against_control(tested: Sequence[Tested], claim: Claim | None) -> tuple[Tested, float] | None:
+def against_control(tested: Sequence[Tested], claim: BestOfAll | None) -> tuple[Tested, float] | None:
     """The best method against the best control, with its p; None where they are not compared.
 
     Where the method is the best of all, this is the next question in a fixed order, which needs no correction;
@@ -177,7 +177,7 @@ def why(tested: Tested) -> str:
     return f"on {many_patients(n)} (p {p_equals(tested.p)}{corrected})"
 
 
-def claim_text(section: Section, claim: Claim) -> str:
+def claim_text(section: Section, claim: BestOfAll) -> str:
     """What follows the name of the best: ``is better than each of the 5 others on 7 patients (the largest p = 0.031)``.
 
     "it" is the runner-up.

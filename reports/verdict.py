@@ -8,7 +8,7 @@ import pandas as pd
 
 from .comparison import (
     ALPHA,
-    Claim,
+    BestOfAll,
     Tested,
     against_best,
     against_control,
@@ -67,7 +67,7 @@ def _ranking(section: Section, board: pd.DataFrame) -> list[str]:
     return [*sentences, *_oracle(complete)]
 
 
-def _first(section: Section, methods: pd.DataFrame, n_methods: int, claim: Claim | None) -> str:
+def _first(section: Section, methods: pd.DataFrame, n_methods: int, claim: BestOfAll | None) -> str:
     """The best method and its lead over the next, with what the tests over patients say of its being the best."""
     best = methods.iloc[0]
     name = METRICS[HEADLINE_METRIC].title

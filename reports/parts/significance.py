@@ -21,7 +21,7 @@ from .. import figures, over_datasets
 from ..comparison import (
     ALPHA,
     QUESTION,
-    Claim,
+    BestOfAll,
     Tested,
     against_best,
     against_control,
@@ -237,7 +237,7 @@ def _comparison_frame(tested: Sequence[Tested]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _claim_frame(claim: Claim) -> pd.DataFrame:
+def _claim_frame(claim: BestOfAll) -> pd.DataFrame:
     of = claim.pairs[0].comparison
     unproven = " ".join(pair.comparison.b for pair in claim.unproven)
     about = {"entry": of.a, "n_others": len(claim.pairs), "n_patients": of.n_patients, "p": claim.p}
