@@ -34,6 +34,12 @@ def prediction_files(section: Section) -> Mapping[tuple[str, str], Path]:
     return {of: path for of, path in files.items() if path.is_file()}
 
 
+def which_seed(section: Section) -> str:
+    """What a caption says of :func:`prediction_files` where there are several seeds; nothing where there is one."""
+    seeds = set(section.rows.loc[section.rows["state"] == "finished", "seed"])
+    return "; of several seeds, predictions of the lowest that finished" if len(seeds) > 1 else ""
+
+
 def read_genes(path: Path, genes: Sequence[str]) -> PredictedGenes:
     """``genes`` of a prediction that a trial wrote. Raises ``UserError`` where the file cannot be read."""
     import h5py

@@ -16,7 +16,7 @@ from ..layout import caption
 from ..load import Section
 from ..names import broken
 from ..part import Context, Part, picture
-from ..predictions import prediction_files, read_genes
+from ..predictions import prediction_files, read_genes, which_seed
 from ..style import FAINT
 from ..typeset import Cell, Table, number
 
@@ -75,7 +75,7 @@ def part(section: Section, context: Context) -> Part | None:
     what = (
         f"Pearson correlation between the {len(genes)} genes of highest mean observed expression, over the spots of "
         "all slices together, each predicted by a model that had not seen its slice. All matrices are in the order of "
-        "the observed one's tree (Ward linkage); r: agreement with it over pairs of genes"
+        "the observed one's tree (Ward linkage); r: agreement with it over pairs of genes" + which_seed(section)
     )
     with figures.drawing():
         pictures = [picture(section, "matrices", what, correlation_figure(section, structure))]

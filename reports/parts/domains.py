@@ -13,6 +13,7 @@ from ..gene_scores import shown_entries
 from ..layout import INCOMPLETE, caption
 from ..load import Section, trial_table
 from ..part import Context, Part, Picture, picture
+from ..predictions import which_seed
 from ..tissue import Background, backgrounds
 from ..typeset import Cell, Table, number
 
@@ -146,7 +147,7 @@ def _pictures(
     ground = "on the H&E image in grey" if any(name in tissue for name in slices) else "without images"
     what = (
         f"labels, and clusters (K-means from seed 0) of measured and predicted expression, {ground}; "
-        "a cluster has the colour of the label that it is matched with, each label once"
+        f"a cluster has the colour of the label that it is matched with, each label once{which_seed(section)}"
     )
     with figures.drawing():
         figure = domains_figure(section, spots, scores, list(slices[:MAX_SLICES]), entries, tissue)

@@ -18,7 +18,7 @@ from ..gene_scores import GeneCube, entry_label, entry_labels, gene_cube, rankin
 from ..load import Section
 from ..names import broken
 from ..part import Context, Part, picture
-from ..predictions import prediction_files, read_genes
+from ..predictions import prediction_files, read_genes, which_seed
 from ..style import FAINT
 from ..tissue import Background, backgrounds, draw_spots
 from ..typeset import number
@@ -79,18 +79,18 @@ def part(section: Section, context: Context) -> Part | None:
     tissue = backgrounds(section)
     lead = [_finding(section, rows, best), *remarks, *_missing(section, candidates, kept, rows, tissue)]
     pictures = []
+    seed = which_seed(section)
     parts = [rows[first : first + N_GENES] for first in range(0, len(rows), N_GENES)]
     with figures.drawing():
         for place, some in enumerate(parts, start=1):
             tail = "" if len(parts) == 1 else f"-{place}"
             maps = maps_figure(section, some, columns, tissue)
-            pictures.append(picture(section, f"maps{tail}", _maps_caption(some, tissue), maps, tissue=True))
+            pictures.append(picture(section, f"maps{tail}", _maps_caption(some, tissue) + seed, maps, tissue=True))
         for place, some in enumerate(parts, start=1):
             tail = "" if len(parts) == 1 else f"-{place}"
             residuals = residuals_figure(section, some, columns, tissue)
-            pictures.append(
-                picture(section, f"residuals{tail}", _residuals_caption(some, tissue), residuals, tissue=True)
-            )
+            what = _residuals_caption(some, tissue) + seed
+            pictures.append(picture(section, f"residuals{tail}", what, residuals, tissue=True))
     return Part("gene-maps", title, lead, (), pictures, {"drawn.csv": drawn(section, rows)})
 
 

@@ -256,3 +256,11 @@ def test_results_without_predictions_are_said(tmp_path: Path) -> None:
     answer = made(section)
     assert answer.lead == ["No gene can be drawn: no predictions are left in the results."]
     assert not answer.pictures
+
+
+def test_captions_say_whose_predictions_are_drawn_where_there_are_several_seeds(tmp_path: Path) -> None:
+    of_several = "; of several seeds, predictions of the lowest that finished"
+    one = other_results(tmp_path / "one", MCLSTEXP, n_genes=5)
+    assert not any(of_several in picture.caption for picture in made(one).pictures)
+    several = other_results(tmp_path / "several", MCLSTEXP, n_genes=5, seeds=(0, 1))
+    assert all(picture.caption.endswith(of_several) for picture in made(several).pictures)
