@@ -22,10 +22,12 @@ class Tested:
     """A comparison of the best entry with another one, corrected for all those made in its metric.
 
     ``role``: what the other is: ``method``, ``best control`` or, where only controls were run, ``control``.
+    ``ahead``: whether the best is also ahead where every patient counts the same.
     """
 
     comparison: Comparison
     role: str
+    ahead: bool
     n_comparisons: int
     patients_known: bool  # slices whose patient was not recorded count as one patient together
     p: float  # after Holm's correction; NaN where no test is possible
@@ -72,12 +74,13 @@ def against_best(scores: pd.DataFrame, board: pd.DataFrame, metric: str) -> list
     if not others:
         return []
     higher = METRICS[metric].higher_is_better
+    better = 1 if higher else -1
     made = [paired_by_patient(scores, best, other, higher_is_better=higher) for other, _ in others]
     corrected = holm([comparison.test.p for comparison in made])
     known = bool((scores["patient"] != "").all())
     limits = [float(np.minimum(1.0, len(made) * comparison.test.smallest_p)) for comparison in made]
     return [
-        Tested(comparison, role, len(made), known, float(p), limit)
+        Tested(comparison, role, better * comparison.difference > 0, len(made), known, float(p), limit)
         for comparison, (_, role), p, limit in zip(made, others, corrected, limits, strict=True)
     ]
 
@@ -186,10 +189,18 @@ def claim_text(section: Section, claim: BestOfAll) -> str:
     if not claim.possible:
         return f"{verb(first)} from it {why(first)}"
     on = f"on {many_patients(first.comparison.n_patients)}"
+    behind = [pair for pair in claim.pairs if not pair.ahead]
+    if behind:
+        return f"is not ahead of {_listed(section, behind)} where every patient counts the same, {on}"
     if len(claim.pairs) == 1:
         return f"is {'' if claim.holds else 'not '}told apart from it {on} (p {p_equals(claim.p)})"
     if claim.holds:
         return f"is better than each of the {len(claim.pairs)} others {on} (the largest p {p_equals(claim.p)})"
-    names = [label_of(section, pair.comparison.b) for pair in claim.unproven]
-    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-    return f"is not shown to be better than {listed} {on} (the largest p {p_equals(claim.p)})"
+    rivals = _listed(section, claim.unproven)
+    return f"is not shown to be better than {rivals} {on} (the largest p {p_equals(claim.p)})"
+
+
+def _listed(section: Section, pairs: Sequence[Tested]) -> str:
+    """The others of ``pairs``: ``A``, ``A and B``, ``A, B and C``."""
+    *first, last = (label_of(section, pair.comparison.b) for pair in pairs)
+    return f"{', '.join(first)} and {last}" if first else last

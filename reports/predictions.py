@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from stbench.errors import UserError
 
@@ -24,14 +25,18 @@ class PredictedGenes:
 
 def prediction_files(section: Section) -> Mapping[tuple[str, str], Path]:
     """(entry, slice) to the file of the lowest seed that finished; one that is not there any more is left out."""
-    finished = section.rows[section.rows["state"] == "finished"].copy()
-    finished["_seed"] = [int(seed) if str(seed).isdigit() else 0 for seed in finished["seed"]]
-    first = finished.sort_values("_seed", kind="stable").drop_duplicates(["entry", "slice"])
+    first = of_lowest_seed(section.rows[section.rows["state"] == "finished"]).drop_duplicates(["entry", "slice"])
     files = {
         (row.entry, row.slice): Path(row.directory) / "trials" / row.key / "predictions" / f"{row.slice}.h5ad"
         for row in records(first)
     }
     return {of: path for of, path in files.items() if path.is_file()}
+
+
+def of_lowest_seed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of each entry and slice the rows of its lowest seed, by number: 2 comes before 10. A seed may be without one."""
+    number = pd.Series([int(seed) if str(seed).isdigit() else 0 for seed in rows["seed"]], index=rows.index)
+    return rows[number == number.groupby([rows["entry"], rows["slice"]]).transform("min")]
 
 
 def which_seed(section: Section) -> str:

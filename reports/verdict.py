@@ -58,8 +58,7 @@ def _ranking(section: Section, board: pd.DataFrame) -> list[str]:
     claim = best_of_all(tested, metric.name)
     sentences = [_first(section, methods, n_methods, claim)]
     if len(controls):
-        apart = _apart(against_control(tested, claim))
-        sentences.append(_against(section, best, controls.iloc[0], "the best control", apart))
+        sentences.append(_against_control(section, best, controls.iloc[0], against_control(tested, claim)))
     else:
         was = "is complete" if (board["kind"] == "control").any() else "was run"
         sentences.append(f"No control {was}, so nothing frames this number from below.")
@@ -90,19 +89,25 @@ def _first(section: Section, methods: pd.DataFrame, n_methods: int, claim: BestO
     )
 
 
-def _apart(tested: tuple[Tested, float] | None) -> str:
-    """``, told apart on 7 patients (p = 0.016)``; nothing where the design cannot tell, as the first sentence says."""
+def _apart(tested: tuple[Tested, float] | None, above: bool) -> str:
+    """``, told apart on 7 patients (p = 0.016)``; nothing where the design cannot tell, as the first sentence says.
+
+    ``above``: whether the best has the higher mean over slices; where patients say otherwise, that is said instead.
+    """
     if tested is None or not tested[0].comparison.test.smallest_p <= ALPHA:
         return ""
     pair, p = tested
-    told = "told apart" if p <= ALPHA else "not told apart"
-    return f", {told} on {many_patients(pair.comparison.n_patients)} (p {p_equals(p)})"
+    on = f"on {many_patients(pair.comparison.n_patients)}"
+    if pair.ahead != above:
+        return f", but not where every patient counts the same, {on}"
+    return f", {'told apart' if p <= ALPHA else 'not told apart'} {on} (p {p_equals(p)})"
 
 
-def _against(section: Section, best: pd.Series, other: pd.Series, role: str, apart: str) -> str:
-    ahead = best[HEADLINE_METRIC] - other[HEADLINE_METRIC]
-    wins, ties, n = wins_between(section, str(best.name), str(other.name))
-    them = f"{role}, {other['label']} ({number(other[HEADLINE_METRIC])}),"
+def _against_control(section: Section, best: pd.Series, control: pd.Series, tested: tuple[Tested, float] | None) -> str:
+    ahead = best[HEADLINE_METRIC] - control[HEADLINE_METRIC]
+    wins, ties, n = wins_between(section, str(best.name), str(control.name))
+    them = f"the best control, {control['label']} ({number(control[HEADLINE_METRIC])}),"
+    apart = _apart(tested, above=ahead > 0)
     if ahead > 0:
         return f"It is above {them} by {number(ahead)} ({_better(wins, ties, n)}){apart}."
     if ahead == 0:
@@ -171,6 +176,12 @@ def _replicates(section: Section) -> str:
     )
 
 
+def unpublished(section: Section) -> pd.DataFrame:
+    """The methods among the entries that ran in another preset than the published one; others' predictions aside."""
+    entries = section.entries
+    return entries[~entries["preset"].isin(["", "published", PRESET_OF_OTHERS]) & (entries["kind"] == "method")]
+
+
 def badges(section: Section) -> list[tuple[str, str]]:
     """(text, tone) with tone ``good``, ``warn`` or ``plain``."""
     shared = replicates(section)["same_patient"]
@@ -192,8 +203,7 @@ def warnings(section: Section, board: pd.DataFrame) -> list[str]:
             f"Random encoder weights: {_names(random['title'])}. The published methods start from pretrained weights; "
             "these numbers say nothing about those."
         )
-    other = entries[~entries["preset"].isin(["", "published", PRESET_OF_OTHERS]) & (entries["kind"] == "method")]
-    for preset, part in other.groupby("preset", sort=False):
+    for preset, part in unpublished(section).groupby("preset", sort=False):
         found.append(f"Preset {preset}, not the published settings: {_names(part['title'])}.")
     if section.unrun_seeds:
         named = f"Seed{'s' if len(section.unrun_seeds) > 1 else ''} {', '.join(section.unrun_seeds)}"

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stbench.datasets.readers import legacy_st
 from stbench.method import TestSlide, TrainingSlide
+from stbench.slide import Slide
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +22,25 @@ def data_root() -> Path:
     if not place or not Path(place).is_dir():
         pytest.skip("real sections are not at hand: set STBENCH_DATA to a folder that holds her2st/, visium/ and mob/")
     return Path(place).resolve()
+
+
+@pytest.fixture
+def labelled_section(data_root: Path) -> Callable[[str], Slide]:
+    """``read("B1")``: a HER2+ section with the pathologist's labels. None of these has an image here, and labels need
+    none: C2's stands in, as a slide must have one."""
+    data = data_root / "her2st" / "data"
+
+    def read(name: str) -> Slide:
+        return legacy_st.read(
+            name,
+            name[0],
+            counts=data / f"ST-cnts/{name}.tsv.gz",
+            spots=data / f"ST-spotfiles/{name}_selection.tsv",
+            labels=data / f"ST-pat/lbl/{name}_labeled_coordinates.tsv",
+            image=data / "ST-imgs/C/C2/5714_HE_BT_C2.jpg",
+        )
+
+    return read
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from ..load import Section, published, records, trial_table
 from ..part import Context, Part
 from ..tables import METRICS, eligible, leaderboard, slice_scores, with_published
 from ..typeset import Cell, Table, number, plus_minus
-from ..verdict import PRESET_OF_OTHERS
+from ..verdict import unpublished
 
 OURS, RIVAL = "mclstexp", "bleep"  # the paper's method, and the one that it calls second
 ANNOTATED = ("B1", "C1", "D1", "E1", "F1", "G2")
@@ -77,8 +77,7 @@ def part(section: Section, context: Context) -> Part | None:
 def _other_settings(section: Section) -> list[str]:
     """Said where a method did not run as published: its numbers can then neither confirm nor refute the paper."""
     methods = section.entries[section.entries["kind"] == "method"]
-    presets = sorted(set(methods["preset"]) - {"published", PRESET_OF_OTHERS})
-    other = [f"preset {preset}" for preset in presets]
+    other = [f"preset {preset}" for preset in sorted(set(unpublished(section)["preset"]))]
     other += ["random encoder weights"] if methods["weights"].str.startswith("random").any() else []
     other += ["changed settings"] if (methods["variant"] != "").any() else []
     if not other:

@@ -13,7 +13,7 @@ from ..gene_scores import shown_entries
 from ..layout import INCOMPLETE, caption
 from ..load import Section, trial_table
 from ..part import Context, Part, Picture, picture
-from ..predictions import which_seed
+from ..predictions import of_lowest_seed, which_seed
 from ..tissue import Background, backgrounds
 from ..typeset import Cell, Table, number
 
@@ -141,7 +141,7 @@ def _pictures(
     spots = trial_table(section, "domains.parquet")
     if spots.empty:
         return []
-    spots = spots[spots["seed"] == spots.groupby(["entry", "slice"])["seed"].transform("min")]
+    spots = of_lowest_seed(spots)
     entries = [entry for entry in shown_entries(section) if entry in set(spots["entry"])][:MAX_ENTRIES]
     scores = _drawn_scores(section, spots)
     ground = "on the H&E image in grey" if any(name in tissue for name in slices) else "without images"

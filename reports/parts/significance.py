@@ -105,7 +105,7 @@ def _ahead(section: Section, tested: Tested) -> str:
     a, b = label_of(section, of.a), label_of(section, of.b)
     if of.difference == 0:
         return f"By patient they are level in {TITLE}."
-    ahead, behind = (a, b) if (of.difference > 0) == METRICS[HEADLINE_METRIC].higher_is_better else (b, a)
+    ahead, behind = (a, b) if tested.ahead else (b, a)
     return f"By patient {ahead} is {number(abs(of.difference))} ahead of {behind} in {TITLE}."
 
 

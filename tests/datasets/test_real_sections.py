@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ import pytest
 from stbench.datasets.alex10x import Alex10x
 from stbench.datasets.her2st import HER2ST
 from stbench.datasets.manifest import open_dataset_path
-from stbench.datasets.readers import legacy_st
 from stbench.slide import Slide, check_slide, validate
 
 pytestmark = pytest.mark.data
@@ -58,16 +58,10 @@ def test_the_26_slices_without_an_image_or_without_anything_are_missing(data_roo
 
 
 @pytest.mark.parametrize("name", ["A1", "B1", "C1", "D1", "E1", "F1", "G2", "H1"])
-def test_every_counted_spot_of_a_labelled_section_has_exactly_one_label(data_root: Path, name: str) -> None:
-    data = data_root / "her2st" / "data"
-    slide = legacy_st.read(
-        name,
-        name[0],
-        counts=data / f"ST-cnts/{name}.tsv.gz",
-        spots=data / f"ST-spotfiles/{name}_selection.tsv",
-        labels=data / f"ST-pat/lbl/{name}_labeled_coordinates.tsv",
-        image=data / "ST-imgs/C/C2/5714_HE_BT_C2.jpg",  # these sections have no image here; labels need none
-    )
+def test_every_counted_spot_of_a_labelled_section_has_exactly_one_label(
+    labelled_section: Callable[[str], Slide], name: str
+) -> None:
+    slide = labelled_section(name)
     labels = slide.adata.obs["label"]
     assert labels.notna().all()
     assert set(labels) <= {

@@ -21,7 +21,7 @@ from stbench.reports.load import Section, load
 from stbench.reports.part import Context, Part
 from stbench.reports.parts import gene_maps
 from stbench.reports.parts.gene_maps import GeneRow, maps_figure, part, residuals_figure, slice_of
-from stbench.reports.predictions import prediction_files, read_genes
+from stbench.reports.predictions import of_lowest_seed, prediction_files, read_genes
 from stbench.reports.tissue import backgrounds
 
 MCLSTEXP, STNET = METHODS[0], METHODS[1]
@@ -264,3 +264,12 @@ def test_captions_say_whose_predictions_are_drawn_where_there_are_several_seeds(
     assert not any(of_several in picture.caption for picture in made(one).pictures)
     several = other_results(tmp_path / "several", MCLSTEXP, n_genes=5, seeds=(0, 1))
     assert all(picture.caption.endswith(of_several) for picture in made(several).pictures)
+
+
+def test_the_lowest_seed_is_the_lowest_number(tmp_path: Path) -> None:
+    several = other_results(tmp_path, MCLSTEXP, n_genes=5, seeds=(10, 2))
+    chosen = of_lowest_seed(several.rows)
+    assert set(chosen["seed"].astype(str)) == {"2"}
+    assert len(chosen) == len(SLICES)
+    keys = {path.parents[1].name for path in prediction_files(several).values()}
+    assert keys == set(chosen["key"])

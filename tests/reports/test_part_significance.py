@@ -116,6 +116,20 @@ def test_one_equal_rival_is_enough_to_spoil_the_claim_and_is_named(load_fake) ->
     assert f"cannot be told apart on 7 patients {limit}." in found.lead[1]
 
 
+def test_a_lead_over_slices_that_is_none_over_patients_is_not_taken_for_one(load_fake) -> None:
+    # patients B, C and D have six slices each, the other four together fourteen: by patient the rival is ahead
+    section = load_fake(methods=(*TWO, COLOUR), slices=None)
+    lead = {name: 0.05 if section.patients[name] in "BCD" else -0.04 for name in section.slices}
+    set_by_slice(section, "mclstexp", {name: 0.3 + of for name, of in lead.items()})
+    for rival in ("stnet", "colour_ridge"):
+        set_by_slice(section, rival, dict.fromkeys(section.slices, 0.3))
+    first, control = headline(section, board(section))[:2]
+    assert first.endswith(", but is not ahead of STnet where every patient counts the same, on 7 patients.")
+    assert "It is above the best control, Colour ridge" in control
+    assert control.endswith(", but not where every patient counts the same, on 7 patients.")
+    assert "By patient STnet is 0.0014 ahead of mclSTExp in PCC (ACG)." in made(section).lead[0]
+
+
 def test_enough_patients_without_a_difference_are_not_told_apart(load_fake) -> None:
     section = load_fake(methods=TWO, slices=None)
     names = section.slices

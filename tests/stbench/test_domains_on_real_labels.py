@@ -5,7 +5,7 @@ The sections have no image here and cannot be prepared; their counts and labels 
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,7 +13,6 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from stbench.datasets.panels import panel
-from stbench.datasets.readers import legacy_st
 from stbench.domains import labelled, principal_components
 from stbench.slide import Slide
 from stbench.targets import target
@@ -32,22 +31,12 @@ MEASURED = {
 }
 
 
-def section(data_root: Path, name: str) -> Slide:
-    data = data_root / "her2st" / "data"
-    return legacy_st.read(
-        name,
-        name[0],
-        counts=data / f"ST-cnts/{name}.tsv.gz",
-        spots=data / f"ST-spotfiles/{name}_selection.tsv",
-        labels=data / f"ST-pat/lbl/{name}_labeled_coordinates.tsv",
-        image=data / "ST-imgs/C/C2/5714_HE_BT_C2.jpg",  # of another section: a slide must have one, none is looked at
-    )
-
-
 @pytest.mark.parametrize("name", MEASURED)
-def test_observed_expression_agrees_with_the_labels_as_far_as_was_measured(data_root: Path, name: str) -> None:
+def test_observed_expression_agrees_with_the_labels_as_far_as_was_measured(
+    labelled_section: Callable[[str], Slide], name: str
+) -> None:
     k, n_undetermined, lowest, highest = MEASURED[name]
-    slide = section(data_root, name)
+    slide = labelled_section(name)
     labels = slide.adata.obs["label"].to_numpy()
     chosen = labelled(list(labels))
     assert len(labels) - len(chosen) == n_undetermined
