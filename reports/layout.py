@@ -15,6 +15,8 @@ PAPER = ("pcc_acg", "pcc_heg", "mse", "mae")
 STRICT = ("strict_pcc_acg", "strict_pcc_heg")
 SPLITS = {"loso": "leave one slice out", "lopo": "leave one patient out", "kfold": "k-fold over slices"}
 INCOMPLETE = "†"
+EXCHANGED = "patches exchanged"
+PRESET_OF_OTHERS = "external"  # predictions made elsewhere: their trials' notes say so
 
 
 def split_title(split: str) -> str:
@@ -31,12 +33,16 @@ def caption(section: Section, what: str) -> str:
 
 
 def leaderboard_table(section: Section, board: pd.DataFrame, published: pd.DataFrame) -> Table:
-    """``board``: :func:`tables.with_published` of the leaderboard; ``published``: where its numbers come from."""
+    """``board``: :func:`tables.with_published` of :func:`tables.with_exchanged` of the leaderboard.
+
+    ``published``: where the printed numbers come from.
+    """
     printed = [
         metric for metric in PAPER if f"{metric}_published" in board and board[f"{metric}_published"].notna().any()
     ]
     columns = ["method", "slices", *(METRICS[metric].title for metric in PAPER), "PCC (ACG)", "PCC (HEG)"]
-    groups = [("", 2), ("paper pack", len(PAPER)), ("strict pack", len(STRICT))]
+    columns += ["PCC (ACG)", "moves by"]
+    groups = [("", 2), ("paper pack", len(PAPER)), ("strict pack", len(STRICT)), (EXCHANGED, 2)]
     if printed:
         columns += [METRICS[metric].title for metric in printed]
         groups.append(("as published", len(printed)))
@@ -47,7 +53,7 @@ def leaderboard_table(section: Section, board: pd.DataFrame, published: pd.DataF
         mark = "" if of["complete"] else f" {INCOMPLETE}"
         slices = Cell(f"{of['n_slices']}/{of['of_slices']}{mark}", float(of["n_slices"]), minor=trials)
         scores = [_score(of, metric) for metric in (*PAPER, *STRICT)]
-        return (name, slices, *scores, *(_printed(of, metric) for metric in printed))
+        return (name, slices, *scores, *_exchanged(of), *(_printed(of, metric) for metric in printed))
 
     blocks = [[row(of) for _, of in board[board["kind"] == kind].iterrows()] for kind in ("method", "control")]
     return Table(
@@ -71,6 +77,37 @@ def _score(of: pd.Series, metric: str) -> Cell:
     minor += [f"seeds ± {number(seeds)}"] if seeds == seeds else []
     text = plus_minus(of[metric], of[f"{metric}_sd"])
     return Cell(text, float(of[metric]), strong=bool(of[f"{metric}_best"]), minor=", ".join(minor))
+
+
+def _exchanged(of: pd.Series) -> tuple[Cell, Cell]:
+    """PCC (ACG) with exchanged patches, and how far the prediction moves; dashes where the method was not asked."""
+    asked = int(of["exchanged_slices"])
+    if not asked:
+        return Cell("–"), Cell("–")
+    minor = "" if asked == of["n_slices"] else f"on {asked}/{of['n_slices']}"
+
+    def cell(value: float, digits: int) -> Cell:
+        return Cell("undefined") if value != value else Cell(number(value, digits), float(value), minor=minor)
+
+    return cell(of["exchanged_pcc_acg"], 4), cell(of["exchanged_move"], 3)
+
+
+def not_asked(section: Section, board: pd.DataFrame) -> list[str]:
+    """Why finished entries have no numbers with exchanged patches, once for each reason; none where all have."""
+    without = board[(board["n_slices"] > 0) & (board["exchanged_slices"] == 0)]
+    elsewhere = without["preset"] == PRESET_OF_OTHERS
+    said = []
+    if elsewhere.any():
+        said.append(
+            f"{_listed(list(without.loc[elsewhere, 'label']))}: predictions made elsewhere, which cannot be asked with "
+            "exchanged patches."
+        )
+    if not elsewhere.all():
+        whose = "all entries" if len(without) == len(board) else _listed(list(without.loc[~elsewhere, "label"]))
+        said.append(
+            f"{whose}: run by a version that did not exchange patches; run again into another folder to have it."
+        )
+    return said
 
 
 def _printed(of: pd.Series, metric: str) -> Cell:
@@ -108,6 +145,12 @@ def leaderboard_notes(section: Section, board: pd.DataFrame, published: pd.DataF
                 f"{row.label} predicts one value for up to {int(row.constant)} genes of a slice, so its paper and "
                 "strict PCC differ."
             )
+    if board["exchanged_slices"].any():
+        notes.append(
+            f"{EXCHANGED}: every spot was given the patch of another spot of its slice, and predicted again. moves by: "
+            "root mean square change of the prediction, as a share of its standard deviation over the spots."
+        )
+    notes += [f"{EXCHANGED}, –: {why}" for why in not_asked(section, board)]
     if board["oracle"].any():
         notes.append(
             "oracle: sees what no method may (the test spots' total counts); a mark to read others against, no "

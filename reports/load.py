@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from stbench import exchange
 from stbench.errors import UserError
 from stbench.files import read_json
 
@@ -24,6 +25,7 @@ REQUIRED = (
 TEXT = ("fold", "oracle", "preset", "variant", "weights", "patient", "device", "precision", "reason", "trained_by")
 NUMBERS = (
     *METRIC_COLUMNS,
+    *exchange.COLUMNS,
     *("n_spots", "n_genes", "n_constant_truth", "n_constant_prediction", "same_patient_training_slices"),
     *("fit_s", "predict_s", "peak_mem_mb", "n_parameters"),
 )

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from stbench import exchange
+
 from .load import METRIC_COLUMNS, Section
 
 
@@ -105,6 +107,39 @@ def with_published(board: pd.DataFrame, published: pd.DataFrame, dataset: str, s
             out[f"{metric}_published"] = out["method"].map(printed["mean"])
             out[f"{metric}_published_spread"] = out["method"].map(printed["spread"])
     return out
+
+
+def exchange_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row for each entry and slice whose patches were exchanged, means over the seeds that have it.
+
+    Columns: entry, slice, ``n_seeds``, ``pcc_acg`` and ``strict_pcc_acg`` as they are, and those of
+    :mod:`stbench.exchange`. Undefined (NaN) for one of the seeds is undefined for the slice.
+    """
+    # the strict number is there whenever patches were exchanged, also where a constant prediction has no other
+    asked = rows[(rows["state"] == "finished") & rows["exchanged_strict_pcc_acg"].notna()]
+    grouped = asked.groupby(["entry", "slice"], sort=False)
+    means = grouped[["pcc_acg", "strict_pcc_acg", *exchange.COLUMNS]].agg(_mean_of_all)
+    means.insert(0, "n_seeds", grouped["seed"].nunique())
+    return means.reset_index()
+
+
+def over_exchanged_slices(by_slice: pd.DataFrame, entries: pd.Index) -> pd.DataFrame:
+    """One row an entry: the means of :func:`exchange_table` over slices, and ``exchanged_slices``, how many they are.
+
+    PCC (ACG) as it is and with exchanged patches are of the same slices: those on which both are defined.
+    """
+    pair = ["pcc_acg", "exchanged_pcc_acg"]
+    known = by_slice[pair].notna().all(axis=1)
+    table = by_slice.assign(**{name: by_slice[name].where(known) for name in pair})
+    grouped = table.groupby("entry")
+    means = grouped[["pcc_acg", "strict_pcc_acg", *exchange.COLUMNS]].mean().reindex(entries)
+    return means.assign(exchanged_slices=grouped["slice"].nunique().reindex(entries, fill_value=0))
+
+
+def with_exchanged(board: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Add to a leaderboard what the image contributes: the columns of :mod:`stbench.exchange`, ``exchanged_slices``."""
+    means = over_exchanged_slices(exchange_table(rows), board.index)
+    return board.join(means[[*exchange.COLUMNS, "exchanged_slices"]])
 
 
 def slice_table(section: Section) -> pd.DataFrame:

@@ -18,12 +18,11 @@ from .comparison import (
     many_patients,
     p_equals,
 )
-from .layout import slides
+from .layout import PRESET_OF_OTHERS, slides
 from .load import Section, records
 from .tables import METRICS, eligible, replicates, slice_scores
 from .typeset import number
 
-PRESET_OF_OTHERS = "external"  # predictions made elsewhere: their trials' notes say so
 HEADLINE_METRIC = "pcc_acg"
 TRAINING_MEAN = "training_mean"
 NAMED = 6  # entries that a warning names; of more it gives the number

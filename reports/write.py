@@ -67,9 +67,9 @@ def write_report(
 
 
 def _compose(section: Section, name: str, context: Context, printed: pd.DataFrame) -> Composed:
-    board = tables.with_published(
-        tables.leaderboard(section.rows, section.entries, section.slices), printed, section.dataset, section.split
-    )
+    board = tables.leaderboard(section.rows, section.entries, section.slices)
+    board = tables.with_exchanged(board, section.rows)
+    board = tables.with_published(board, printed, section.dataset, section.split)
     scores, trials = tables.slice_table(section), tables.trial_table(section)
     leaderboard = layout.leaderboard_table(section, board, printed)
     per_slice = tuple(layout.per_slice_table(section, scores, metric) for metric in layout.PAPER)

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock
 
-from . import registry
+from . import exchange, registry
 from .environment import machine, versions
 from .errors import UserError
 from .files import read_json, replacing, write_json, writing_to
@@ -32,6 +32,7 @@ SUMMARY_COLUMNS = (
     *("key", "dataset", "split", "fold", "target", "method", "title", "kind", "oracle", "preset", "variant", "weights"),
     *("seed", "slice", "patient", "n_spots", "n_genes"),
     *METRICS,
+    *exchange.COLUMNS,  # empty where the method could not be asked: predictions made elsewhere, older versions
     *("n_constant_truth", "n_constant_prediction", "same_patient_training_slices"),
     *("fit_s", "predict_s", "peak_mem_mb", "n_parameters", "device", "precision", "state", "reason"),
     "trained_by",  # key of the trial whose model was reused; empty where the trial trained its own

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from .exchange import COLUMNS as EXCHANGED
 from .results import METRICS, collect, read_run, trial_specs
 from .trial import FINAL_STATES, TrialSpec, state_of
 
@@ -158,10 +159,10 @@ class _Feed:
             if state.get(name) is not None:
                 yield Metric(name, float(state[name]), when, 0)
         for row in rows.to_dict("records"):
-            for name in METRICS:
+            for name in (*METRICS, *EXCHANGED):
                 if pd.notna(row[name]):
                     yield Metric(f"{name}/{row['slice']}", float(row[name]), when, 0)
-        for name in METRICS:
+        for name in (*METRICS, *EXCHANGED):
             values = rows[name].dropna()
             if len(values) == len(rows):  # a mean that skips a slice would not be the trial's
                 yield Metric(name, float(values.mean()), when, 0)

@@ -27,6 +27,7 @@ from . import __version__, alarms, registry
 from .domains import domains
 from .environment import versions
 from .errors import Interrupted, NotApplicable, PlaceError, UserError
+from .exchange import NOT_MEASURED, predict_exchanged, scores_of_exchange
 from .files import read_json, value_digest, write_json, writing_to
 from .memory import PeakMemory
 from .method import Method, Run
@@ -309,13 +310,16 @@ def _work(
             for name in spec.test
         }
         predict_s = time.perf_counter() - started
+    seen = {name: data.slides[name].for_test(method.needs.oracle) for name in spec.test}
+    exchanged = {name: predict_exchanged(method, slide, data.name, spec.seed) for name, slide in seen.items()}
     rung = [*alarms.after_training(method, history.rows)]
     if spec.kind == "method":  # controls are blind or flat on purpose
         for name, prediction in predictions.items():
-            slide = data.slides[name]
             rng = run.numpy_generator("alarms", name)
-            seen = slide.for_test(method.needs.oracle)
-            rung += alarms.after_prediction(method, seen, prediction, slide.target, rng)
+            rung += alarms.after_prediction(method, seen[name], prediction, data.slides[name].target, rng)
+            moved = exchanged[name]
+            if moved is not None:
+                rung += alarms.after_exchange(seen[name], prediction, moved)
     for alarm in rung:
         log.warning("alarm: %s", alarm.text)
     with writing_to(work):
@@ -324,7 +328,7 @@ def _work(
             shutil.rmtree(model, ignore_errors=True)
             model.mkdir()
             method.save(model)
-        for note in score_predictions(spec, data, training, predictions, work):
+        for note in score_predictions(spec, data, training, predictions, work, exchanged):
             run.note(note)
     return {
         "state": "finished",
@@ -390,8 +394,13 @@ def score_predictions(
     training: Sequence[PreparedSlide],
     predictions: Mapping[str, np.ndarray],
     work: Path,
+    exchanged: Mapping[str, np.ndarray | None] | None = None,
 ) -> list[str]:
-    """Write predictions, metrics and per-gene tables; returns what a reader of the numbers must know."""
+    """Write predictions, metrics and per-gene tables; returns what a reader of the numbers must know.
+
+    ``exchanged``: the predictions with exchanged patches (:func:`stbench.exchange.predict_exchanged`); None for those
+    made elsewhere, whose method cannot be asked.
+    """
     train_mean = mean_target(training)
     means_of_targets = training_means(training)
     rows: list[dict[str, Any]] = []
@@ -403,6 +412,10 @@ def score_predictions(
     for name, prediction in predictions.items():
         slide = data.slides[name]
         score = score_slide(slide.target, prediction, data.genes, train_mean=train_mean)
+        of_image = NOT_MEASURED
+        if exchanged is not None:
+            of_image, why = scores_of_exchange(name, slide.target, prediction, exchanged[name], data.genes)
+            notes += why
         rows.append(
             {
                 "slice": name,
@@ -415,6 +428,7 @@ def score_predictions(
                 "mae": score.mae,
                 "strict_pcc_acg": score.strict_pcc_acg,
                 "strict_pcc_heg": score.strict_pcc_heg,
+                **of_image,
                 "n_constant_truth": score.n_constant_truth,
                 "n_constant_prediction": score.n_constant_prediction,
             }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ class Fake:
     variant: str = ""
     weights: str = "none"
     mse: float = 0.3
+    kept: float | None = 0.3  # share of its PCC with exchanged patches; None: it was not asked
 
 
 STNET = Fake("stnet", "STnet", 0.12, weights="imagenet (densenet121-a639ec97)", mse=0.31)
@@ -49,10 +51,10 @@ METHODS = (
 )
 CONTROLS = (
     Fake("training_mean", "Training mean", None, "control", mse=0.32),
-    Fake("depth_oracle", "Depth oracle", 0.20, "control", oracle=True, mse=0.30),
-    Fake("position_knn", "Position kNN", 0.05, "control", mse=0.33),
-    Fake("nearest_replicate", "Nearest replicate", 0.10, "control", mse=0.35),
-    Fake("colour_ridge", "Colour ridge", 0.11, "control", mse=0.31),
+    Fake("depth_oracle", "Depth oracle", 0.20, "control", oracle=True, mse=0.30, kept=1.0),
+    Fake("position_knn", "Position kNN", 0.05, "control", mse=0.33, kept=1.0),
+    Fake("nearest_replicate", "Nearest replicate", 0.10, "control", mse=0.35, kept=1.0),
+    Fake("colour_ridge", "Colour ridge", 0.11, "control", mse=0.31, kept=0.0),
     Fake("feature_ridge", "Feature ridge", 0.15, "control", weights="random", mse=0.31),
     Fake("feature_knn", "Feature kNN", 0.09, "control", weights="random", mse=0.34),
 )
@@ -168,6 +170,7 @@ def _scores(
         },
         **{"mse": method.mse + rng.normal(0, 0.01), "mae": method.mse + 0.1},
         **{"strict_pcc_acg": strict.mean(), "strict_pcc_heg": strict[heg].mean()},
+        **_exchanged(method, known, strict),
         **{"n_constant_truth": 0, "n_constant_prediction": int(np.isnan(r).sum())},
         **{
             "fit_s": 12.5,
@@ -177,4 +180,16 @@ def _scores(
             "device": "cpu",
             "precision": "fp32",
         },
+    }
+
+
+def _exchanged(method: Fake, known: np.ndarray, strict: np.ndarray) -> dict[str, float]:
+    """With exchanged patches; who keeps a share k of the PCC moves by sqrt(2) (1 - k) of its spread."""
+    if method.kept is None:
+        return {}
+    constant = not known.size
+    return {
+        "exchanged_pcc_acg": np.nan if constant else method.kept * known.mean(),
+        "exchanged_strict_pcc_acg": 0.0 if constant else method.kept * strict.mean(),
+        "exchanged_move": np.nan if constant else math.sqrt(2) * (1 - method.kept),
     }
