@@ -90,7 +90,7 @@ def _scores(section: Section) -> pd.DataFrame:
 
 
 def _identity(of: Mapping[str, Any] | pd.Series) -> tuple[str, ...]:
-    return tuple(str(of[name]) for name in ("method", "preset", "variant", "weights"))
+    return tuple(str(of.get(name, "")) for name in ("method", "preset", "variant", "weights", "lowered"))
 
 
 def sweep_value(variant: str, change: str) -> float:

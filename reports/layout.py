@@ -238,7 +238,7 @@ def trials_table(section: Section, trials: pd.DataFrame) -> Table:
             *map(_text, (row.fold, row.slices)),
             _amount(row.fit_s, 1),
             _amount(row.peak_mem_mb, 0),
-            *map(_text, (row.device, row.key)),
+            *map(_text, (row.device, row.precision + (f" (TF32: {row.tf32})" if row.tf32 else ""), row.key)),
         )
         for row in records(trials)
     ]
@@ -246,10 +246,13 @@ def trials_table(section: Section, trials: pd.DataFrame) -> Table:
     return Table(
         name="trials",
         caption=caption(section, f"{done} of {len(trials)} trials finished"),
-        columns=("method", "state", "reason", "seed", "fold", "test slices", "fit (s)", "memory (MB)", "device", "key"),
+        columns=(
+            *("method", "state", "reason", "seed", "fold", "test slices"),
+            *("fit (s)", "memory (MB)", "device", "precision", "key"),
+        ),
         blocks=(tuple(rows),),
         notes=("fit: time to train; memory: the peak of the process (CPU) or of the device (GPU).",),
-        text_columns=frozenset({0, 1, 2, 4, 5, 8, 9}),
+        text_columns=frozenset({0, 1, 2, 4, 5, 8, 9, 10}),
     )
 
 

@@ -22,7 +22,10 @@ REQUIRED = (
     *("key", "dataset", "split", "target", "method", "title", "kind", "seed", "slice", "state"),
     *METRIC_COLUMNS[:4],
 )
-TEXT = ("fold", "oracle", "preset", "variant", "weights", "patient", "device", "precision", "reason", "trained_by")
+TEXT = (
+    *("fold", "oracle", "preset", "variant", "weights", "patient", "device", "precision", "tf32", "reason"),
+    "trained_by",
+)
 NUMBERS = (
     *METRIC_COLUMNS,
     *exchange.COLUMNS,
@@ -50,9 +53,9 @@ class Section:
     """Everything that may stand in one table: one dataset, one split, one target.
 
     ``rows``: one a trial and test slice, columns of ``summary.csv`` and ``entry``. ``entries``: one a row of the table
-    to be (a method under one preset, variant and kind of weights), indexed by ``entry``, in the order of the table:
-    published methods as in the paper, other methods, controls, oracles. ``genes``: entry, seed and the columns of the
-    trials' ``genes.parquet`` (slice, gene, r, p, strict_r, mean_truth, ...).
+    to be (a method under one preset, variant, kind of weights and precision), indexed by ``entry``, in the order of the
+    table: published methods as in the paper, other methods, controls, oracles. ``genes``: entry, seed and the columns
+    of the trials' ``genes.parquet`` (slice, gene, r, p, strict_r, mean_truth, ...).
     """
 
     dataset: str
@@ -146,6 +149,8 @@ def _summary(directory: Path) -> pd.DataFrame:
         table[name] = _numbers(table[name], path) if name in table.columns else np.nan
     table["oracle"] = table["oracle"].str.lower() == "true"
     table["directory"] = str(directory)
+    # trials before the precision was resolved at planning have "auto" where nothing was computed
+    table["lowered"] = table["precision"].where(~table["precision"].isin(["fp32", "auto"]), "")
     return table
 
 
@@ -165,15 +170,15 @@ def _without_copies(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _one_row_a_trial(rows: pd.DataFrame) -> pd.DataFrame:
     """``rows``, if no two of them are different outcomes under one name."""
-    question = ["dataset", "split", "target", "method", "preset", "variant", "seed", "slice"]
-    for (*_, method, _preset, _variant, seed, slide), same in rows.groupby(question, sort=False):
+    question = ["dataset", "split", "target", "method", "preset", "variant", "lowered", "seed", "slice"]
+    for (*_, method, _preset, _variant, _lowered, seed, slide), same in rows.groupby(question, sort=False):
         if len(set(same["key"])) > 1:
             places = " and ".join(
                 f"{Path(at).name} ({key})" for at, key in zip(same["directory"], same["key"], strict=True)
             )
             raise UserError(
-                f"{method} on slice {slide}, seed {seed}, has different trials in {places}: they differ in code, data "
-                "or precision - report them apart"
+                f"{method} on slice {slide}, seed {seed}, has different trials in {places}: they differ in code or "
+                "data - report them apart"
             )
     size = rows.groupby(["dataset", "split", "target", "slice"], sort=False)[["n_spots", "n_genes"]].nunique()
     if (size > 1).any(axis=None):
@@ -227,7 +232,8 @@ def _without_unrun_seeds(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, .
     complete, all rows stay.
     """
     waiting = rows["state"].isin(UNENDED)
-    has_wait = waiting.groupby([rows["seed"], rows["method"], rows["preset"], rows["variant"], rows["weights"]]).any()
+    entry = ["method", "preset", "variant", "weights", "lowered"]
+    has_wait = waiting.groupby([rows["seed"], *(rows[name] for name in entry)]).any()
     unrun = has_wait.groupby(level="seed").all()
     if unrun.all() or not unrun.any():
         return rows, ()
@@ -236,7 +242,7 @@ def _without_unrun_seeds(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, .
 
 
 def _entries(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    identity = ["method", "preset", "variant", "weights", *(["version"] if "version" in rows else [])]
+    identity = ["method", "preset", "variant", "weights", "lowered", *(["version"] if "version" in rows else [])]
     table = rows.drop_duplicates(identity)[[*identity, "title", "kind", "oracle"]].reset_index(drop=True)
     published = list(PUBLISHED)
 
@@ -251,7 +257,7 @@ def _entries(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     full = [_named(row.title, row.tags) for row in records(table)]
     table["label"] = [long if brief.count(short) > 1 else short for short, long in zip(brief, full, strict=True)]
     table["entry"] = [
-        "/".join(filter(None, (row.method, row.preset, row.variant, row.weights, _version(row))))
+        "/".join(filter(None, (row.method, row.preset, row.variant, row.weights, row.lowered, _version(row))))
         for row in records(table)
     ]
     names = rows[identity].merge(table[[*identity, "entry"]], on=identity, how="left")["entry"]
@@ -259,10 +265,10 @@ def _entries(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
 
 
 def _tags(row: Any) -> tuple[str, ...]:
-    """What must stand beside a method's name: oracle, preset, changes against it, weights."""
+    """What must stand beside a method's name: oracle, preset, changes to it, weights, a precision below float32."""
     preset = "" if row.kind == "control" and row.preset == "published" else row.preset
     weights = f"weights: {row.weights}" if row.weights not in ("", "none") else ""
-    return tuple(filter(None, (_oracle_tag(row), preset, row.variant, weights, _version(row))))
+    return tuple(filter(None, (_oracle_tag(row), preset, row.variant, weights, row.lowered, _version(row))))
 
 
 def _warning_tags(row: Any) -> tuple[str, ...]:
@@ -270,7 +276,7 @@ def _warning_tags(row: Any) -> tuple[str, ...]:
     random = "random weights" if row.weights.startswith("random") else ""
     # a control has no published settings to depart from
     preset = row.preset if row.kind != "control" and row.preset not in ("", "published") else ""
-    return tuple(filter(None, (_oracle_tag(row), preset, row.variant, random, _version(row))))
+    return tuple(filter(None, (_oracle_tag(row), preset, row.variant, random, row.lowered, _version(row))))
 
 
 def _version(row: Any) -> str:

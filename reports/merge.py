@@ -14,7 +14,7 @@ from stbench.files import read_json
 from .load import Run, Section, read, records, sections
 
 PROTOCOL = ["dataset", "split", "target"]
-IDENTITY = [*PROTOCOL, "method", "preset", "variant", "weights"]
+IDENTITY = [*PROTOCOL, "method", "preset", "variant", "weights", "lowered"]
 
 
 def load_merged(results: Sequence[Path]) -> list[Section]:
@@ -74,8 +74,8 @@ def _short(value: Any) -> str:
 def _versions(rows: pd.DataFrame, runs: Mapping[Path, Run]) -> pd.Series:
     """``version 1 of 2``, the older run first, where a method has several versions in a section; else empty.
 
-    Versions differ in the method's code or in the precision asked for. Where these do not tell two outcomes of one
-    trial apart (another version of the package, predictions made elsewhere), the runs do.
+    Versions differ in the method's code. Where that does not tell two outcomes of one trial apart (another version of
+    the package, predictions made elsewhere), the runs do.
     """
     made = _codes(rows)
     created = rows["directory"].map({str(at): str(run.facts.get("created", "")) for at, run in runs.items()})
@@ -94,10 +94,10 @@ def _versions(rows: pd.DataFrame, runs: Mapping[Path, Run]) -> pd.Series:
 
 
 def _codes(rows: pd.DataFrame) -> pd.Series:
-    """What each row's trial was planned with: the digest of the method's code, and the precision."""
+    """What each row's trial was planned with: the digest of the method's code."""
     found = {}
     for row in records(rows.drop_duplicates(["directory", "key"])):
         path = Path(row.directory) / "specs" / f"{row.key}.json"
         spec = read_json(path) if path.is_file() else {}
-        found[row.directory, row.key] = f"{spec.get('method_source', '')} {spec.get('precision', '')}"
+        found[row.directory, row.key] = str(spec.get("method_source", ""))
     return pd.Series([found[at] for at in zip(rows["directory"], rows["key"], strict=True)], index=rows.index)

@@ -77,9 +77,10 @@ def share_trials(finished: Mapping[str, Iterable[Trial]], n_slices: int) -> tupl
 
 
 def overview(all_standings: Sequence[Standings], metric: str) -> pd.DataFrame:
-    """One row for each method, preset, variant and weights that is ranked somewhere; of its versions the newest counts.
+    """One row for each method, preset, variant, weights and precision that is ranked somewhere.
 
-    Controls, which are ranked where there is no method, are listed only where no section ranks methods.
+    Of a method's versions the newest counts. Controls, which are ranked where there is no method, are listed only where
+    no section ranks methods.
 
     Columns: ``title`` and ``tags``, for each section's name the rank there (NaN: not ranked), and ``mean_rank``, over
     the sections in which every row has a rank (``attrs["sections"]``; NaN where there is none).
@@ -91,7 +92,7 @@ def overview(all_standings: Sequence[Standings], metric: str) -> pd.DataFrame:
         here = ranks[one.section.name] = {}
         for of in _newest_last(one):
             if of["kind"] == kind and of[f"{metric}_rank"] == of[f"{metric}_rank"]:
-                who = tuple(str(of[name]) for name in ("method", "preset", "variant", "weights"))
+                who = tuple(str(of[name]) for name in ("method", "preset", "variant", "weights", "lowered"))
                 here[who] = float(of[f"{metric}_rank"])
                 named[who] = (str(of["title"]), tuple(tag for tag in of["tags"] if not is_version(tag)))
     table = pd.DataFrame(list(named.values()), columns=["title", "tags"])

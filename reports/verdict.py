@@ -204,6 +204,7 @@ def warnings(section: Section, board: pd.DataFrame) -> list[str]:
         )
     for preset, part in unpublished(section).groupby("preset", sort=False):
         found.append(f"Preset {preset}, not the published settings: {_names(part['title'])}.")
+    found += _precisions(section)
     if section.unrun_seeds:
         named = f"Seed{'s' if len(section.unrun_seeds) > 1 else ''} {', '.join(section.unrun_seeds)}"
         found.append(f"{named} of this run: planned, not run through by any method yet, and left out here.")
@@ -252,6 +253,28 @@ def warnings(section: Section, board: pd.DataFrame) -> list[str]:
             f"{', '.join(section.without_genes[:5])}{' …' if len(section.without_genes) > 5 else ''}."
         )
     return found
+
+
+def _precisions(section: Section) -> list[str]:
+    """Where the methods of a section did not all compute in the same arithmetic, or not in the published codes'."""
+    finished = section.rows[(section.rows["state"] == "finished") & (section.rows["kind"] == "method")]
+    known = finished[finished["precision"] != ""].drop_duplicates("key")
+    titles = {
+        arithmetic: dict.fromkeys(part["title"])
+        for arithmetic, part in known.groupby(["precision", "tf32"], sort=False)
+    }
+    said = {arithmetic: _arithmetic(*map(str, arithmetic)) for arithmetic in titles}
+    if len(titles) > 1:
+        shown = "; ".join(f"{said[arithmetic]}: {', '.join(whose)}" for arithmetic, whose in titles.items())
+        return [f"Several precisions in one table, so that a difference may be one of rounding: {shown}."]
+    lowered = [words for (precision, _), words in said.items() if precision != "fp32"]
+    return [f"Computed in {words}, where the published code computes in float32." for words in lowered]
+
+
+def _arithmetic(precision: str, tf32: str) -> str:
+    if precision == "tf32":
+        return "TF32"
+    return f"{precision}, with {tf32} in TF32" if tf32 else precision
 
 
 def _names(titles: Sequence[str] | pd.Series) -> str:

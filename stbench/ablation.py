@@ -15,6 +15,7 @@ from typing import Any
 
 from .errors import UserError, unknown
 from .method import Method, MethodConfig, configure
+from .precision import Precision
 from .results import MethodChoice
 from .switches import Switch, Variant, inference_fields, switches_of
 from .targets import target as known_target
@@ -73,18 +74,21 @@ class Ablation:
             found.setdefault(configuration.target, []).append(configuration.choice)
         return found
 
-    def record(self) -> dict[str, Any]:
-        """What ``run.json`` keeps of it, for the report: the base's entry, and every switch with its variants."""
+    def record(self, precision: Precision = "fp32") -> dict[str, Any]:
+        """What ``run.json`` keeps of it, for the report: the base's entry, and every switch with its variants.
+
+        ``precision`` is the one that all of it is run in.
+        """
         return {
             "method": self.base.choice.method.name,
-            "base": _entry(self.base),
+            "base": _entry(self.base, precision),
             "switches": [
                 {
                     "name": switch.name,
                     "title": switch.title,
                     "answers": switch.answers,
                     "variants": [
-                        _entry(row.configuration)
+                        _entry(row.configuration, precision)
                         | {"name": row.variant.name, "words": row.variant.words, "base": row.is_base}
                         | {"reused": row.configuration.reuses}
                         for row in rows
@@ -95,7 +99,7 @@ class Ablation:
         }
 
 
-def _entry(configuration: Configuration) -> dict[str, Any]:
+def _entry(configuration: Configuration, precision: Precision) -> dict[str, Any]:
     """The labels under which ``summary.csv`` has a configuration."""
     choice = configuration.choice
     return {
@@ -104,6 +108,7 @@ def _entry(configuration: Configuration) -> dict[str, Any]:
         "variant": choice.variant,
         "weights": choice.method(choice.config).weights_label,
         "target": configuration.target,
+        "lowered": "" if precision == "fp32" else precision,
     }
 
 

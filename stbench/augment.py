@@ -13,6 +13,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from .precision import float32, no_autocast
+
 GREY = (0.2989, 0.587, 0.114)  # ITU-R 601 luma, as torchvision rounds it
 
 
@@ -108,12 +110,16 @@ def rotate(images: Tensor, generator: Generator, degrees: float = 180.0) -> Tens
 
 
 def rotate_by(images: Tensor, angles: Tensor) -> Tensor:
-    """Float images turned counter-clockwise about their centre by (B,) ``angles`` in degrees."""
+    """Float images turned counter-clockwise about their centre by (B,) ``angles`` in degrees.
+
+    In float32 under every precision: in bf16 a fifth of the pixels would come from a place one pixel off.
+    """
     radians = angles.to(torch.float32) * (math.pi / 180)
     cos, sin, zero = radians.cos(), radians.sin(), torch.zeros_like(radians)
     inverse = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
-    grid = affine_grid(inverse, list(images.shape), align_corners=False)
-    return grid_sample(images, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    with no_autocast(images.device):
+        grid = affine_grid(inverse, list(images.shape), align_corners=False)
+        return grid_sample(float32(images), grid, mode="nearest", padding_mode="zeros", align_corners=False)
 
 
 def _sometimes(images: Tensor, p: float, generator: Generator, change: Callable[[Tensor], Tensor]) -> Tensor:

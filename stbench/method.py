@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import Interrupted, UserError, unknown
+from .precision import Precision
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +84,7 @@ class Run:
 
     seed: int = 0
     device: str = "cpu"  # a torch device string
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     dataset: str = ""  # the dataset's name, for settings that the published code has per dataset
     checkpoint_directory: Path | None = None
     deadline: float | None = None
@@ -133,7 +134,8 @@ class Method(Protocol):
     """A way to predict expression from an image. The constructor takes a ``Config`` and does no work.
 
     ``presets`` maps a preset's name to the fields that it changes; an entry ``"published/alex10x"`` is laid over
-    ``"published"`` for that dataset. ``kind`` sets controls apart from methods.
+    ``"published"`` for that dataset. ``kind`` sets controls apart from methods. A method may have an attribute
+    ``safe_precisions``, a collection of :data:`stbench.precision.PRECISIONS`; without it float32 alone is safe.
     """
 
     name: ClassVar[str]  # as typed: stnet

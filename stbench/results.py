@@ -22,6 +22,7 @@ from .environment import machine, versions
 from .errors import UserError
 from .files import read_json, replacing, write_json, writing_to
 from .method import Method, MethodConfig
+from .precision import resolve_precision
 from .prepare import PADDING_RULE, PreparedDataset
 from .splits import Fold, same_patient
 from .trial import DataSpec, TrialSpec, state_of
@@ -34,7 +35,7 @@ SUMMARY_COLUMNS = (
     *METRICS,
     *exchange.COLUMNS,  # empty where the method could not be asked: predictions made elsewhere, older versions
     *("n_constant_truth", "n_constant_prediction", "same_patient_training_slices"),
-    *("fit_s", "predict_s", "peak_mem_mb", "n_parameters", "device", "precision", "state", "reason"),
+    *("fit_s", "predict_s", "peak_mem_mb", "n_parameters", "device", "precision", "tf32", "state", "reason"),
     "trained_by",  # key of the trial whose model was reused; empty where the trial trained its own
 )
 
@@ -94,7 +95,7 @@ def plan(
             patients={name: data.patients[name] for name in (*fold.train, *fold.test)},
             seed=seed,
             device=device,
-            precision=precision,
+            precision=resolve_precision(precision, choice.method),
             save_model=save_models or choice.keep_model or choice in lent,
             trained_by="" if choice.trained_by is None else spec_of(choice.trained_by, fold, seed).key,
         )
@@ -148,6 +149,7 @@ def _record(
     if ablation is not None:
         record["ablation"] = _joined_ablation(results, record.get("ablation"), ablation)
     new = {spec.identity for spec in specs}
+    new |= {identity[:-1] for identity in new}  # as a record has it that was written before precision was part of it
     trials = {key: trial for key, trial in record["trials"].items() if tuple(trial["identity"]) not in new}
     trials |= {spec.key: {"identity": list(spec.identity), "label": spec.label} for spec in specs}
     if command not in record["commands"]:
@@ -252,7 +254,10 @@ def _rows(results: Path, key: str, spec: TrialSpec) -> list[dict[str, Any]]:
         "weights": spec.weights,
         "seed": spec.seed,
         **{name: state.get(name) for name in ("fit_s", "predict_s", "peak_mem_mb", "n_parameters")},
-        **{name: state.get(name) for name in ("device", "precision", "state", "reason")},
+        "device": state.get("device"),
+        "precision": spec.precision,
+        "tf32": " ".join(state.get("tf32", [])),  # what was computed in it, as far as the device has it
+        **{name: state.get(name) for name in ("state", "reason")},
         "trained_by": spec.trained_by,
     }
     path = results / "trials" / key / "metrics.csv"

@@ -142,6 +142,7 @@ def _spec(fold: Fold, data: PreparedDataset, data_spec: DataSpec, submission: Su
         test=fold.test,
         patients={name: data.patients[name] for name in (*fold.train, *fold.test)},
         seed=submission.seed,
+        precision="",
     )
 
 

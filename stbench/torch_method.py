@@ -23,7 +23,8 @@ from .errors import UserError
 from .files import read_json, replacing, value_digest, write_json
 from .method import MethodConfig, Needs, Run, TestSlide, TrainingSlide
 from .patch_bank import PatchBank
-from .training import autocast, resolve_device, seeded, train
+from .precision import Precision, autocast, tf32_flags
+from .training import resolve_device, seeded, train
 
 __all__ = ["Batch", "EncoderConfig", "SpotBatchConfig", "TestBatch", "TorchConfig", "TorchMethod", "TrainingData"]
 
@@ -73,6 +74,7 @@ class TorchMethod(ABC):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     batching: ClassVar[Literal["spots", "slides"]]  # what one training step sees: a batch of spots, or a whole slide
     inference_fields: ClassVar[frozenset[str]] = frozenset()  # settings that nothing but prediction looks at
+    safe_precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32"})  # see stbench/precision.py: measured by tests
     switches: ClassVar[str] = ""  # where its ablation switches stand, "package.module:NAME" (stbench/switches.py)
 
     def __init__(self, config: Any) -> None:
@@ -81,7 +83,7 @@ class TorchMethod(ABC):
         self.shape: dict[str, Any] = {}
         self.history: list[dict[str, float]] = []  # of the last fit, a row an epoch
         self.extras: dict[str, Tensor] = {}  # what finish stores beside the weights, e.g. retrieval keys
-        self.precision: Literal["fp32", "bf16"] = "fp32"
+        self.precision: Precision = "fp32"  # of the last fit; predictions are made in it too
         self._label: str | None = None
 
     # What a method gives ------------------------------------------------------------------------------------------
@@ -107,7 +109,8 @@ class TorchMethod(ABC):
     def loss(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Scalars on the device: the objective under ``"loss"``, and whatever else is to stand in the history.
 
-        Called inside autocast where the precision is bf16. Called on validation batches too, with the network in eval
+        Called inside autocast where the precision is bf16: what must not be (:func:`stbench.precision.no_autocast`) is
+        the method's to know. Called on validation batches too, with the network in eval
         mode and without gradients: augment only where ``network.training``. Nothing in it may wait for the device
         (``.item()``, ``.cpu()``, ``if tensor:``, boolean masks).
         """
@@ -210,7 +213,7 @@ class TorchMethod(ABC):
             data.hold_out(held_out)
         self.shape = self.describe(data)
         self.extras = {}
-        with seeded(device, run.derive_seed(self.name, "network")):
+        with seeded(device, run.derive_seed(self.name, "network")), tf32_flags(self.precision):
             network = self.network(self.shape)
             self.start(network, data, run)
             self._to_device(network, device)
@@ -227,7 +230,7 @@ class TorchMethod(ABC):
         bank = PatchBank([slide], self.config.patch_px, self.input_px, device, resident=False)
         size = self.predict_batch_size if self.batching == "spots" else None
         constants = self._constants(slide, device) if self.batching == "slides" else {}
-        with torch.inference_mode(), autocast(device, self.precision):
+        with torch.inference_mode(), tf32_flags(self.precision), autocast(device, self.precision):
             parts = [self.predict_batch(network, batch).float() for batch in test_batches(slide, bank, size, constants)]
             return torch.cat(parts).cpu().numpy()
 

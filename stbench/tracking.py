@@ -143,6 +143,7 @@ class _Feed:
             "seed": spec.seed,
             "preset": spec.preset,
             "variant": spec.variant,
+            "precision": spec.precision,
             **{f"config.{name}": value for name, value in spec.config.items()},
         }
         self._log(run, params, self._metrics(key, rows, state))
@@ -185,9 +186,9 @@ class _Feed:
 
     def _means(self, parent: str, summary: pd.DataFrame) -> None:
         """On the parent: every method's mean over the slices, where no slice is missing, and k and n."""
-        sections = summary.groupby(["dataset", "split", "target", "method", "preset", "variant"], dropna=False)
-        for (_, split, target, method, preset, variant), rows in sections:
-            labels = [str(label) for label in (split, target, method, preset, variant)]
+        entry = ["dataset", "split", "target", "method", "preset", "variant", "precision"]
+        for (_, *named, precision), rows in summary.groupby(entry, dropna=False):
+            labels = [*map(str, named), "" if precision == "fp32" else str(precision)]
             name = "/".join(_safe(label) for label in labels if label)
             finished = rows[rows["state"] == "finished"]
             self.client.log_metric(parent, f"{name}/slices_finished", len(finished))

@@ -1,7 +1,7 @@
 """The one training loop of all torch methods: device, precision, seeds, history, checkpoints and exact resuming.
 
 Within an epoch nothing waits for the device: batches are indexed on it, losses are summed on it, and it is asked for
-them once, at the epoch's end. On CUDA, TF32 is left as torch has it (off for matrix products, on for convolutions).
+them once, at the epoch's end.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from .errors import Interrupted, UserError, unknown
 from .files import replacing
 from .method import Run
 from .patch_bank import Group
+from .precision import autocast
 
 if TYPE_CHECKING:
     from .torch_method import TorchMethod
@@ -58,23 +59,6 @@ def resolve_device(name: str) -> str:
     if device.type == "cuda" and device.index is None:
         return f"cuda:{torch.cuda.current_device()}"
     return str(device)
-
-
-def resolve_precision(name: str, device: str) -> Literal["fp32", "bf16"]:
-    """``auto`` (bf16 on a GPU that computes in it, else fp32), ``fp32`` or ``bf16``."""
-    on_gpu = torch.device(device).type == "cuda"
-    capable = not on_gpu or torch.cuda.is_bf16_supported(including_emulation=False)
-    if name == "auto":
-        return "bf16" if on_gpu and capable else "fp32"
-    if name not in ("fp32", "bf16"):
-        raise unknown("precision", name, ["auto", "fp32", "bf16"])
-    if name == "bf16" and not capable:
-        raise UserError(f"{torch.cuda.get_device_name(device)} does not compute in bf16 - use --precision fp32")
-    return "bf16" if name == "bf16" else "fp32"
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
 @contextlib.contextmanager
@@ -228,7 +212,8 @@ def train(
             if not math.isfinite(row.get(name, 0.0)):
                 raise UserError(
                     f"{method.name}: the {name.replace('_', ' ')} is {row[name]} in epoch {state.epoch} -"
-                    f" lower the learning rate (--set {method.name}.lr=...), or use --precision fp32"
+                    f" lower the learning rate (--set {method.name}.lr=...)"
+                    f"{'' if run.precision == 'fp32' else ', or use --precision fp32'}"
                 )
         row["seconds"] = state.seconds + time.monotonic() - started
         if scheduler is not None:

@@ -32,6 +32,7 @@ from .files import read_json, value_digest, write_json, writing_to
 from .memory import PeakMemory
 from .method import Method, Run
 from .metrics import gene_table, score_slide
+from .precision import require_capable, resolve_precision, safe_precisions, tf32_allowed, tf32_flags, tf32_used
 from .prepare import PreparedDataset, PreparedSlide, prepare
 from .rescoring import rescore, training_means
 from .sharpness import sharpness
@@ -42,6 +43,7 @@ log = logging.getLogger("stbench")
 
 FINAL_STATES = ("finished", "failed", "skipped")
 EXTERNAL = "predictions:"  # in front of the name of a method whose predictions were made elsewhere
+UNSAFE = "computed in {precision}, which the method does not declare safe: insisted on, and not to be compared"
 WAIT_S = 1.0  # between two looks at the trial whose model is waited for
 
 
@@ -79,7 +81,7 @@ class TrialSpec:
     patients: Mapping[str, str]  # of every slice of the fold
     seed: int
     device: str = "auto"
-    precision: str = "auto"
+    precision: str = "fp32"  # resolved; empty where predictions were made elsewhere
     save_model: bool = False
     trained_by: str = ""  # key of the trial whose trained model it predicts with; empty: it trains its own
 
@@ -101,7 +103,7 @@ class TrialSpec:
                 "split": self.split,  # it and the fold's name enter the seed
                 "fold": self.fold,
                 "seed": self.seed,
-                "precision": self.precision,
+                "precision": [self.precision, *tf32_allowed(self.precision)],
             }
         )[:16]
 
@@ -118,12 +120,14 @@ class TrialSpec:
             self.variant,
             self.weights,
             str(self.seed),
+            self.precision,
         )
 
     @property
     def label(self) -> str:
-        """``stnet B4 seed 0``, ``stnet epochs=10 B4 seed 0``"""
-        return f"{' '.join(filter(None, (self.name, self.variant)))} {self.fold} seed {self.seed}"
+        """``stnet B4 seed 0``, ``stnet epochs=10 bf16 B4 seed 0``"""
+        precision = "" if self.precision == "fp32" else self.precision
+        return f"{' '.join(filter(None, (self.name, self.variant, precision)))} {self.fold} seed {self.seed}"
 
     def write(self, results: Path) -> None:
         write_json(results / "specs" / f"{self.key}.json", asdict(self))
@@ -238,7 +242,8 @@ def _attempt(
     write_json(work / "state.json", state)
     log.info("trial %s: %s", spec.key, spec.label)
     try:
-        state |= _work(spec, work, history, notes, on_progress, should_stop)
+        with tf32_flags(spec.precision):
+            state |= _work(spec, work, history, notes, on_progress, should_stop)
     except PlaceError:
         raise
     except Interrupted as pause:
@@ -274,7 +279,7 @@ def _work(
     on_progress: Callable[[int, int, str], None] | None,
     should_stop: Callable[[], bool],
 ) -> dict[str, Any]:
-    from .training import resolve_device, resolve_precision
+    from .training import resolve_device
 
     data = open_data(spec.data)
     method_class = registry.method(spec.method)
@@ -282,11 +287,15 @@ def _work(
         raise UserError(f"the code of {spec.method} changed since this trial was planned - run the same command again")
     method = method_class(method_class.Config(**spec.config))
     device = resolve_device(spec.device)
+    precision = resolve_precision(spec.precision)
+    require_capable(precision, device)
+    if precision not in safe_precisions(method_class):
+        notes.append(UNSAFE.format(precision=precision))
     run = Run(
         # the method and the fold enter the seed, so no two trials share a stream by accident
         seed=_seed(spec),
         device=device,
-        precision=resolve_precision(spec.precision, device),
+        precision=precision,
         dataset=data.name,
         checkpoint_directory=work / "checkpoint",
         on_progress=on_progress,
@@ -333,7 +342,8 @@ def _work(
     return {
         "state": "finished",
         "device": _device_name(device),
-        "precision": run.precision,
+        "precision": precision,
+        "tf32": list(tf32_used(precision, device)),
         "fit_s": round(fit_s, 3),
         "predict_s": round(predict_s, 3),
         "peak_mem_mb": round(memory.peak_mb, 1),

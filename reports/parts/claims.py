@@ -80,6 +80,7 @@ def _other_settings(section: Section) -> list[str]:
     other = [f"preset {preset}" for preset in sorted(set(unpublished(section)["preset"]))]
     other += ["random encoder weights"] if methods["weights"].str.startswith("random").any() else []
     other += ["changed settings"] if (methods["variant"] != "").any() else []
+    other += [f"precision {name}" for name in sorted(set(methods["lowered"]) - {""})]
     if not other:
         return []
     return [

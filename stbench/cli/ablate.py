@@ -27,6 +27,7 @@ from .options import (
     SlicesOption,
     SplitOption,
     TargetOption,
+    UnsafePrecisionOption,
     WeightsOption,
 )
 from .running import run_choices
@@ -59,6 +60,7 @@ def ablate(
     data: DataOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    allow_unsafe_precision: UnsafePrecisionOption = False,
     engine: EngineOption = "local",
     results: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Results (results/DATASET-PRESET-ablate-METHOD).")
@@ -81,6 +83,7 @@ def ablate(
         data=data,
         device=device,
         precision=precision,
+        allow_unsafe_precision=allow_unsafe_precision,
         engine=engine,
         results=results,
         retry_failed=retry_failed,
@@ -90,6 +93,7 @@ def ablate(
     )
     setting.check()
     chosen = registry.method(method)
+    setting.check_precision([chosen])
     switches = [] if sweep and only is None else list(choose_switches(chosen, only and words(only, "--only")))
     if sweep:
         sweeps = [parse_sweep(text) for text in sweep]
@@ -101,7 +105,8 @@ def ablate(
     out.print(study.statement(), soft_wrap=True)
     refuse_above(study, max_variants)
     require_weights(*(configuration.choice.config for configuration in study.configurations))
-    run_choices(setting, study.by_target(), f"{preset}-ablate-{chosen.name}", study.record())
+    record = study.record(setting.precision_of(chosen))
+    run_choices(setting, study.by_target(), f"{preset}-ablate-{chosen.name}", record)
 
 
 def _say(study: Ablation) -> None:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from .. import registry
 from ..method import configure
+from ..precision import safe_precisions
 from .console import out
 
 methods_app = typer.Typer(
@@ -66,6 +67,7 @@ def methods_show(
         table.add_row(escape(f"{field}"), escape(f"{value}{changed}"), escape(info.description or ""))
     out.print(table)
     out.print(f"* differs from the default; change one with --set {method.name}.SETTING=VALUE", soft_wrap=True)
+    out.print(f"safe values of --precision: {', '.join(safe_precisions(method))}", soft_wrap=True)
 
 
 @methods_app.command("check")

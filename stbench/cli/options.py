@@ -32,7 +32,13 @@ WeightsOption = Annotated[
 ]
 
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
-PrecisionOption = Annotated[str, typer.Option(help="auto (bf16 where the GPU has it), fp32, bf16.")]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(help="auto or fp32 (PyTorch's own), tf32 (matrix products too), bf16; the last two where safe."),
+]
+UnsafePrecisionOption = Annotated[
+    bool, typer.Option("--allow-unsafe-precision", help="Run methods in a --precision not safe for them; labelled.")
+]
 EngineOption = Annotated[str, typer.Option(help="Who runs the trials: local.")]
 RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")]
 MlflowOption = Annotated[bool, typer.Option(help="Record in MLflow (MLFLOW_TRACKING_URI, else a SQLite file).")]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .. import registry
 from .method_choices import choose_methods
 from .options import (
     DEFAULT_TARGET,
@@ -23,6 +24,7 @@ from .options import (
     SlicesOption,
     SplitOption,
     TargetOption,
+    UnsafePrecisionOption,
     WeightsOption,
 )
 from .running import run_choices
@@ -50,6 +52,7 @@ def run(
     data: DataOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
+    allow_unsafe_precision: UnsafePrecisionOption = False,
     engine: EngineOption = "local",
     results: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Results directory (results/DATASET-PRESET).")
@@ -71,6 +74,7 @@ def run(
         data=data,
         device=device,
         precision=precision,
+        allow_unsafe_precision=allow_unsafe_precision,
         engine=engine,
         results=results,
         retry_failed=retry_failed,
@@ -79,5 +83,6 @@ def run(
         dry_run=dry_run,
     )
     setting.check()
+    setting.check_precision([registry.method(name) for name in registry.expand_methods(methods)])
     chosen = choose_methods(methods, preset, dataset, change or [], weights, encoders)
     run_choices(setting, {target: chosen}, preset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from .lists import seed_list
 from .preparing import check_split, notes_of, prepare_slices, split_folds
 
 if TYPE_CHECKING:
+    from ..method import Method
+    from ..precision import Precision
     from ..prepare import PreparedDataset
     from ..splits import Fold
     from ..trial import DataSpec
@@ -31,6 +34,7 @@ class Setting:
     data: Path | None
     device: str
     precision: str
+    allow_unsafe_precision: bool = False
     engine: str
     results: Path | None
     retry_failed: bool
@@ -40,13 +44,37 @@ class Setting:
 
     def check(self) -> None:
         """Stop, before any work, at what cannot be run."""
-        from ..training import resolve_device, resolve_precision
+        from ..precision import require_capable, resolve_precision
+        from ..training import resolve_device
 
         if self.engine != "local":
             raise unknown("engine", self.engine, ["local"])
         check_split(self.split, self.folds)
-        resolve_precision(self.precision, resolve_device(self.device))  # a device that is not there
+        precision = resolve_precision(self.precision)
+        require_capable(precision, resolve_device(self.device))  # a device that is not there, or cannot
         seed_list(self.seeds)
+
+    def check_precision(self, methods: Sequence[type[Method]]) -> None:
+        """Refuse a precision that is not safe for some of ``methods``; say so where it is insisted on."""
+        from ..precision import require_safe, resolve_precision, unsafe_methods
+
+        if any(self.precision_of(method) != resolve_precision(self.precision) for method in methods):
+            out.print("controls compute in float32, whatever the precision", soft_wrap=True)
+        if not self.allow_unsafe_precision:
+            require_safe(methods, self.precision)
+        unsafe = ", ".join(method.name for method in unsafe_methods(methods, self.precision))
+        if unsafe:
+            out.print(
+                f"warning: {self.precision} is not known to be safe for {unsafe}: every table says so",
+                style="yellow",
+                soft_wrap=True,
+            )
+
+    def precision_of(self, method: type[Method]) -> Precision:
+        """The one that trials of ``method`` compute in."""
+        from ..precision import resolve_precision
+
+        return resolve_precision(self.precision, method)
 
     def split_folds(self, prepared: PreparedDataset) -> dict[str, list[Fold]]:
         """Every split to its folds."""

@@ -24,8 +24,8 @@ def print_summary(summary: pd.DataFrame) -> None:
         counted = "slices" if len(set(section["seed"])) == 1 else "slices × seeds"
         for name in (counted, "PCC ACG", "PCC HEG", "MSE", "MAE", "fit s"):
             table.add_column(name, justify="right", no_wrap=True)
-        order = section.groupby(["method", "preset", "variant", "weights"], sort=False, dropna=False)
-        for (method, preset, variant, weights), rows in order:
+        order = section.groupby(["method", "preset", "variant", "weights", "precision"], sort=False, dropna=False)
+        for (method, preset, variant, weights, precision), rows in order:
             done = rows[rows["state"] == "finished"]
             labels = [
                 str(method),
@@ -33,6 +33,7 @@ def print_summary(summary: pd.DataFrame) -> None:
                 "" if common or preset == "published" else str(preset),
                 str(variant),
                 "(random weights)" if weights == "random" else "",
+                "" if precision in ("", "fp32") else f"({precision})",
             ]
             fit_s = done.drop_duplicates("key")["fit_s"]  # a trial may test several slices
             cells = [_mean(done[metric]) for metric in ("pcc_acg", "pcc_heg", "mse", "mae")]

@@ -86,19 +86,6 @@ def test_prediction_follows_the_order_of_the_spots(method_class, make_training_s
 
 
 @every_method
-def test_bf16_trains_and_predicts_nearly_as_fp32(method_class, make_training_slides, hide_expression) -> None:
-    *train, test = make_training_slides(n_slides=3)
-    method = small(method_class)
-    method.fit(train, Run(precision="bf16"))
-    assert all(np.isfinite(row["loss"]) for row in method.history)
-    bf16 = method.predict(hide_expression(test))
-    method.precision = "fp32"
-    fp32 = method.predict(hide_expression(test))
-    assert not np.array_equal(bf16, fp32)
-    np.testing.assert_allclose(bf16, fp32, atol=0.05)
-
-
-@every_method
 def test_a_visium_section_of_5000_spots_is_predicted(method_class, make_training_slides, hide_expression) -> None:
     slides = make_training_slides(n_slides=1, n_spots=12, side=16)
     method = small(method_class)

@@ -577,28 +577,19 @@ def test_a_fold_without_training_slides_or_spots_to_train_on_is_an_error(slides)
         fitted(slides, held_out=27)
 
 
-# Device and precision -------------------------------------------------------------------------------------------------
+# Device --------------------------------------------------------------------------------------------------------------
 
 
-def test_auto_is_a_gpu_with_bf16_where_there_is_one_and_the_cpu_with_fp32_elsewhere(monkeypatch):
+def test_auto_is_a_gpu_where_there_is_one_and_the_cpu_elsewhere(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert training.resolve_device("auto") == "cpu"
-    assert training.resolve_precision("auto", "cpu") == "fp32"
-    assert training.resolve_precision("bf16", "cpu") == "bf16"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
     assert training.resolve_device("auto") == "cuda:1"
     assert training.resolve_device("cuda:0") == "cuda:0"
-    assert training.resolve_precision("auto", "cuda:0") == "bf16"
     with pytest.raises(UserError, match=r"'cuda:2' was asked for, and this machine has 2 GPU"):
         training.resolve_device("cuda:2")
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old GPU")
-    assert training.resolve_precision("auto", "cuda:0") == "fp32"
-    with pytest.raises(UserError, match="Old GPU does not compute in bf16"):
-        training.resolve_precision("bf16", "cuda:0")
 
 
 @pytest.mark.parametrize(
@@ -614,11 +605,6 @@ def test_devices_that_cannot_be_had_are_refused_in_one_line(monkeypatch, name, m
     with pytest.raises(UserError, match=message) as caught:
         training.resolve_device(name)
     assert "\n" not in str(caught.value)
-
-
-def test_unknown_precisions_are_refused():
-    with pytest.raises(UserError, match="unknown precision 'fp16'"):
-        training.resolve_precision("fp16", "cpu")
 
 
 @pytest.mark.gpu
