@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from plain_step import METHODS, configured, made_up_slides, opened, plain_loss, ready_images
@@ -26,9 +26,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from stbench.errors import UserError, unknown
 from stbench.files import write_json
 from stbench.method import Run, TrainingSlide, configure
-from stbench.training import autocast, resolve_device, resolve_precision
-
-Precision = Literal["fp32", "bf16"]
+from stbench.precision import Precision, autocast, require_capable, resolve_precision, tf32_flags
+from stbench.training import resolve_device
 
 # Dense bf16 peak in FLOP/s, from the vendor's data sheets; the first name that the device's name contains counts.
 PEAK_BF16 = {
@@ -76,7 +75,7 @@ class Cost:
     bf16_speedup: float  # of the bare loop over fp32
     flops_per_batch: int  # forward and backward, of what torch's counter knows: not an LSTM, not what is elementwise
     flops_per_s: float  # in our loop
-    utilisation: float | None  # of the device's dense bf16 peak; none: fp32, or the peak is not known
+    utilisation: float | None  # of the device's dense bf16 peak; none: not bf16, or the peak is not known
     peak_memory_bytes: int | None  # of our loop, with the resident patches; none on a CPU
     fold_s: Mapping[str, float]  # training of one published fold of each dataset
 
@@ -85,7 +84,8 @@ def main(words: Sequence[str] | None = None) -> None:
     options = _options(words)
     size = TINY if options.tiny else HER2ST
     device = resolve_device(options.device)
-    precision = resolve_precision("auto", device)
+    precision = resolve_precision(options.precision)
+    require_capable(precision, device)
     costs: dict[str, Cost] = {}
     for name in options.methods:
         print(f"{name} ...", flush=True)
@@ -106,7 +106,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def measure(name: str, size: Size, steps: int, device: str, precision: Precision) -> Cost:
-    """Our loop, then the bare one in the same precision and in fp32, on the same made-up sections."""
+    """Our loop, then the bare one in the same precision, in fp32 and in bf16, on the same made-up sections."""
     method = configured(name, size.preset, size.changes)
     whole_slides = method.batching == "slides"
     spots_in_batch = size.n_spots if whole_slides else method.batch_size
@@ -118,9 +118,10 @@ def measure(name: str, size: Size, steps: int, device: str, precision: Precision
     batch_s, memory = ours(name, size, slides, device, precision)
     batch_s /= n_batches
     bare_s, flops = bare(name, size, slides, device, precision, n_batches)
-    other: Precision = "fp32" if precision == "bf16" else "bf16"
-    other_s, _ = bare(name, size, slides, device, other, n_batches)
-    fp32_s, bf16_s = (other_s, bare_s) if precision == "bf16" else (bare_s, other_s)
+    others: tuple[Precision, ...] = ("fp32", "bf16")
+    fp32_s, bf16_s = (
+        bare_s if other == precision else bare(name, size, slides, device, other, n_batches)[0] for other in others
+    )
     peak = _peak(_device_name(device)) if precision == "bf16" else None
     spots_per_s = spots_in_batch / batch_s
     return Cost(
@@ -179,8 +180,9 @@ def bare(
                 start.optimiser.step()
                 start.optimiser.zero_grad(set_to_none=True)
 
-    steps()
-    seconds = statistics.median(_timed(steps, device) for _ in range(MEASURED_EPOCHS)) / n_batches
+    with tf32_flags(precision):
+        steps()
+        seconds = statistics.median(_timed(steps, device) for _ in range(MEASURED_EPOCHS)) / n_batches
     counter = FlopCounterMode(display=False)
     with counter, autocast(torch.device(device), precision):
         plain_loss(start.method, start.network, *ready[0]).backward()
@@ -267,6 +269,7 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("performance.json"), help="the JSON file to write")
     parser.add_argument("--methods", default=",".join(METHODS), help="names with commas (all six)")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1 or cpu")
+    parser.add_argument("--precision", default="auto", help="of both loops: auto or fp32, tf32, bf16 (auto)")
     parser.add_argument("--steps", type=int, default=32, help="batches in a measured epoch, about (32)")
     parser.add_argument("--tiny", action="store_true", help="quick presets on tiny sections: does the script work?")
     options = parser.parse_args(words)

@@ -135,6 +135,7 @@ class BLEEP(TorchMethod):
     batching = "spots"
     inference_fields = frozenset({"k", "aggregation", "distance", "augment_at_test"})
     switches = "stbench.methods.switches.bleep:SWITCHES"
+    safe_precisions = frozenset({"fp32", "tf32"})  # bf16 changes who is whose neighbour
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "published": {},
         # timm's smallest ResNet (0.4 M parameters), and every batch a step

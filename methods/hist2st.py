@@ -20,6 +20,7 @@ from stbench.batches import TrainingData
 from stbench.encoders import read_weights
 from stbench.errors import UserError
 from stbench.method import Run, TestSlide, TrainingSlide
+from stbench.precision import float32, no_autocast
 from stbench.torch_method import Batch, TestBatch
 
 from .layers.geometric import SAGEConv
@@ -195,12 +196,20 @@ class Hist2STNetwork(WholeSlideNetwork):
         shape.
         """
         x = self.blocks(tokens + self.x_embedding(array_xy[:, 0]) + self.y_embedding(array_xy[:, 1]))
-        layers = [] if len(self.neighbourhoods) else [x]
-        for neighbourhood in self.neighbourhoods:
-            x = F.normalize(F.relu(neighbourhood(x, edges)), dim=-1)
-            layers.append(x)
-        steps, _ = self.across_layers(torch.stack(layers).flatten(1, -2))
-        return steps.mean(dim=0).view_as(x)
+        # averages of neighbours, normalised again and again, leave differences between spots that bf16 does not resolve
+        with no_autocast(x.device):
+            x = float32(x)
+            layers = [] if len(self.neighbourhoods) else [x]
+            for neighbourhood in self.neighbourhoods:
+                x = F.normalize(F.relu(neighbourhood(x, edges)), dim=-1)
+                layers.append(x)
+            steps, _ = self.across_layers(torch.stack(layers).flatten(1, -2))
+            return steps.mean(dim=0).view_as(x)
+
+    def trust(self, hidden: torch.Tensor) -> torch.Tensor | None:
+        """The scorer of hidden states, in float32 as the head; ``None`` without one."""
+        with no_autocast(hidden.device):
+            return None if self.scorer is None else self.scorer(float32(hidden))
 
     def forward(self, views: Sequence[torch.Tensor], array_xy: torch.Tensor, edges: torch.Tensor) -> Output:
         """``views``: the slide's patches, each ``(n_spots, 3, side, side)``; first as they are, then augmented copies
@@ -210,7 +219,7 @@ class Hist2STNetwork(WholeSlideNetwork):
         rest of the network together.
         """
         hidden = self.relate(torch.stack([self.embed(view) for view in views]), array_xy, edges)
-        predictions = self.head(hidden)
+        predictions = self.genes(hidden)
         copies = len(views) > 1
         if copies and self.scorer is None:
             raise ValueError("copies need a scorer: build the network with_scorer")
@@ -220,7 +229,7 @@ class Hist2STNetwork(WholeSlideNetwork):
             zinb=self.zinb(hidden[0]) if self.zinb is not None else None,
             nb=self.nb(hidden[0]) if self.nb is not None else None,
             copies=predictions[1:] if copies else None,
-            scores=self.scorer(hidden[1:]) if copies and self.scorer is not None else None,
+            scores=self.trust(hidden[1:]) if copies else None,
         )
 
 
@@ -286,6 +295,7 @@ class Hist2ST(WholeSlideMethod):
     name: ClassVar[str] = "hist2st"
     title: ClassVar[str] = "Hist2ST"
     switches: ClassVar[str] = "stbench.methods.switches.hist2st:SWITCHES"
+    safe_precisions = frozenset({"fp32", "tf32", "bf16"})
 
     class Config(WholeSlideConfig):
         """Defaults are those of the published script and tutorial."""
@@ -483,7 +493,7 @@ class Hist2ST(WholeSlideMethod):
             self.in_parts(network.embed, batch), batch.constants["positions"], batch.constants["edges"]
         )
         if self.config.predict_from == "head" or network.zinb is None:
-            return network.head(hidden)
+            return network.genes(hidden)
         zinb = network.zinb(hidden)
         expected = (1 - zinb.dropout) * zinb.mean
         return torch.log10(1 + 1e4 * expected / expected.sum(dim=1, keepdim=True))

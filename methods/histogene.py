@@ -71,11 +71,11 @@ class HisToGeneNetwork(WholeSlideNetwork):
         x, y = array_xy.unbind(-1)
         tokens = self.dropout(tokens + self.x_embedding(x) + self.y_embedding(y))
         if self.max_spots is None or tokens.shape[-2] <= self.max_spots:
-            return self.head(self.blocks(tokens))
+            return self.genes(self.blocks(tokens))
         order = (y * self.y_embedding.num_embeddings + x).argsort(stable=True)
         n_strips = -(-len(order) // self.max_spots)
         attended = torch.cat([self.blocks(strip) for strip in tokens[order].tensor_split(n_strips)])
-        return self.head(attended[order.argsort()])
+        return self.genes(attended[order.argsort()])
 
     def forward(self, patches: torch.Tensor, array_xy: torch.Tensor) -> torch.Tensor:
         return self.relate(self.patch_embedding(patches), array_xy)
@@ -85,6 +85,7 @@ class HisToGene(WholeSlideMethod):
     name: ClassVar[str] = "histogene"
     title: ClassVar[str] = "HisToGene"
     switches: ClassVar[str] = "stbench.methods.switches.histogene:SWITCHES"
+    safe_precisions = frozenset({"fp32", "tf32", "bf16"})
 
     class Config(WholeSlideConfig):
         """Defaults are those of the published notebook, which is what its results were made with."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from stbench.encoders import build_encoder, load_weights, read_weights
 from stbench.errors import UserError
 from stbench.method import Run
+from stbench.precision import float32, no_autocast
 from stbench.torch_method import (
     Batch,
     EncoderConfig,
@@ -188,7 +189,9 @@ class ImageRegression(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, 3, side, side) -> (n, G)."""
-        return self.head(self.image_projection(self.image_encoder(images)))
+        embedding = self.image_projection(self.image_encoder(images))
+        with no_autocast(embedding.device):
+            return self.head(float32(embedding))
 
 
 class FrozenEncoder(nn.Module):
@@ -281,6 +284,7 @@ class MclSTExp(TorchMethod):
     batching = "spots"
     inference_fields = frozenset({"k", "distance", "augment_at_test"})
     switches = "stbench.methods.switches.mclstexp:SWITCHES"
+    safe_precisions = frozenset({"fp32", "tf32"})  # bf16 changes who is whose neighbour
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "published": {},
         "published/alex10x": {"epochs": 15, "coordinates": "pixel"},

@@ -18,6 +18,7 @@ from stbench import augment
 from stbench.encoders import IMAGENET_MEAN, IMAGENET_STD, Encoder, build_encoder, load_weights, read_weights
 from stbench.errors import UserError
 from stbench.method import MethodConfig, Run, TrainingSlide
+from stbench.precision import float32, no_autocast
 from stbench.torch_method import (
     Batch,
     EncoderConfig,
@@ -101,7 +102,9 @@ class STNetwork(nn.Module):
         self.frozen: list[nn.Module] = []
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.encoder(augment.standardise(images, self.input_mean, self.input_std)))
+        features = self.encoder(augment.standardise(images, self.input_mean, self.input_std))
+        with no_autocast(features.device):  # spots differ by less than bf16 resolves about the genes' means
+            return self.head(float32(features))
 
     def average_of_symmetries(self, patches: Tensor) -> Tensor:
         """Mean of the outputs for the 8 symmetries of uint8 ``patches``."""
@@ -125,6 +128,7 @@ class STNet(TorchMethod):
     title: ClassVar[str] = "STnet"
     Config: ClassVar[type[MethodConfig]] = STNetConfig
     switches: ClassVar[str] = "stbench.methods.switches.stnet:SWITCHES"
+    safe_precisions = frozenset({"fp32", "tf32", "bf16"})
     batching: ClassVar[Literal["spots", "slides"]] = "spots"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "published": {},

@@ -20,6 +20,7 @@ from stbench.batches import TrainingData
 from stbench.encoders import read_weights
 from stbench.errors import UserError
 from stbench.method import Run, TestSlide
+from stbench.precision import float32, no_autocast
 from stbench.torch_method import Batch, TestBatch
 
 from .layers.geometric import scatter, softmax
@@ -277,17 +278,23 @@ class THItoGeneNetwork(WholeSlideNetwork):
         """``(n_spots, 3, side, side)`` -> capsules ``(n_spots, capsules, capsule_width)``."""
         if not 108 <= patches.shape[-1] <= 115 or not 108 <= patches.shape[-2] <= 115:
             raise ValueError(f"THItoGene takes patches of 108 to 115 pixels a side, not {tuple(patches.shape[-2:])}")
-        return self.capsules(F.relu(self.dynamic(patches)))
+        maps = F.relu(self.dynamic(patches))
+        with no_autocast(maps.device):
+            return self.capsules(float32(maps))
 
     def relate(
         self, capsules: torch.Tensor, array_xy: torch.Tensor, edges: torch.Tensor, unreferenced: torch.Tensor
     ) -> torch.Tensor:
-        """The spots' capsules, array positions ``(n_spots, 2)`` and the graph -> ``(n_spots, n_genes)``."""
-        x, y = self.x_embedding(array_xy[:, 0]), self.y_embedding(array_xy[:, 1])
-        tokens = torch.cat([capsules, x[:, None], y[:, None]], dim=1).flatten(1)
-        x = self.dropout(self.blocks(self.dropout(tokens)[None])[0])
-        x = self.dropout(F.elu(self.graph(x, edges, unreferenced)))
-        return self.head(F.elu(self.graph_out(x, edges, unreferenced)))
+        """The spots' capsules, array positions ``(n_spots, 2)`` and the graph -> ``(n_spots, n_genes)``.
+
+        In float32 under every precision, as the capsules are: what they say of the image is below what bf16 resolves.
+        """
+        with no_autocast(capsules.device):
+            x, y = self.x_embedding(array_xy[:, 0]), self.y_embedding(array_xy[:, 1])
+            tokens = torch.cat([float32(capsules), x[:, None], y[:, None]], dim=1).flatten(1)
+            x = self.dropout(self.blocks(self.dropout(tokens)[None])[0])
+            x = self.dropout(F.elu(self.graph(x, edges, unreferenced)))
+            return self.genes(F.elu(self.graph_out(x, edges, unreferenced)))
 
     def forward(
         self, patches: torch.Tensor, array_xy: torch.Tensor, edges: torch.Tensor, unreferenced: torch.Tensor
@@ -299,6 +306,8 @@ class THItoGene(WholeSlideMethod):
     name: ClassVar[str] = "thitogene"
     title: ClassVar[str] = "THItoGene"
     switches: ClassVar[str] = "stbench.methods.switches.thitogene:SWITCHES"
+    # not tf32: what the capsules say of the image is lost in the rounding of all that follows
+    safe_precisions = frozenset({"fp32", "bf16"})
 
     class Config(WholeSlideConfig):
         """Defaults are those of the published training script."""

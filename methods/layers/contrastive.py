@@ -13,13 +13,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
+from stbench.precision import exact_products, float32, no_autocast
+
 TemperatureForm = Literal["divide", "multiply"]
 
 
 class ProjectionHead(nn.Module):
     """(n, n_in) -> (n, n_out): LayerNorm(p + dropout(linear(GELU(p)))) with p = linear(x), every linear with bias.
 
-    Source: BLEEP's ``ProjectionHead``, taken over by mclSTExp; attribute names are theirs, so that weights load.
+    In float32 under every precision. Source: BLEEP's ``ProjectionHead``, taken over by mclSTExp; attribute names are
+    theirs, so that weights load.
     """
 
     def __init__(self, n_in: int, n_out: int, dropout: float = 0.0) -> None:
@@ -30,8 +33,9 @@ class ProjectionHead(nn.Module):
         self.layer_norm = nn.LayerNorm(n_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        projected = self.projection(x)
-        return self.layer_norm(projected + self.dropout(self.fc(F.gelu(projected))))
+        with no_autocast(x.device):
+            projected = self.projection(float32(x))
+            return self.layer_norm(projected + self.dropout(self.fc(F.gelu(projected))))
 
 
 def logits(spots: Tensor, images: Tensor, temperature: float = 1.0, normalise: bool = False) -> Tensor:
@@ -86,7 +90,6 @@ def matched(z: Tensor) -> Tensor:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b.T`` in float32 or better, also inside autocast: logits in the hundreds lose their differences in bf16."""
-    with torch.autocast(a.device.type, enabled=False):
-        a, b = (x.float() if x.dtype in (torch.bfloat16, torch.float16) else x for x in (a, b))
-        return a @ b.T
+    """``a @ b.T`` in float32 or better: logits in the hundreds lose their differences in bf16 and in TF32."""
+    with exact_products(a.device):
+        return float32(a) @ float32(b).T

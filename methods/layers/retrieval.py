@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
+from stbench.precision import exact_products
+
 if TYPE_CHECKING:
     from stbench.batches import TrainingData
     from stbench.method import Run
@@ -63,7 +65,7 @@ def nearest(queries: Tensor, keys: Tensor, k: int, unit_keys: Tensor | None = No
     rounding, nor on the device, so the ranks about the k-th are settled in float64; equal keys come in their order.
     """
     unit_keys = F.normalize(keys, dim=1) if unit_keys is None else unit_keys
-    with torch.autocast(queries.device.type, enabled=False):
+    with exact_products(queries.device):
         similarity = F.normalize(queries, dim=1) @ unit_keys.T
     ranked = _highest(similarity, min(k + _MARGIN, len(keys)))
     certain, doubtful = ranked[:, : max(k - _MARGIN, 0)], ranked[:, max(k - _MARGIN, 0) :].sort(dim=1).values
@@ -114,7 +116,7 @@ def own_rank(queries: Tensor, keys: Tensor, own: Tensor) -> float:
         return 0.0
     unit_keys, shares = F.normalize(keys, dim=1), []
     for block, index in zip(queries.split(64), own.split(64), strict=True):
-        with torch.autocast(queries.device.type, enabled=False):
+        with exact_products(queries.device):
             similarity = F.normalize(block, dim=1) @ unit_keys.T
         of_own = similarity.gather(1, index[:, None])
         above, equal = (similarity > of_own).sum(dim=1), (similarity == of_own).sum(dim=1) - 1

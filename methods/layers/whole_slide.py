@@ -17,6 +17,7 @@ from stbench.batches import TestBatch, TrainingData
 from stbench.encoders import IMAGENET_MEAN, IMAGENET_STD
 from stbench.errors import UserError
 from stbench.method import Run, TestSlide, TrainingSlide
+from stbench.precision import float32, no_autocast
 from stbench.torch_method import Batch, TorchConfig, TorchMethod
 
 log = logging.getLogger("stbench")
@@ -74,6 +75,13 @@ class WholeSlideNetwork(nn.Module):
     x_embedding: nn.Embedding
     y_embedding: nn.Embedding
     head: nn.Sequential
+
+    def genes(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden states ``(..., n_spots, width)`` -> ``(..., n_spots, n_genes)``: the head, in float32 under every
+        precision, as spots may differ by less than bf16 resolves about the genes' means.
+        """
+        with no_autocast(hidden.device):
+            return self.head(float32(hidden))
 
 
 class WholeSlideMethod(TorchMethod):
