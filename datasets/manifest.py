@@ -11,7 +11,7 @@
     id = "MOB1"
     patient = "mouse1"
     reader = "legacy-st"              # or "space-ranger" (folder = ...), or "h5ad" (file = ...)
-    counts = "MOB1.tsv.gz"            # paths are relative to this file
+    counts = "MOB1.tsv.gz"            # relative to this file, or absolute; ~ and $NAME are replaced
     spots = "alignment_table_MOB1.tsv"
     image = "MOB1.jpg"
 """
@@ -26,15 +26,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stbench.compressed import existing
+from stbench.compressed import existing, open_text
 from stbench.dataset import Dataset, Missing, SlideSource
-from stbench.errors import UserError, unknown
+from stbench.errors import UserError, about_slice, unknown
 from stbench.slide import Slide
+from stbench.user_paths import expanded
 
 from .panels import read_panel, unique_genes
 from .readers import h5ad, legacy_st, space_ranger
+from .readers.assemble import unmatched
 
 DEFAULT_PATCH_PX = 224
+# A panel of common genes is refused below these numbers, and said below the last share, of the smallest slide's genes.
+FEWEST_COMMON, LEAST_SHARE, NOTABLE_SHARE = 10, 0.01, 0.5
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")  # becomes part of file names
 
 
@@ -79,7 +83,7 @@ READERS = {
         ("counts", "spots", "image"), ("labels",), ("image_scale", "pitch_um", "spot_diameter_um"), (), _legacy_st
     ),
     "space-ranger": Reader(("folder",), ("image",), ("pitch_um",), (), _space_ranger),
-    "h5ad": Reader(("file",), ("image",), ("pitch_um",), ("library", "label"), _h5ad),
+    "h5ad": Reader(("file",), ("image",), ("pitch_um",), ("library", "label", "layer"), _h5ad),
 }
 
 
@@ -104,11 +108,19 @@ class OwnDataset:
         self.how_to_get = f"the paths of the sections stand in {origin}"
         self.citation = citation
         self._panel = None if panel is None else list(panel)
+        self.panel_notices: list[str] = []  # known once the slides were read
         # a list of the user's own may come from anywhere
         self.panel_source = "genes common to all slides, by their names" if panel is None else ""
         self.panel_saw_test = False if panel is None else None
         self._patients = {entry["id"]: entry["patient"] for entry in entries}
-        self._sources = [_source(entry) for entry in entries]
+        self._sources: list[SlideSource] = []
+        self._faults: dict[str, UserError] = {}  # slices whose files are not there
+        for entry in entries:
+            try:
+                self._sources.append(_source(entry))
+            except UserError as error:
+                self._faults[entry["id"]] = error
+                self._sources.append(SlideSource(entry["id"], entry["patient"], partial(_refuse, error)))
 
     def patient(self, slice_id: str) -> str:
         return self._patients[slice_id]
@@ -116,18 +128,62 @@ class OwnDataset:
     def panel(self) -> list[str]:
         """Without a list of its own: genes common to all slides, in the order of the first."""
         if self._panel is None:
-            genes = [source.read().genes for source in self._sources]
-            common = set(genes[0]).intersection(*genes[1:])
-            if not common:
-                raise UserError(
-                    f"the sections of {self.name} have no gene in common - use the same kind of names in all"
-                )
-            self._panel = [gene for gene in genes[0] if gene in common]
+            genes = {}
+            for source in self.find()[0]:
+                with about_slice(source.id):
+                    genes[source.id] = source.read().genes
+            self._panel = self.panel_of(genes)
         return list(self._panel)
 
+    def panel_of(self, genes: Mapping[str, Sequence[str]]) -> list[str]:
+        """The panel, where ``genes`` are those of its slices, or of those among them that could be read.
+
+        Raises ``UserError`` where hardly any gene is common to all of them.
+        """
+        if self._panel is not None:
+            return list(self._panel)
+        found, self.panel_notices = common_genes(self.name, genes)
+        self.panel_source = f"the {len(found):,} genes common to all {len(genes)} slides, by their names"
+        return found
+
     def find(self) -> tuple[list[SlideSource], list[Missing]]:
-        """All of them: a path that leads nowhere is refused when the manifest is opened, not passed over."""
+        """All of them: a path that leads nowhere is refused, not passed over."""
+        for error in self._faults.values():
+            raise error
         return list(self._sources), []
+
+    def find_all(self) -> tuple[list[SlideSource], list[Missing]]:
+        """As :meth:`find`, for a check that is to see every slice: reading one whose files are not there raises."""
+        return list(self._sources), []
+
+
+def common_genes(name: str, genes: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
+    """Genes that all slices list, in the order of the first; and what a user must know of their number."""
+    slices = list(genes)
+    shared = set(genes[slices[0]]).intersection(*(genes[one] for one in slices[1:]))
+    smallest = min(slices, key=lambda one: len(genes[one]))
+    n_smallest = len(genes[smallest])
+    numbers = ", ".join(f"{one} {len(genes[one]):,}" for one in slices[:6]) + (", ..." if len(slices) > 6 else "")
+    if len(shared) < max(min(FEWEST_COMMON, n_smallest), LEAST_SHARE * n_smallest):
+        how_many = "no gene" if not shared else f"only {len(shared)} gene{'s' if len(shared) > 1 else ''}"
+        odd = min(slices, key=lambda one: sum(len(set(genes[one]) & set(genes[other])) for other in slices))
+        others = max((one for one in slices if one != odd), key=lambda one: len(genes[one]), default=odd)
+        ours, theirs = unmatched(genes[odd], genes[others])
+        raise UserError(
+            f"the sections of {name} have {how_many} in common (they list: {numbers}; {odd} has {ours}, {others} has "
+            f"{theirs}) - use the same kind of names in all, or give a panel"
+        )
+    notices = []
+    if len(shared) < NOTABLE_SHARE * n_smallest:
+        notices.append(
+            f'panel = "all" are the {len(shared):,} genes common to all {len(slices)} slices, '
+            f"{100 * len(shared) / n_smallest:.0f} % of those of {smallest} (they list: {numbers})"
+        )
+    return [gene for gene in genes[slices[0]] if gene in shared], notices
+
+
+def _refuse(error: UserError) -> Slide:
+    raise error
 
 
 def _source(entry: Mapping[str, Any]) -> SlideSource:
@@ -143,13 +199,13 @@ def open_dataset_path(path: Path) -> Dataset:
 
     The last two make a dataset of one slide, whose panel is all its genes. Raises ``UserError``.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.is_dir():
         return _single(path, {"reader": "space-ranger", "folder": path})
     existing(path)
-    if path.suffix == ".h5ad":
+    if path.suffix.lower() == ".h5ad":
         return _single(path, {"reader": "h5ad", "file": path})
-    if path.suffix == ".toml":
+    if path.suffix.lower() == ".toml":
         return read_manifest(path)
     raise UserError(f"{path} is not a dataset - give a manifest (.toml), an .h5ad file, or a Space Ranger folder")
 
@@ -163,9 +219,9 @@ def _single(path: Path, entry: dict[str, Any]) -> OwnDataset:
 def read_manifest(path: Path) -> OwnDataset:
     """Open a manifest; every mistake in it is one line that says where it is and what to write."""
     try:
-        with existing(path).open("rb") as stream:
-            content = tomllib.load(stream)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        with open_text(existing(path)) as text:
+            content = tomllib.loads(text.read())
+    except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not valid TOML ({error}) - correct it") from error
     _check_keys(path, "key", content, ("name", "title", "patch_px", "panel", "citation", "slide"))
     name = _word(path, content, "name", NAME)
@@ -210,7 +266,7 @@ def _entry(path: Path, number: int, slide: Mapping[str, Any]) -> dict[str, Any]:
         )
     for key in slide:
         if key in (*reader.required_paths, *reader.optional_paths):
-            entry[key] = path.parent / _word(place, slide, key)
+            entry[key] = _path(path, _word(place, slide, key))
         elif key in reader.numbers:
             entry[key] = _positive(place, slide, key)
         elif key in reader.words:
@@ -218,12 +274,18 @@ def _entry(path: Path, number: int, slide: Mapping[str, Any]) -> dict[str, Any]:
     return entry
 
 
+def _path(manifest: Path, written: str) -> Path:
+    """A path in a manifest: relative to it, or absolute; ``~`` and environment variables are replaced."""
+    beside = manifest.parent / written
+    return beside if beside.exists() else manifest.parent / expanded(written)
+
+
 def _panel(path: Path, content: Mapping[str, Any]) -> list[str] | None:
     given = content.get("panel", "all")
     if given == "all":
         return None
     if isinstance(given, str):
-        return read_panel(path.parent / given)
+        return read_panel(_path(path, given))
     if isinstance(given, list) and given and all(isinstance(gene, str) and gene for gene in given):
         return unique_genes(given, f"{path}: panel")
     raise UserError(f'{path}: panel must be "all", the path of a file with one gene per line, or a list of genes')

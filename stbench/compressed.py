@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import IO
 
 from .errors import UserError
+from .user_paths import unset_variables
 
 GZIP_MAGIC = b"\x1f\x8b"
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")  # UTF-32 begins with the same, or with zeros
+HEAD = 4096
 
 
 def is_gzipped(path: Path) -> bool:
@@ -35,13 +38,27 @@ def open_binary(path: Path) -> Iterator[IO[bytes]]:
 @contextmanager
 def open_text(path: Path) -> Iterator[IO[str]]:
     """As :func:`open_binary`, as UTF-8 text; a byte-order mark is swallowed and universal newlines apply."""
-    with open_binary(path) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig") as text:
-        try:
-            yield text
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{path} is not text (byte {error.start} of a block is not UTF-8) - it looks like another kind of file"
-            ) from error
+    with open_binary(path) as binary:
+        _require_no_utf_16(path, binary.read(HEAD))
+        binary.seek(0)
+        with io.TextIOWrapper(binary, encoding="utf-8-sig") as text:
+            try:
+                yield text
+            except UnicodeDecodeError as error:
+                wrong = error.object[error.start : error.end].hex(" ")
+                raise UserError(
+                    f"{path} is not text in UTF-8 (it has the byte {wrong}) - if it is text, save it as UTF-8; else it "
+                    "is another kind of file"
+                ) from error
+
+
+def _require_no_utf_16(path: Path, head: bytes) -> None:
+    """Spreadsheets ("Unicode text") and PowerShell (``>``) write UTF-16, which as UTF-8 is nonsense or an error."""
+    even, odd = head[::2].count(0), head[1::2].count(0)  # of a Latin letter in UTF-16 one of the two bytes is zero
+    if head.startswith(UTF_16_MARKS) or abs(even - odd) > len(head) / 4:
+        raise UserError(f"{path} is text in UTF-16, not UTF-8 - save it as UTF-8")
+    if even or odd:
+        raise UserError(f"{path} is not text (it holds zero bytes) - it looks like another kind of file")
 
 
 @contextmanager
@@ -59,7 +76,7 @@ def existing(path: Path) -> Path:
     """``path``, if there is a file with something in it."""
     path = Path(path)
     if not path.exists():
-        raise UserError(f"{path} does not exist - check the path, or fetch the file")
+        raise UserError(f"{path} does not exist{unset_variables(path)} - check the path, or fetch the file")
     if not path.is_file():
         raise UserError(f"{path} is not a file - give the path of a file")
     try:

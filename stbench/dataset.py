@@ -35,7 +35,9 @@ class Dataset(Protocol):
 
     A dataset may also declare how its panel was chosen, which the audit prints and otherwise tests:
     ``panel_source: str`` in words, and ``panel_saw_test: bool``, whether expression of slices that are tested was
-    looked at.
+    looked at. Where the panel is made from the slides, ``panel_of(genes)`` makes it from the genes of those that could
+    be read (slice to names), and ``panel_notices`` then says what a user must know of it; ``find_all()`` is ``find()``
+    for a check, which must not stop at the first slice whose files are not there.
     """
 
     name: str  # as typed on the command line: her2st

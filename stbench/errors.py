@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 LISTED = 40  # choices that one line of a message may hold
 
@@ -22,6 +23,19 @@ class NotApplicable(Exception):  # noqa: N818 - not an error: the trial is recor
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the state was saved and the same command goes on
     """Raised inside a trial after SIGINT or SIGTERM, once its state is on disk."""
+
+
+@contextmanager
+def about_slice(name: str) -> Iterator[None]:
+    """Every ``UserError`` raised inside names the slice: of forty sections a file's name may not say which it is."""
+    try:
+        yield
+    except PlaceError:
+        raise
+    except UserError as error:
+        if str(error).startswith(f"slice {name}: "):
+            raise
+        raise UserError(f"slice {name}: {error}") from error
 
 
 def unknown(kind: str, name: str, choices: Iterable[str], hint: str = "") -> UserError:

@@ -15,6 +15,7 @@ import pandas as pd
 from .compressed import existing
 from .errors import UserError, unknown
 from .prepare import PreparedDataset, PreparedSlide
+from .spot_names import indices_in_names
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -50,9 +51,9 @@ def read_predictions(
 
     A file holds one slice, named by ``uns["slice"]``, by ``uns["stbench"]["slice"]`` or by the file itself, or several,
     told apart by a column of ``obs`` (``slice_column``; without it ``slice``, where there is one). ``X`` are the
-    predictions on the scale of ``data.target``; nothing else of the file is used. Spots are matched by name, else by
-    ``obs[array_row, array_col]``; genes by name. With ``only_some``, slices of the dataset that are not in ``data`` are
-    skipped.
+    predictions on the scale of ``data.target``; nothing else of the file is used. Spots are matched by name, padded
+    with zeros or not, else by ``obs[array_row, array_col]``; genes by name. With ``only_some``, slices of the dataset
+    that are not in ``data`` are skipped.
 
     Raises ``UserError`` for a slice that is unknown or given twice, for a spot without a prediction, a value that is
     not finite, and a file that states another dataset, target or split.
@@ -73,7 +74,8 @@ def read_predictions(
 def match(section: AnnData, slide: PreparedSlide, path: Path) -> ExternalPrediction:
     """The predictions of one slice in the order of ``slide``; ``path`` is for messages."""
     columns, missing, notes = _match_genes(section, slide, path)
-    rows, how = _match_spots(section, slide, path)
+    rows, how, remarks = _match_spots(section, slide, path)
+    notes += remarks
     if section.n_obs > slide.n_spots:
         notes.append(f"{section.n_obs - slide.n_spots} predicted spots that the slide does not have are ignored")
     known = columns >= 0
@@ -119,7 +121,8 @@ def _read(path: Path) -> AnnData:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} cannot be read as AnnData ({reason}) - write it again with anndata") from error
     if adata.X is None or adata.n_obs == 0 or adata.n_vars == 0:
-        raise UserError(f"{path} holds no predictions - X must have a row a spot and a column a gene")
+        layers = f" (there are layers: {', '.join(adata.layers)})" if len(adata.layers) else ""
+        raise UserError(f"{path} holds no predictions in X{layers} - X must have a row a spot and a column a gene")
     return adata
 
 
@@ -184,30 +187,83 @@ def _match_genes(section: AnnData, slide: PreparedSlide, path: Path) -> tuple[np
     return columns, missing, notes
 
 
-def _match_spots(section: AnnData, slide: PreparedSlide, path: Path) -> tuple[np.ndarray, str]:
-    """(n_spots,) int: the row of each spot of the slide; and what it was found by."""
+def _match_spots(section: AnnData, slide: PreparedSlide, path: Path) -> tuple[np.ndarray, str, list[str]]:
+    """(n_spots,) int: the row of each spot of the slide; what it was found by; notes.
+
+    By name, else by the numbers x and y in names of the form ``<x>x<y>`` (HEST-1k pads them with zeros), else by
+    ``array_row`` and ``array_col``. Names of that form win over the two columns, which HEST-1k fills the other way
+    round.
+    """
+    in_names = indices_in_names(section.obs_names)
+    in_columns = _array_columns(section)
     ways = [("name", pd.Index(section.obs_names.astype(str)), pd.Index(slide.spot_ids))]
-    if {"array_row", "array_col"} <= set(section.obs.columns):
-        given = [pd.to_numeric(section.obs[name], errors="coerce").astype(float) for name in ("array_row", "array_col")]
-        wanted = [slide.array_xy[:, 1].astype(float), slide.array_xy[:, 0].astype(float)]
-        ways.append(("array_row and array_col", pd.MultiIndex.from_arrays(given), pd.MultiIndex.from_arrays(wanted)))
+    if in_names is not None:
+        ways.append(("the x and y in their names", _pairs(in_names), _pairs(slide.array_xy)))
+    elif in_columns is not None:
+        ways.append(("array_row and array_col", _pairs(in_columns), _pairs(slide.array_xy)))
     complaints: list[tuple[int, str]] = []
-    for how, given_index, wanted_index in ways:
-        twice = given_index[given_index.duplicated() & given_index.isin(wanted_index)]
+    for how, given, wanted in ways:
+        twice = given[given.duplicated() & given.isin(wanted)]
         if len(twice):
-            complaints.append((slide.n_spots, f"spots of slice {slide.id} occur more than once by {how} ({twice[0]})"))
+            text = f"spots of slice {slide.id} occur more than once by {how} ({_place(twice[0])})"
+            complaints.append((slide.n_spots, text))
             continue
-        rows = given_index.get_indexer(wanted_index)
+        rows = given.get_indexer(wanted)
         lost = np.flatnonzero(rows < 0)
         if not len(lost):
-            return rows, how
-        first = slide.spot_ids[lost[0]]
-        text = f"{len(lost)} of {slide.n_spots} spots of slice {slide.id} have no prediction (first: {first})"
+            return rows, how, _axes_notes(in_names, in_columns, slide, how)
+        turned = None if in_columns is None or in_names is not None else _pairs(in_columns[:, ::-1])
+        if turned is not None and turned.is_unique and wanted.isin(turned).all():
+            raise UserError(
+                f"{path}: array_row and array_col of slice {slide.id} are exchanged (all its spots are found the other "
+                "way round) - array_col is x, the first number of a spot's name, and array_row y: exchange the two"
+            )
+        strange = section.obs_names[np.setdiff1d(np.arange(section.n_obs), rows)]
+        theirs = strange[0] if len(strange) else section.obs_names[0]
+        text = (
+            f"{len(lost)} of {slide.n_spots} spots of slice {slide.id} have no prediction (first: "
+            f"{slide.spot_ids[lost[0]]}; the file has {theirs})"
+        )
         complaints.append((len(lost), text))
     raise UserError(
         f"{path}: {min(complaints)[1]} - predict every spot once, named in obs_names as the slide names it or placed "
         "by array_row and array_col in obs"
     )
+
+
+def _array_columns(section: AnnData) -> np.ndarray | None:
+    """(n, 2) float64: array_col, array_row; NaN where there is no number. ``None`` without the two columns."""
+    if not {"array_row", "array_col"} <= set(section.obs.columns):
+        return None
+    columns = [section.obs[name].astype(object) for name in ("array_col", "array_row")]
+    return np.stack([pd.to_numeric(one, errors="coerce").to_numpy(np.float64, na_value=np.nan) for one in columns], 1)
+
+
+def _pairs(xy: np.ndarray) -> pd.MultiIndex:
+    return pd.MultiIndex.from_arrays(np.asarray(xy, dtype=np.float64).T)
+
+
+def _place(name: str | tuple[float, float]) -> str:
+    """A spot that a message names, by its name or by its place on the array."""
+    return name if isinstance(name, str) else f"array_row {name[1]:.0f}, array_col {name[0]:.0f}"
+
+
+def _axes_notes(
+    in_names: np.ndarray | None, in_columns: np.ndarray | None, slide: PreparedSlide, how: str
+) -> list[str]:
+    """What is to be said of which number is x where two readings are possible."""
+    if in_names is not None and in_columns is not None:
+        exchanged = np.array_equal(in_columns[:, ::-1], in_names) and not np.array_equal(in_columns, in_names)
+        return ["array_row holds x and array_col y, as HEST-1k writes them; spots are matched by name"] * exchanged
+    if how != "array_row and array_col" or indices_in_names(slide.spot_ids) is None:
+        return []
+    places = {(int(x), int(y)) for x, y in slide.array_xy}
+    if places != {(y, x) for x, y in places} or all(x == y for x, y in places):
+        return []
+    return [
+        "spots are matched by array_row and array_col, which fit either way round: that array_col is x, the first "
+        "number of a spot's name, is taken on trust"
+    ]
 
 
 def _numbers(section: AnnData, rows: np.ndarray, columns: np.ndarray, slide: PreparedSlide, path: Path) -> np.ndarray:

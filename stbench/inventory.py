@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from .dataset import Dataset, Missing, SlideSource
 from .errors import UserError, unknown
-from .slide import Problem, Slide, check_slide
+from .slide import Problem, Slide, check_slide, panel_problems
 
 
 @dataclass(frozen=True)
@@ -112,17 +112,16 @@ def check_dataset(
     ``draw`` is called with each slide whose image and positions can be read, sound or not (spots beyond the border are
     worth seeing), and returns the picture that it made.
     """
-    sources, missing = dataset.find()
+    sources, missing = getattr(dataset, "find_all", dataset.find)()
     if slices is not None:
         for name in slices:
             if name not in dataset.slices:
                 raise unknown(f"slice of {dataset.name}", name, dataset.slices)
         sources = [source for source in sources if source.id in slices]
         missing = [gone for gone in missing if gone.id in slices]
-    panel = dataset.panel()
     expected = expected_spots(dataset)
     checks: list[SliceCheck] = []
-    unseen = set(panel)
+    genes: dict[str, list[str]] = {}
     for position, source in enumerate(sources):
         if on_progress is not None:
             on_progress(position, len(sources), source.id)
@@ -131,23 +130,43 @@ def check_dataset(
         except UserError as error:
             checks.append(SliceCheck(source.id, source.patient, (Problem("error", str(error)),)))
             continue
-        unseen.difference_update(slide.genes)
-        checks.append(_check(slide, panel, dataset.patch_px, expected.get(source.id), draw))
+        genes[source.id] = slide.genes
+        checks.append(_check(slide, dataset.patch_px, expected.get(source.id), draw))
     if on_progress is not None:
         on_progress(len(sources), len(sources), "")
-    problems = []
-    if unseen and any(check.n_spots is not None for check in checks):
-        some = ", ".join([gene for gene in panel if gene in unseen][:5]) + (", ..." if len(unseen) > 5 else "")
-        problems.append(
-            Problem("error", f"{len(unseen)} of {len(panel)} panel genes are in none of the slices present: {some}")
-        )
+    checks, problems = _on_panel(dataset, checks, genes)
     return CheckReport(dataset.name, dataset.title, tuple(checks), tuple(missing), tuple(problems))
 
 
-def _check(
-    slide: Slide, panel: Sequence[str], patch_px: int, expected: int | None, draw: Callable[[Slide], Path] | None
-) -> SliceCheck:
-    problems = check_slide(slide, panel=panel)
+def _on_panel(
+    dataset: Dataset, checks: list[SliceCheck], genes: Mapping[str, list[str]]
+) -> tuple[list[SliceCheck], list[Problem]]:
+    """The checks, with what is to be said of each slice on the panel; and what is to be said of the panel itself."""
+    if not genes:
+        return checks, []
+    try:
+        panel: Sequence[str] = getattr(dataset, "panel_of", lambda _: dataset.panel())(genes)
+    except UserError as error:
+        return checks, [Problem("error", str(error))]
+    checks = [
+        replace(check, problems=(*check.problems, *panel_problems(genes[check.id], panel)))
+        if check.id in genes
+        else check
+        for check in checks
+    ]
+    problems = [Problem("notice", text) for text in getattr(dataset, "panel_notices", ())]
+    listed = set().union(*genes.values())
+    unseen = [gene for gene in panel if gene not in listed]
+    if unseen:
+        some = ", ".join(unseen[:5]) + (", ..." if len(unseen) > 5 else "")
+        problems.append(
+            Problem("error", f"{len(unseen)} of {len(panel)} panel genes are in none of the slices present: {some}")
+        )
+    return checks, problems
+
+
+def _check(slide: Slide, patch_px: int, expected: int | None, draw: Callable[[Slide], Path] | None) -> SliceCheck:
+    problems = check_slide(slide)
     sound = all(problem.severity != "error" for problem in problems)
     try:
         slide.image.thumbnail(200)  # decodes it: an image that is cut off has a sound header

@@ -8,6 +8,7 @@ from pathlib import Path
 import platformdirs
 
 from .errors import UserError
+from .user_paths import expanded, unset_variables
 
 
 def data_root(option: Path | None = None) -> Path | None:
@@ -33,13 +34,13 @@ def cache_root() -> Path:
     """Where prepared data are kept: STBENCH_CACHE, else the user's cache folder. It need not exist."""
     named = os.environ.get("STBENCH_CACHE")
     if named:
-        return Path(named).expanduser().resolve()
+        return expanded(named).resolve()
     return Path(platformdirs.user_cache_dir("stbench", appauthor=False))
 
 
 def _folder(path: Path, source: str) -> Path:
-    place = path.expanduser()
+    place = expanded(path)
     if not place.is_dir():
-        what = "is not a folder" if place.exists() else "does not exist"
+        what = "is not a folder" if place.exists() else f"does not exist{unset_variables(place)}"
         raise UserError(f"{source} names {place}, which {what} - give the folder that holds the datasets")
     return place.resolve()

@@ -20,7 +20,7 @@ import numpy as np
 from filelock import FileLock
 
 from .dataset import Dataset, Missing, SlideSource
-from .errors import UserError, unknown
+from .errors import UserError, about_slice, unknown
 from .files import file_digest, replacing_directory, value_digest, writing_to
 from .method import OracleSlide, TestSlide, TrainingSlide
 from .slide import Slide, validate
@@ -134,7 +134,7 @@ def prepare(
     sources, missing = _choose(dataset, slices)
     panel = dataset.panel()
     prepared: dict[str, PreparedSlide] = {}
-    notices: list[str] = []
+    notices: list[str] = list(getattr(dataset, "panel_notices", ()))
     for position, source in enumerate(sources):
         if on_progress is not None:
             on_progress(position, len(sources), source.id)
@@ -225,7 +225,8 @@ def _entry(
                     return entry
                 notices.append(f"prepared data of {source.id} were damaged ({harm}) and have been made again")
                 shutil.rmtree(entry)
-            slide = source.read()
+            with about_slice(source.id):
+                slide = source.read()
             validate(slide, panel=panel)
             with replacing_directory(entry) as temporary:
                 _write(temporary, slide, panel, dataset.patch_px, key)

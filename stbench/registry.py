@@ -24,6 +24,7 @@ from .dataset import Dataset
 from .errors import UserError, unknown
 from .files import file_digest, value_digest
 from .method import Method
+from .user_paths import expanded, unset_variables
 
 METHODS = "stbench.methods"
 DATASETS = "stbench.datasets"
@@ -94,11 +95,12 @@ def dataset(name: str, root: Path | None = None) -> Dataset:
     if name in dataset_names():
         loaded = _load(DATASETS, "dataset", name, hint)
         opened = loaded(root)
-    elif Path(name).exists():
-        opened = _load(DATASET_READERS, "dataset reader", "path", "install the package stbench again")(Path(name))
-    elif "/" in name or Path(name).suffix in (".toml", ".h5ad"):
+    elif expanded(name).exists():
+        opened = _load(DATASET_READERS, "dataset reader", "path", "install the package stbench again")(expanded(name))
+    elif "/" in name or name.startswith("$") or Path(name).suffix.lower() in (".toml", ".h5ad"):
         raise UserError(
-            f"there is no file or folder {name} - give a dataset's name ({', '.join(dataset_names())}), {hint}"
+            f"there is no file or folder {name}{unset_variables(name)} - give a dataset's name "
+            f"({', '.join(dataset_names())}), {hint}"
         )
     else:
         raise unknown("dataset", name, dataset_names(), hint)
@@ -199,7 +201,7 @@ def _method_from_file(name: str) -> type[Method]:
     file, _, class_name = name.rpartition(":")
     if not file or not class_name.isidentifier():
         raise UserError(f"'{name}' does not name a class - write path/to/file.py:Class")
-    path = Path(file).expanduser()
+    path = expanded(file)
     if not path.is_file():
         raise UserError(f"there is no file {file} - write path/to/file.py:Class")
     module = _import_file(path.resolve(), file_digest(path))

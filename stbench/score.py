@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .alarms import Alarm
 from .environment import versions
 from .errors import UserError
 from .external import ExternalPrediction
 from .files import read_json, replacing_directory, write_json, writing_to
+from .prediction_checks import check_prediction
 from .prepare import PreparedDataset
 from .results import record_finished
 from .splits import Fold
@@ -146,6 +148,22 @@ def _spec(fold: Fold, data: PreparedDataset, data_spec: DataSpec, submission: Su
     )
 
 
+def alarms_of(one: ExternalPrediction, data: PreparedDataset) -> list[Alarm]:
+    """Signs that the predictions of a slice are on another scale, or the truth itself; of the genes predicted."""
+    slide = data.slides[one.slice]
+    given = ~np.isnan(one.values).any(axis=0)
+    return list(
+        check_prediction(
+            one.slice,
+            one.values[:, given],
+            slide.target[:, given],
+            slide.counts[:, given],
+            slide.total_counts,
+            data.target,
+        )
+    )
+
+
 def _write_trial(work: Path, spec: TrialSpec, data: PreparedDataset, submission: Submission) -> None:
     started = time.time()
     training = [data.slides[name] for name in spec.train]
@@ -154,10 +172,12 @@ def _write_trial(work: Path, spec: TrialSpec, data: PreparedDataset, submission:
     completed = {one.slice: np.where(np.isnan(one.values), floor, one.values) for one in given}
     notes = [DECLARED, *dict.fromkeys(note for one in given for note in one.notes)]
     notes += score_predictions(spec, data, training, completed, work)
+    rung = [alarm for one in given for alarm in alarms_of(one, data)]
     write_json(work / "spec.json", asdict(spec))
     History(work / "history.jsonl").write_csv(work / "history.csv")
     lines = [f"trial {spec.key}: {spec.label}, scored from predictions made elsewhere"]
     lines += [f"slice {one.slice}: {one.source}, content {one.digest}" for one in given]
+    lines += [f"alarm: {alarm.kind}: {alarm.text}" for alarm in rung]
     (work / "log.txt").write_text("\n".join([*lines, *notes]) + "\n", encoding="utf-8")
     state = {
         "state": "finished",
@@ -167,7 +187,7 @@ def _write_trial(work: Path, spec: TrialSpec, data: PreparedDataset, submission:
         "ended": time.time(),
         "device": "",  # where and how long the method ran is not known
         "precision": "",
-        "alarms": [],
+        "alarms": [asdict(alarm) for alarm in rung],
         "versions": versions(),
     }
     write_json(work / "state.json", state)

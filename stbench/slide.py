@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from .counts import count_fault
 from .errors import UserError
 from .image import SlideImage
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
+LEAST_OF_PANEL = 0.05  # a slide that lists a smaller share of the panel has other names, or is of another kind
 NEARLY_EMPTY = 10  # a spot with fewer counts than this is counted in a notice; nothing is dropped
 
 
@@ -85,26 +87,13 @@ def check_slide(slide: Slide, *, panel: Sequence[str] | None = None) -> list[Pro
     errors = [*_image_errors(slide), *_schema_errors(slide)]
     if not errors:  # the rest relies on the schema
         errors += [*_count_errors(slide), *_position_errors(slide)]
-        if panel is not None:
-            errors += _panel_errors(slide, panel)
-    notices = [] if errors else _notices(slide, panel)
-    return [Problem("error", text) for text in errors] + [Problem("notice", text) for text in notices]
-
-
-def count_fault(values: np.ndarray) -> str | None:
-    """What is wrong with ``values`` as raw counts, in words; ``None`` when they are non-negative integers."""
-    values = np.asarray(values)
-    if values.dtype.kind not in "iufb":
-        return f"values of type {values.dtype} where numbers are expected"
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        return f"{np.count_nonzero(~np.isfinite(values))} missing or infinite values (NaN) among the counts"
-    if values.size and values.min() < 0:
-        return f"negative counts (the smallest is {values.min():g})"
-    if values.dtype.kind == "f":
-        fractional = values != np.rint(values)
-        if fractional.any():
-            return f"counts that are not whole numbers (for example {values[fractional][0]:g}): normalised or logged?"
-    return None
+        errors += _array_errors(slide)
+    on_panel = [] if panel is None or errors else panel_problems(slide.genes, panel)
+    notices = [] if errors or any(one.severity == "error" for one in on_panel) else _notices(slide)
+    return sorted(
+        [*(Problem("error", text) for text in errors), *(Problem("notice", text) for text in notices), *on_panel],
+        key=lambda problem: problem.severity,
+    )
 
 
 def _image_errors(slide: Slide) -> list[str]:
@@ -183,17 +172,46 @@ def _position_errors(slide: Slide) -> list[str]:
     ]
 
 
-def _panel_errors(slide: Slide, panel: Sequence[str]) -> list[str]:
-    genes = slide.genes
-    if set(genes).isdisjoint(panel):
+def _array_errors(slide: Slide) -> list[str]:
+    """No two spots of one section lie at the same place of the array."""
+    places, n_there = np.unique(slide.array_xy, axis=0, return_counts=True)
+    n_twice = slide.n_spots - len(places)
+    if not n_twice:
+        return []
+    crowded = int(np.argmax(n_there > 1))
+    column, row = (int(index) for index in places[crowded])
+    there = np.flatnonzero((slide.array_xy == places[crowded]).all(axis=1))
+    names = [slide.spot_ids[spot] for spot in there[:2]]
+    return [
+        f"{n_twice} of {slide.n_spots} spots lie where another one lies on the array (the first are {names[0]} and "
+        f"{names[1]}, both at array_row {row}, array_col {column}) - if these are several sections, give each a slide "
+        "of its own; else correct array_row and array_col"
+    ]
+
+
+def panel_problems(genes: Sequence[str], panel: Sequence[str]) -> list[Problem]:
+    """What is wrong, or worth knowing, where a slide that lists ``genes`` is scored on ``panel``."""
+    listed = set(genes)
+    absent = [gene for gene in panel if gene not in listed]
+    n_listed = len(panel) - len(absent)
+    if n_listed < LEAST_OF_PANEL * len(panel):
+        how_many = "none" if n_listed == 0 else f"only {n_listed}"
+        other = next((gene for gene in genes if gene not in set(panel)), genes[0])
         return [
-            f"none of the {len(panel)} panel genes is among its {len(genes)} genes (it has {', '.join(genes[:3])}, "
-            f"...; the panel {', '.join(list(panel)[:3])}, ...) - use the same kind of gene names in both"
+            Problem(
+                "error",
+                f"{how_many} of the {len(panel)} panel genes is among its {len(genes)} genes (it has {other}, ...; the "
+                f"panel {', '.join(absent[:3])}, ...) - use the same kind of gene names in both",
+            )
         ]
-    return []
+    if not absent:
+        return []
+    some = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+    text = f"{len(absent)} of {len(panel)} panel genes are not in its file and count as zero: {some}"
+    return [Problem("notice", text)]
 
 
-def _notices(slide: Slide, panel: Sequence[str] | None) -> list[str]:
+def _notices(slide: Slide) -> list[str]:
     notices = []
     totals = np.asarray(slide.adata.X.sum(axis=1)).ravel()
     empty, sparse_spots = int((totals == 0).sum()), int(((totals > 0) & (totals < NEARLY_EMPTY)).sum())
@@ -201,12 +219,6 @@ def _notices(slide: Slide, panel: Sequence[str] | None) -> list[str]:
         notices.append(f"{empty} of {slide.n_spots} spots have no counts at all; they are kept")
     if sparse_spots:
         notices.append(f"{sparse_spots} of {slide.n_spots} spots have fewer than {NEARLY_EMPTY} counts; they are kept")
-    if panel is not None:
-        listed = set(slide.genes)
-        absent = [gene for gene in panel if gene not in listed]
-        if absent:
-            some = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
-            notices.append(f"{len(absent)} of {len(panel)} panel genes are not in its file and count as zero: {some}")
     if slide.image.level != "full":
         notices.append(
             f"its image is the {slide.image.level} one, {slide.image.scale:.4g} pixels per full-resolution pixel"

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from stbench.counts import count_fault, distance_to_whole
 from stbench.errors import UserError
 from stbench.image import SlideImage
-from stbench.slide import Slide, count_fault
+from stbench.slide import Slide
 
 
 def assemble(
@@ -29,12 +30,13 @@ def assemble(
 ) -> Slide:
     """A slide of ``counts`` (n_spots, n_genes; sparse, already checked to be counts) and what goes with its rows.
 
+    Counts that are whole but for rounding are rounded, with a note.
+
     ``array_xy`` (n_spots, 2) integers; ``centres`` (n_spots, 2) x, y in full-resolution pixels; ``labels`` one per
     spot, ``None`` where there is none.
     """
     import pandas as pd
     from anndata import AnnData
-    from scipy import sparse
 
     obs = pd.DataFrame(
         {
@@ -44,6 +46,7 @@ def assemble(
         },
         index=pd.Index([str(name) for name in spot_ids]),
     )
+    matrix, rounded = _whole(counts)
     if labels is not None:
         obs["label"] = pd.Categorical(list(labels))
     scale_factors = {} if image.level == "full" else {f"tissue_{image.level}_scalef": float(image.scale)}
@@ -51,13 +54,33 @@ def assemble(
         scale_factors["spot_diameter_fullres"] = float(spot_diameter_px)
     metadata = {"source_image_path": str(image.path)} if image.path is not None else {}
     adata = AnnData(
-        X=sparse.csr_matrix(counts, dtype=np.int32),
+        X=matrix,
         obs=obs,
         var=pd.DataFrame(index=pd.Index([str(name) for name in genes])),
         obsm={"spatial": np.asarray(centres, dtype=np.float64)},
         uns={"spatial": {slide_id: {"images": {}, "scalefactors": scale_factors, "metadata": metadata}}},
     )
-    return Slide(slide_id, patient, adata, image, um_per_px, tuple(f"{slide_id}: {note}" for note in notes))
+    return Slide(
+        slide_id, patient, adata, image, um_per_px, tuple(f"{slide_id}: {note}" for note in (*notes, *rounded))
+    )
+
+
+def _whole(counts: Any) -> tuple[Any, list[str]]:
+    """``counts`` as int32 (CSR, nothing stored that is zero), and a note where they had to be rounded."""
+    from scipy import sparse
+
+    matrix = sparse.csr_matrix(counts)
+    matrix.sum_duplicates()
+    distance = distance_to_whole(matrix.data)
+    matrix = sparse.csr_matrix(
+        (np.rint(matrix.data).astype(np.int32), matrix.indices, matrix.indptr), shape=matrix.shape
+    )
+    matrix.eliminate_zeros()
+    if not distance:
+        return matrix, []
+    return matrix, [
+        f"counts are whole but for rounding (largest distance to a whole number {distance:.2g}) and have been rounded"
+    ]
 
 
 def require_counts(values: np.ndarray, place: str) -> None:
@@ -65,6 +88,26 @@ def require_counts(values: np.ndarray, place: str) -> None:
     fault = count_fault(values)
     if fault is not None:
         raise UserError(f"{place}: {fault} - give raw counts: non-negative integers")
+
+
+def as_number(value: Any) -> float | None:
+    """A finite number, be it written as text; ``None`` for anything else, logical values included."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, str | bytes | int | float | np.number):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if np.isfinite(number) else None
+
+
+def unmatched(ours: Sequence[str], theirs: Sequence[str]) -> tuple[str, str]:
+    """One name of either side that the other lacks (else its first), for a message that names do not match."""
+    known, given = set(ours), set(theirs)
+    return (
+        next((name for name in ours if name not in given), next(iter(ours), "none")),
+        next((name for name in theirs if name not in known), next(iter(theirs), "none")),
+    )
 
 
 def unique_symbols(names: Sequence[str]) -> tuple[list[str], int]:

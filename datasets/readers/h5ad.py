@@ -2,6 +2,9 @@
 
 ``obsm["spatial"]`` are (x, y) in full-resolution pixels, ``uns["spatial"][library]`` holds small images and their
 scales. ``X`` may hold anything, so raw counts are looked for, never guessed.
+
+Such files are written from R too (anndataR, zellkonverter), where a single number or text is a vector of one, and by
+versions of anndata and squidpy that write ``None``, nullable columns, and rows of NaN.
 """
 
 from __future__ import annotations
@@ -13,21 +16,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stbench.compressed import existing
+from stbench.compressed import existing, is_gzipped
 from stbench.errors import UserError, unknown
 from stbench.image import Level, SlideImage
-from stbench.slide import Slide, count_fault
+from stbench.slide import Slide
+from stbench.spot_names import indices_in_names
+from stbench.user_paths import expanded
 
-from .assemble import assemble, unique_symbols
-from .legacy_st import SPOT_NAME
+from .assemble import as_number, assemble
+from .h5ad_counts import counts_and_genes
 from .pitch import nearest_neighbour_pitch
 from .space_ranger import VISIUM_PITCH_UM
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
 
 LIBRARY_COLUMNS = ("library_id", "library", "batch", "sample", "region")
-SYMBOL_COLUMNS = ("gene_name", "feature_name", "gene_symbols", "gene_symbol", "symbol")
+SECTION_COLUMNS = LIBRARY_COLUMNS[:-1]  # a region may be a part of one section
+IN_LIBRARY = ("images", "scalefactors", "metadata")
 
 
 def read(
@@ -38,30 +45,29 @@ def read(
     image: Path | None = None,
     library: str | None = None,
     label: str | None = None,
+    layer: str | None = None,
     pitch_um: float | None = None,
 ) -> Slide:
     """Read one section, or the section ``library`` of several in one file; spots are in the file's order.
 
+    ``layer`` says where the raw counts are: ``"X"``, ``"raw.X"`` or the name of a layer; else they are looked for.
     ``image`` is the full-resolution image; else the file that the object names is used where it exists, else the larger
     small image inside. ``label`` is the column of ``obs`` with a label per spot. ``pitch_um`` is the distance of
     neighbouring spots; without it that of Visium is taken where the array is Visium's, else the pixel size is unknown.
     """
     adata = _open(path)
-    spatial = adata.uns.get("spatial", {})
-    libraries = {name: content for name, content in spatial.items() if isinstance(content, Mapping)}
+    libraries = _libraries(adata.uns.get("spatial"))
     library = _library(path, libraries, library)
     adata = _section(path, adata, libraries, library)
     notes: list[str] = []
     centres = _centres(path, adata)
     keep = _in_tissue(path, adata)
-    counts, names, where = _counts(path, adata)
-    if where != "X":
-        notes.append(f"raw counts are taken from {where}; X holds something else")
-    genes = _genes(adata, names, notes)
+    counts, genes = counts_and_genes(path, adata, layer, notes)
     content = libraries.get(library, {}) if library is not None else {}
-    factors = {name: float(value) for name, value in dict(content.get("scalefactors", {})).items() if _is_number(value)}
-    array_xy = _array_xy(path, adata)[keep]
-    diameter = factors.get("spot_diameter_fullres")
+    factors = _numbers(_part(content, "scalefactors"))
+    array_xy = _array_xy(path, adata, notes)
+    _require_one_section(path, adata, array_xy, len(libraries), keep, notes)
+    array_xy = array_xy[keep]
     return assemble(
         slide_id,
         patient,
@@ -72,7 +78,7 @@ def read(
         centres=centres[keep],
         image=_image(path, image, content, factors),
         um_per_px=_um_per_px(factors, array_xy, centres[keep], pitch_um),
-        spot_diameter_px=diameter,
+        spot_diameter_px=factors.get("spot_diameter_fullres"),
         labels=_labels(path, adata, label, keep),
         notes=notes,
     )
@@ -101,13 +107,12 @@ def named_image(path: Path, library: str | None = None) -> Path | None:
     import h5py
 
     with _hdf5(path) as file:
-        spatial = file.get("uns/spatial")
-        if not isinstance(spatial, h5py.Group):
-            return None
-        libraries = [name for name, content in spatial.items() if isinstance(content, h5py.Group)]
-        section = spatial.get(library if library is not None else next(iter(libraries), ""))
-        named = section.get("metadata/source_image_path") if isinstance(section, h5py.Group) else None
-        return None if named is None else _beside(path, named.asstr()[()])
+        libraries = _libraries(file.get("uns/spatial"))
+        section = libraries.get(library if library is not None else next(iter(libraries), ""), {})
+        named = _part(section, "metadata").get("source_image_path")
+        if isinstance(named, h5py.Dataset):
+            named = None if named.shape is None else named[()]  # a dataset without a shape is how None is written
+        return _beside(path, _text(named))
 
 
 @contextmanager
@@ -115,7 +120,8 @@ def _hdf5(path: Path) -> Iterator[Any]:
     import h5py
 
     if not h5py.is_hdf5(existing(path)):
-        raise UserError(f"{path} is not an .h5ad file (not HDF5) - give a file written by AnnData")
+        packed = " (it is gzipped: unpack it)" if is_gzipped(path) else ""
+        raise UserError(f"{path} is not an .h5ad file (not HDF5) - give a file written by AnnData{packed}")
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -123,9 +129,56 @@ def _hdf5(path: Path) -> Iterator[Any]:
         raise UserError(f"{path} is damaged ({' '.join(str(error).split())[:200]}) - fetch it again") from error
 
 
-def _beside(path: Path, named: str) -> Path | None:
-    source = path.parent / named  # an absolute path stays what it is
+def _beside(path: Path, named: str | None) -> Path | None:
+    if named is None:
+        return None
+    source = path.parent / expanded(named)  # an absolute path stays what it is
     return source if source.is_file() else None
+
+
+def _libraries(spatial: Any, prefix: str = "") -> dict[str, Mapping[str, Any]]:
+    """The sections of ``uns["spatial"]``, in memory or still in the file, by their keys.
+
+    A key with a slash was written as one group inside another, ``a/b``.
+    """
+    libraries: dict[str, Mapping[str, Any]] = {}
+    for name, content in spatial.items() if isinstance(spatial, Mapping) else ():
+        if not isinstance(content, Mapping):
+            continue  # CELLxGENE's flag is_single stands beside the library
+        inner = {} if any(part in content for part in IN_LIBRARY) else _libraries(content, f"{prefix}{name}/")
+        libraries |= inner or {f"{prefix}{name}": content}
+    return libraries
+
+
+def _part(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A mapping inside a library; empty where there is none, or ``None``."""
+    part = content.get(name)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _single(value: Any) -> Any:
+    """``value`` itself, or what a vector of one holds: R knows no other scalars."""
+    if isinstance(value, str | bytes) or value is None:
+        return value
+    array = np.asarray(value, dtype=object)
+    return array.ravel()[0] if array.size == 1 else value
+
+
+def _text(value: Any) -> str | None:
+    value = _single(value)
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    return value if isinstance(value, str) and value.strip() not in ("", "NA", "None") else None
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Those of ``values`` that are one number each, be it written as text or as a vector of one."""
+    numbers = {}
+    for name, value in values.items():
+        number = as_number(_single(value))
+        if number is not None:
+            numbers[name] = number
+    return numbers
 
 
 def _library(path: Path, libraries: Mapping[str, Any], wanted: str | None) -> str | None:
@@ -145,26 +198,81 @@ def _section(path: Path, adata: AnnData, libraries: Mapping[str, Any], library: 
     """The spots of ``library``: all, unless there are several sections in one object."""
     if len(libraries) < 2:
         return adata
-    for column in LIBRARY_COLUMNS:
-        if column in adata.obs:
-            of_library = adata.obs[column].astype(str).to_numpy() == library
-            if of_library.any():
-                return adata[of_library].copy()
+    columns = [column for column in LIBRARY_COLUMNS if column in adata.obs]
+    for column in columns:
+        of_library = adata.obs[column].astype(str).to_numpy() == library
+        if of_library.any():
+            return adata[of_library].copy()
+    named = [f"obs['{column}'] has {', '.join(_values(adata.obs[column]))}" for column in columns]
     raise UserError(
-        f"{path} holds several sections, but no column of obs says which spots are of {library} - "
-        f"add one named {LIBRARY_COLUMNS[0]}"
+        f"{path} holds several sections, but no column of obs says which spots are of {library}"
+        f"{' (' * bool(named)}{'; '.join(named)}{')' * bool(named)} - add one named {LIBRARY_COLUMNS[0]}"
+    )
+
+
+def _values(column: pd.Series) -> list[str]:
+    """The distinct values of a column as text, the missing ones left out; at most six."""
+    found = [str(value) for value in dict.fromkeys(column.dropna().astype(str))]
+    return found if len(found) <= 6 else [*found[:6], "..."]
+
+
+def _require_one_section(
+    path: Path, adata: AnnData, array_xy: np.ndarray, n_libraries: int, keep: np.ndarray, notes: list[str]
+) -> None:
+    """Refuse sections that were joined under one image: their spots would be cut out of one and the same picture."""
+    if n_libraries > 1:  # the spots of one of them were chosen
+        return
+    sections = {column: _values(adata.obs[column][keep]) for column in SECTION_COLUMNS if column in adata.obs}
+    several = {column: values for column, values in sections.items() if len(values) > 1}
+    if not several:
+        return
+    column, values = next(iter(several.items()))
+    said = f"obs['{column}'] names several sections ({', '.join(values)})"
+    n_twice = keep.sum() - len(np.unique(array_xy[keep], axis=0))
+    if n_twice:
+        raise UserError(
+            f"{path}: {said} and {n_twice} of {keep.sum()} spots lie where another one lies on the array, but "
+            "uns['spatial'] has one image, from which all would be cut - write one file per section, each with its own "
+            "image, or one key of uns['spatial'] per section"
+        )
+    notes.append(
+        f"{said}, but there is one image: if it does not show all of them, give each section a file of its own"
     )
 
 
 def _centres(path: Path, adata: AnnData) -> np.ndarray:
+    """(n_spots, 2) float64; NaN where a spot has no position."""
+    import pandas as pd
+    from scipy import sparse
+
     if "spatial" not in adata.obsm:
         raise UserError(f"{path} has no obsm['spatial'] - add the spots' pixel centres (x, y) at full resolution")
-    centres = np.asarray(adata.obsm["spatial"])
-    if centres.ndim != 2 or centres.shape[1] != 2 or centres.dtype.kind not in "iuf":
-        raise UserError(
-            f"{path}: obsm['spatial'] is {centres.shape} {centres.dtype}, not (spots, 2) numbers - correct it"
-        )
-    return centres.astype(np.float64)
+    given = adata.obsm["spatial"]
+    if hasattr(given, "columns"):  # a table: its columns may say which is which
+        given = _x_before_y(given)
+    elif sparse.issparse(given):
+        given = given.toarray()
+    try:
+        centres = np.asarray(given)
+        if centres.dtype.kind == "O":  # nullable numbers
+            centres = np.where(pd.isna(centres), np.nan, centres)
+        if centres.dtype.kind not in "iufO" or centres.ndim != 2 or centres.shape[1] != 2:
+            raise ValueError
+        return centres.astype(np.float64)
+    except (ValueError, TypeError) as error:
+        form = f"{np.shape(given)} {np.asarray(given).dtype}"
+        raise UserError(f"{path}: obsm['spatial'] is {form}, not (spots, 2) numbers - correct it") from error
+
+
+def _x_before_y(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a table of positions with x first, where their names say which that is."""
+    x_names, y_names = (
+        ("x", "pxl_col_in_fullres", "pixel_x", "imagecol"),
+        ("y", "pxl_row_in_fullres", "pixel_y", "imagerow"),
+    )
+    lower = {str(name).lower(): name for name in table.columns}
+    x, y = (next((lower[name] for name in names if name in lower), None) for names in (x_names, y_names))
+    return table if x is None or y is None else table[[x, y]]
 
 
 def _in_tissue(path: Path, adata: AnnData) -> np.ndarray:
@@ -176,76 +284,66 @@ def _in_tissue(path: Path, adata: AnnData) -> np.ndarray:
     return keep
 
 
-def _array_xy(path: Path, adata: AnnData) -> np.ndarray:
+def _array_xy(path: Path, adata: AnnData, notes: list[str]) -> np.ndarray:
     """(n_spots, 2): array column, array row. First-generation names say it, whatever a converter wrote into obs."""
-    matches = [SPOT_NAME.fullmatch(str(name)) for name in adata.obs_names]
-    if all(matches):
-        return np.array([[int(match[1]), int(match[2])] for match in matches if match is not None], dtype=np.int64)
-    if "array_col" not in adata.obs or "array_row" not in adata.obs:
-        raise UserError(f"{path} lacks obs['array_row'] and obs['array_col'] - add the spots' indices on the array")
-    return np.stack([_integers(path, adata, name) for name in ("array_col", "array_row")], axis=1)
+    columns = ("array_col", "array_row")
+    named = indices_in_names(adata.obs_names)
+    if named is None:
+        if not set(columns) <= set(adata.obs):
+            raise UserError(f"{path} lacks obs['array_row'] and obs['array_col'] - add the spots' indices on the array")
+        return np.stack([_integers(path, adata, name) for name in columns], axis=1)
+    if set(columns) <= set(adata.obs):
+        given = np.stack([_as_float(adata.obs[name]) for name in columns], axis=1)
+        if np.array_equal(given, named[:, ::-1]) and not np.array_equal(given, named):
+            notes.append(
+                "array_row holds x and array_col y, as HEST-1k writes them; the spots' names say which is which"
+            )
+        elif not np.array_equal(given, named):
+            first = int(np.argmax((given != named).any(axis=1)))
+            notes.append(
+                f"array_row and array_col are not what the spots' names say (the first is {adata.obs_names[first]}); "
+                "the names are taken"
+            )
+    return named
+
+
+def _as_float(column: pd.Series) -> np.ndarray:
+    """A column of obs as float64, be it nullable, categorical, logical or text; NaN where it is no number."""
+    import pandas as pd
+
+    logical = {"TRUE": 1, "True": 1, "true": 1, "FALSE": 0, "False": 0, "false": 0}
+    values = [logical.get(value, value) if isinstance(value, str) else value for value in column.astype(object)]
+    return pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _integers(path: Path, adata: AnnData, column: str) -> np.ndarray:
-    import pandas as pd
-
-    values = pd.to_numeric(adata.obs[column].astype(object), errors="coerce").to_numpy(dtype=np.float64)
-    if not np.array_equal(values, np.rint(values)):  # NaN is unequal to itself
-        raise UserError(f"{path}: obs['{column}'] does not hold integers - correct that column")
+    given = adata.obs[column]
+    missing = given.isna().to_numpy()
+    if missing.any():
+        first = adata.obs_names[int(np.argmax(missing))]
+        raise UserError(
+            f"{path}: {missing.sum()} of {adata.n_obs} spots (the first is {first}) have no value in obs['{column}'] - "
+            "leave them out, or complete the column"
+        )
+    values = _as_float(given)
+    wrong = ~np.isfinite(values) | (values != np.rint(values))
+    if wrong.any():
+        first = int(np.argmax(wrong))
+        raise UserError(
+            f"{path}: obs['{column}'] does not hold integers ({given.iloc[first]!s} for {adata.obs_names[first]}) - "
+            "correct that column"
+        )
     return values.astype(np.int64)
-
-
-def _counts(path: Path, adata: AnnData) -> tuple[Any, list[str], str]:
-    """The first of X, layers["counts"], layers["raw"], raw.X that holds non-negative integers."""
-    from scipy import sparse
-
-    candidates = {"X": (adata.X, adata.var_names)}
-    candidates |= {
-        f"layers['{name}']": (adata.layers[name], adata.var_names) for name in ("counts", "raw") if name in adata.layers
-    }
-    if adata.raw is not None:
-        candidates["raw.X"] = (adata.raw.X, adata.raw.var_names)
-    faults = []
-    for where, (matrix, names) in candidates.items():
-        if matrix is None:
-            continue
-        values = matrix.data if sparse.issparse(matrix) else np.asarray(matrix)
-        fault = count_fault(values)
-        if fault is None:
-            return sparse.csr_matrix(matrix), [str(name) for name in names], where
-        faults.append(f"{where}: {fault}")
-    raise UserError(
-        f"{path} holds no raw counts ({'; '.join(faults) or 'X is empty'}) - "
-        "put non-negative integers into X or layers['counts']"
-    )
-
-
-def _genes(adata: AnnData, names: list[str], notes: list[str]) -> list[str]:
-    """Unique gene symbols; Ensembl identifiers are replaced where the object says their symbols."""
-    if 2 * sum(name.startswith("ENS") for name in names) > len(names):
-        for column in SYMBOL_COLUMNS:
-            if column in adata.var and len(names) == adata.n_vars:
-                symbols = adata.var[column].astype(object)
-                names = [
-                    str(symbol) if isinstance(symbol, str) and symbol else name
-                    for symbol, name in zip(symbols, names, strict=True)
-                ]
-                notes.append(f"genes are named by var['{column}'] instead of their Ensembl identifiers")
-                break
-    genes, repeated = unique_symbols(names)
-    if repeated:
-        notes.append(f"{repeated} gene symbols repeat; the first of each keeps the name")
-    return genes
 
 
 def _image(path: Path, given: Path | None, content: Mapping[str, Any], factors: Mapping[str, float]) -> SlideImage:
     if given is not None:
         return SlideImage.from_file(given)
-    named = dict(content.get("metadata", {})).get("source_image_path")
-    source = None if named is None else _beside(path, str(named))
+    named = _text(_part(content, "metadata").get("source_image_path"))
+    source = _beside(path, named)
     if source is not None:
         return SlideImage.from_file(source)
-    images = dict(content.get("images", {}))
+    images = _part(content, "images")
     # the last is HEST-1k's name for its only small image
     choices: tuple[tuple[str, Level], ...] = (
         ("hires", "hires"),
@@ -302,9 +400,14 @@ def _labels(path: Path, adata: AnnData, column: str | None, keep: np.ndarray) ->
         return None
     if column not in adata.obs:
         raise unknown(f"column of obs in {path}", column, map(str, adata.obs.columns))
-    values = adata.obs[column].astype(object)[keep]
-    return [value if isinstance(value, str) else None for value in values]
+    return [None if missing else _label(value) for value, missing in _with_missing(adata.obs[column][keep])]
 
 
-def _is_number(value: Any) -> bool:
-    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"
+def _with_missing(column: pd.Series) -> Iterator[tuple[Any, bool]]:
+    return zip(column.astype(object), column.isna(), strict=True)
+
+
+def _label(value: Any) -> str | None:
+    """A label as text; clusters are numbers, and those of a column with gaps are floating point."""
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return text or None

@@ -1,14 +1,13 @@
 """First-generation Spatial Transcriptomics: a table of counts, a table of spots and a picture.
 
-Counts: one row per spot named ``<x>x<y>``, one column per gene (or the other way round: the axis whose names look like
-spots decides). Spots: ``x y new_x new_y pixel_x pixel_y [selected]``; ``pixel_x`` is the image's column, ``pixel_y``
-its row, origin top left. The count table may cover the whole array, background included: what counts are the spots
-selected as lying under tissue that have a row of counts.
+Counts: one row per spot named ``<x>x<y>``, padded with zeros or not, one column per gene (or the other way round: the
+axis whose names look like spots decides). Spots: ``x y new_x new_y pixel_x pixel_y [selected]``; ``pixel_x`` is the
+image's column, ``pixel_y`` its row, origin top left. The count table may cover the whole array, background included:
+what counts are the spots selected as lying under tissue that have a row of counts.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,20 +18,19 @@ from stbench.compressed import open_text
 from stbench.errors import UserError
 from stbench.image import SlideImage
 from stbench.slide import Slide
+from stbench.spot_names import plain_name, spot_name
 
-from .assemble import assemble, require_counts
+from .assemble import assemble, require_counts, unmatched
 from .pitch import square_grid_pitch
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SPOT_NAME = re.compile(r"(\d+)x(\d+)")
-
 
 @dataclass(frozen=True)
 class CountTable:
     counts: Any  # scipy CSR, (n_spots, n_genes)
-    spots: list[str]  # "<x>x<y>"
+    spots: list[str]  # "<x>x<y>", without padding
     genes: list[str]
 
 
@@ -89,9 +87,10 @@ def _join(
     rows = [row for row, name in enumerate(table.spots) if name in place]
     n = len(place)
     if 2 * len(rows) < n or not rows:
+        counted, selected = unmatched(table.spots, list(place))
         raise UserError(
-            f"only {len(rows)} of the {n} spots under tissue in {spots} have a row in {counts} - "
-            "the two files do not belong together: check the names"
+            f"only {len(rows)} of the {n} spots under tissue in {spots} have a row in {counts} (a row is named "
+            f"{counted}, a spot {selected}) - the two files do not belong together: check the names"
         )
     notes = []
     if len(rows) < n:
@@ -113,16 +112,18 @@ def read_counts(path: Path) -> CountTable:
         names, matrix, columns = _table_body(path, text, header, separator)
     if _are_spots(columns) and not _are_spots(names):
         matrix, names, columns = matrix.T.tocsr(), columns, names
-    strange = next((name for name in names if not SPOT_NAME.fullmatch(name)), None)
-    if strange is not None:
+    spots = [plain_name(name) for name in names]
+    if None in spots:
         raise UserError(
-            f"{path}: the row name '{strange[:40]}' is not of the form <x>x<y>, as in 10x21 - check the table"
+            f"{path}: the row name '{names[spots.index(None)][:40]}' is not of the form <x>x<y>, as in 10x21 - "
+            "check the table"
         )
     if all(_is_number(name) for name in columns):
         raise UserError(f"{path} has no header: its first line holds numbers instead of gene names - add the header")
-    _refuse_repeated(names, "spot", path)
+    plain = [name for name in spots if name is not None]
+    _refuse_repeated(plain, "spot", path)
     _refuse_repeated(columns, "gene", path)
-    return CountTable(matrix, names, columns)
+    return CountTable(matrix, plain, columns)
 
 
 def _table_body(path: Path, text: Any, header: list[str], separator: str) -> tuple[list[str], Any, list[str]]:
@@ -190,7 +191,7 @@ def read_spots(path: Path) -> pd.DataFrame:
             f"{path}: {int(lacking.sum())} of {len(frame)} spots have no position (NaN) - complete or remove them"
         )
     frame = frame.assign(x=np.rint(frame["x"]).astype(np.int64), y=np.rint(frame["y"]).astype(np.int64))
-    frame["name"] = frame["x"].astype(str) + "x" + frame["y"].astype(str)
+    frame["name"] = [spot_name(x, y) for x, y in zip(frame["x"], frame["y"], strict=True)]
     _refuse_repeated(frame["name"].tolist(), "spot", path)
     return frame.reset_index(drop=True)
 
@@ -201,15 +202,18 @@ def _labels(path: Path, spot_ids: list[str]) -> list[str | None]:
     for name in ("x", "y"):
         frame[name] = _numeric(frame[name], path)
     frame = frame.dropna(subset=["x", "y"])  # first: rounding NaN would give all such rows one and the same name
-    names = (
-        np.rint(frame["x"]).astype(np.int64).astype(str) + "x" + np.rint(frame["y"]).astype(np.int64).astype(str)
-    ).tolist()
+    nearest = np.rint(frame[["x", "y"]].to_numpy(dtype=np.float64)).astype(np.int64)
+    names = [spot_name(x, y) for x, y in nearest]
     _refuse_repeated(names, "spot", path)
     label = {
         name: str(value) for name, value in zip(names, frame["label"], strict=True) if isinstance(value, str) and value
     }
     if label.keys().isdisjoint(spot_ids):
-        raise UserError(f"{path} labels none of the section's spots - it belongs to another section: check its name")
+        ours, theirs = unmatched(spot_ids, names)
+        raise UserError(
+            f"{path} labels none of the section's spots (they are named as {ours}, its rows {theirs}) - it belongs to "
+            "another section: check its name"
+        )
     return [label.get(name) for name in spot_ids]
 
 
@@ -259,7 +263,7 @@ def _refuse_repeated(names: list[str], what: str, path: Path) -> None:
 
 
 def _are_spots(names: list[str]) -> bool:
-    return 2 * sum(SPOT_NAME.fullmatch(name) is not None for name in names) > len(names)
+    return 2 * sum(plain_name(name) is not None for name in names) > len(names)
 
 
 def _name(field: str) -> str:

@@ -7,7 +7,11 @@ from scipy.spatial import cKDTree
 
 
 def nearest_neighbour_pitch(centres: np.ndarray) -> float | None:
-    """Median distance of a spot to its nearest neighbour; ``centres`` is (n, 2). ``None`` for fewer than two spots."""
+    """Median distance of a spot to its nearest neighbour; ``centres`` is (n, 2). ``None`` for fewer than two spots.
+
+    Spots without a position (NaN) are left out; that they are there is for the check of the slide to say.
+    """
+    centres = centres[np.isfinite(centres).all(axis=1)]
     if len(centres) < 2:
         return None
     distance, _ = cKDTree(centres).query(centres, k=2)

@@ -8,9 +8,10 @@ array may be rotated against the image.
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,8 +21,9 @@ from stbench.compressed import existing, open_binary, open_text
 from stbench.errors import UserError
 from stbench.image import Level, SlideImage
 from stbench.slide import Slide
+from stbench.user_paths import unset_variables
 
-from .assemble import assemble, require_counts, unique_symbols
+from .assemble import as_number, assemble, require_counts, unique_symbols, unmatched
 from .pitch import nearest_neighbour_pitch
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ VISIUM_PITCH_UM = 100.0  # centre to centre, hexagonal; spots are 55 µm wide
 
 POSITIONS = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv")
 POSITION_COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
+WHOLE = ("in_tissue", "array_row", "array_col")
+_LOGICAL = {"TRUE": 1, "True": 1, True: 1, "FALSE": 0, "False": 0, False: 0}
 PICTURE_SUFFIXES = (".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg", ".svs", ".ndpi")
 
 
@@ -47,6 +51,7 @@ class SpaceRangerFiles:
     barcodes: Path | None = None  # keep only these, in this order: for a raw matrix
     labels: Path | None = None  # a table with the barcode in its first column
     label_column: str | None = None
+    passed_over: tuple[Path, ...] = ()  # pictures beside the matrix whose name does not say that they are the image
 
     def paths(self) -> tuple[Path, ...]:
         """Every file that the slide depends on."""
@@ -61,12 +66,47 @@ class SpaceRangerFiles:
 def find(folder: Path, image: Path | None = None) -> SpaceRangerFiles:
     """The files in ``folder``; ``image`` names the full-resolution one if it is not in there as ``[..]image.<tif|..>``.
 
-    Raises ``UserError`` that names what is missing.
+    Raises ``UserError`` that names what is missing, and where there is such a folder near by.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder - give the output folder of Space Ranger")
+        what = "is not a folder" if folder.exists() else f"is not a folder: it does not exist{unset_variables(folder)}"
+        raise UserError(f"{folder} {what} - give the output folder of Space Ranger")
+    _point_to_the_right_folder(folder)
     spatial = _one(folder, ("spatial", "*_spatial"), "folder spatial/")
-    return from_parts(find_counts(folder), spatial, image or _full_resolution(folder))
+    full = image or _full_resolution(folder)
+    found = from_parts(find_counts(folder), spatial, full)
+    return found if full is not None else replace(found, passed_over=tuple(_pictures(folder)))
+
+
+def _point_to_the_right_folder(folder: Path) -> None:
+    """Refuse a folder that is not one section's output, where the right one lies near it, with its path."""
+    if _is_output(folder):
+        return
+    for place in (folder, folder / "outs"):  # Visium HD bins its counts; each bin is laid out as a Visium section
+        bins = place if place.name == "binned_outputs" else place / "binned_outputs"
+        squares = [square for square in _folders(bins) if _is_output(square)]
+        if squares:
+            usual = next((square for square in squares if square.name == "square_016um"), squares[-1])
+            raise UserError(
+                f"{folder} is a Visium HD run ({_names(squares)}) - name one of its bins, for example {usual}"
+            )
+    inside = [place for place in (folder / "outs", *_folders(folder)) if _is_output(place)]
+    inside = inside or [place / "outs" for place in _folders(folder) if _is_output(place / "outs")]
+    inside = list(dict.fromkeys(inside)) or [place for place in [folder.absolute().parent] if _is_output(place)]
+    if len(inside) == 1:
+        raise UserError(f"{folder} is not the output folder of Space Ranger - did you mean {inside[0]}?")
+    if inside:
+        some = ", ".join(str(place) for place in inside[:3]) + (", ..." if len(inside) > 3 else "")
+        raise UserError(f"{folder} holds {len(inside)} sections ({some}) - name one, or list them in a manifest")
+
+
+def _is_output(folder: Path) -> bool:
+    """A place of positions and a matrix side by side, whatever they are called in full."""
+    return folder.is_dir() and any(folder.glob("*spatial/")) and any(folder.glob("*bc_matri*"))
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
 def from_parts(
@@ -138,15 +178,18 @@ def _matrix_files(folder: Path) -> tuple[Path, Path, Path]:
 
 def _full_resolution(folder: Path) -> Path | None:
     """A picture named ``image`` or ``..._image`` in the folder itself; those in spatial/ are never full resolution."""
-    found = [
-        path
-        for path in sorted(folder.iterdir())
-        if path.is_file() and path.name.lower().removesuffix(".gz").endswith(PICTURE_SUFFIXES)
-        if path.name.lower().split(".")[0].split("_")[-1] == "image"
-    ]
+    found = [path for path in _pictures(folder) if path.name.lower().split(".")[0].split("_")[-1] == "image"]
     if len(found) > 1:
         raise UserError(f"{folder} holds several full-resolution images ({_names(found)}) - keep one, or name it")
     return found[0] if found else None
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name.lower().removesuffix(".gz").endswith(PICTURE_SUFFIXES)
+    ]
 
 
 def _first(folder: Path, names: Sequence[str]) -> Path | None:
@@ -188,6 +231,11 @@ def read(slide_id: str, patient: str, files: SpaceRangerFiles, *, pitch_um: floa
         notes.append(f"{repeated} gene symbols repeat; the first of each keeps the name")
     if "regist_target_img_scalef" in factors and files.level != "full":
         notes.append("a CytAssist run: its small image may be the instrument's own, not H&E - look at it")
+    if files.passed_over:
+        notes.append(
+            f"{_names(files.passed_over)} beside the matrix is not taken for the full-resolution image, as it is not "
+            "called image.tif or ..._image.tif: name it with 'image' in a manifest if it is"
+        )
     return assemble(
         slide_id,
         patient,
@@ -207,11 +255,13 @@ def read(slide_id: str, patient: str, files: SpaceRangerFiles, *, pitch_um: floa
 def _join(barcodes: list[str], positions: pd.DataFrame, files: SpaceRangerFiles, notes: list[str]) -> list[int]:
     """Rows of the matrix that are spots under tissue."""
     in_tissue = positions["in_tissue"].to_dict()
+    _require_one_section(barcodes, list(in_tissue), files)
     placed = [row for row, barcode in enumerate(barcodes) if barcode in in_tissue]
     if 2 * len(placed) < len(barcodes) or not placed:
+        ours, theirs = unmatched(barcodes, list(in_tissue))
         raise UserError(
             f"only {len(placed)} of the {len(barcodes)} barcodes of {files.counts} have a position in "
-            f"{files.positions} ({barcodes[0]} there, {positions.index[0]} here) - the two files do not belong together"
+            f"{files.positions} ({ours} there, {theirs} here) - the two files do not belong together"
         )
     rows = [row for row in placed if in_tissue[barcodes[row]] == 1]
     if not rows:
@@ -222,6 +272,30 @@ def _join(barcodes: list[str], positions: pd.DataFrame, files: SpaceRangerFiles,
     if uncounted:
         notes.append(f"{uncounted} spots under tissue have no counts and are left out")
     return rows
+
+
+def _require_one_section(barcodes: list[str], placed: list[str], files: SpaceRangerFiles) -> None:
+    """Refuse a matrix of several sections beside the positions of one.
+
+    All sections have the same barcodes, so that the rows of another section would find positions too; ``spaceranger
+    aggr`` tells sections apart by the number behind a barcode.
+    """
+    suffixes, known = _suffixes(barcodes), _suffixes(placed)
+    if len(suffixes) > 1 and not set(suffixes) <= set(known):
+        strange = next(barcode for barcode in barcodes if barcode.rpartition("-")[2] not in known)
+        raise UserError(
+            f"{files.counts} holds several sections (barcodes end in {_listed(suffixes)}), {files.positions} is of one "
+            f"({_listed(known)}; {strange} has no position) - give the matrix of this section, from before 'aggr'"
+        )
+
+
+def _suffixes(barcodes: list[str]) -> list[str]:
+    return list(dict.fromkeys(barcode.rpartition("-")[2] for barcode in barcodes if "-" in barcode))
+
+
+def _listed(suffixes: list[str]) -> str:
+    named = [f"-{suffix}" for suffix in suffixes[:6]] + ["..."] * (len(suffixes) > 6)
+    return ", ".join(named) or "nothing"
 
 
 def _image(files: SpaceRangerFiles, factors: dict[str, float]) -> SlideImage:
@@ -250,7 +324,7 @@ def _um_per_px(factors: dict[str, float], centres: np.ndarray, pitch_um: float) 
 
 
 def read_scale_factors(path: Path) -> dict[str, float]:
-    """The numbers in ``scalefactors_json.json``."""
+    """The numbers in ``scalefactors_json.json``, be they written as texts or as lists of one (R writes both)."""
     with open_text(path) as text:
         try:
             content = json.load(text)
@@ -258,12 +332,11 @@ def read_scale_factors(path: Path) -> dict[str, float]:
             raise UserError(f"{path} is not valid JSON ({error}) - fetch it again") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no scale factors (not a JSON object) - fetch it again")
-    factors = {}
-    for name, value in content.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue  # newer versions also record names there
-        factors[name] = float(value)
-    return factors
+    single = {
+        name: value[0] if isinstance(value, list) and len(value) == 1 else value for name, value in content.items()
+    }
+    numbers = {name: as_number(value) for name, value in single.items()}
+    return {name: number for name, number in numbers.items() if number is not None}  # newer versions also record names
 
 
 def _factor(factors: dict[str, float], name: str, path: Path) -> float:
@@ -290,10 +363,22 @@ def read_positions(path: Path) -> pd.DataFrame:
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(missing)} - it needs {', '.join(POSITION_COLUMNS)}")
     for name in POSITION_COLUMNS[1:]:
-        numbers = pd.to_numeric(frame[name], errors="coerce")
-        if numbers.isna().any():
-            first = frame["barcode"][numbers.isna()].iloc[0]
-            raise UserError(f"{path}: {name} of {first} is not a number - correct it or fetch the file again")
+        numbers = pd.to_numeric(frame[name].map(lambda value: _LOGICAL.get(value, value)), errors="coerce")
+        wrong = numbers.isna()
+        if wrong.any():
+            first, value = frame["barcode"][wrong].iloc[0], frame[name][wrong].iloc[0]
+            raise UserError(
+                f"{path}: {name} of {first} is not a number ({value!s}) - correct it or fetch the file again"
+            )
+        if name in WHOLE:
+            wrong = numbers != numbers.round()
+            if name == "in_tissue":
+                wrong |= ~numbers.isin([0, 1])
+            if wrong.any():
+                first, value = frame["barcode"][wrong].iloc[0], frame[name][wrong].iloc[0]
+                form = "0 or 1" if name == "in_tissue" else "an integer"
+                raise UserError(f"{path}: {name} of {first} is {value!s}, not {form} - the columns may be exchanged")
+            numbers = numbers.astype("int64")
         frame[name] = numbers
     if frame["barcode"].duplicated().any():
         twice = frame["barcode"][frame["barcode"].duplicated()].iloc[0]
@@ -306,18 +391,20 @@ def _positions_table(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     with open_text(path) as text:
-        fields = text.readline().strip().split(",")
-        if len(fields) != len(POSITION_COLUMNS):
+        fields = [field.strip() for field in next(csv.reader([text.readline()]), [])]
+        headed = set(POSITION_COLUMNS) <= set(fields)  # further columns do no harm
+        if not headed and len(fields) != len(POSITION_COLUMNS):
             raise UserError(
                 f"{path} is not a table of positions (its first line has {len(fields)} fields separated by commas) - "
                 f"it needs {', '.join(POSITION_COLUMNS)}"
             )
-        headless = fields[1].strip().isdigit()
+        # by the positions: in_tissue may be 1, 1.0, TRUE, with or without quotes
+        headless = all(as_number(field) is not None for field in fields[2:])
         text.seek(0)
         try:
             if headless:
-                return pd.read_csv(text, header=None, names=POSITION_COLUMNS)
-            return pd.read_csv(text)
+                return pd.read_csv(text, header=None, names=POSITION_COLUMNS, skipinitialspace=True)
+            return pd.read_csv(text, skipinitialspace=True).rename(columns=str.strip)
         except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
             raise UserError(f"{path} is not a table ({_one_line(error)}) - fetch it again") from error
 
@@ -329,8 +416,8 @@ def _only(matrix: Any, barcodes: list[str], chosen: Path, counts: Path) -> tuple
     absent = [barcode for barcode in wanted if barcode not in row]
     if absent:
         raise UserError(
-            f"{len(absent)} of the {len(wanted)} barcodes of {chosen}, the first is {absent[0]}, are not in {counts} - "
-            "the two do not belong together"
+            f"{len(absent)} of the {len(wanted)} barcodes of {chosen}, the first is {absent[0]}, are not in {counts} "
+            f"(which has {unmatched(barcodes, wanted)[0]}) - the two do not belong together"
         )
     return matrix[[row[barcode] for barcode in wanted]], wanted
 
@@ -350,7 +437,11 @@ def _labels(files: SpaceRangerFiles, barcodes: list[str]) -> list[str | None]:
     column = frame[files.label_column]
     label = {str(name): value.strip() for name, value in column.items() if isinstance(value, str)}
     if label.keys().isdisjoint(barcodes):
-        raise UserError(f"{files.labels} labels none of the section's spots - it belongs to another section")
+        ours, theirs = unmatched(barcodes, list(label))
+        raise UserError(
+            f"{files.labels} labels none of the section's spots (they are named as {ours}, its rows {theirs}) - "
+            "it belongs to another section"
+        )
     return [label.get(barcode) for barcode in barcodes]
 
 
@@ -365,7 +456,9 @@ def read_matrix(path: Path) -> tuple[Any, list[str], list[str]]:
         matrix, barcodes, symbols, kinds = _read_h5(path)
     require_counts(matrix.data, str(path))
     if len(set(barcodes)) < len(barcodes):
-        raise UserError(f"{path}: barcodes occur more than once - each must stand there once")
+        seen: set[str] = set()
+        twice = next(one for one in barcodes if one in seen or seen.add(one))  # type: ignore[func-returns-value]
+        raise UserError(f"{path}: barcodes occur more than once (the first is {twice}) - each must stand there once")
     if kinds is not None:
         expression = [column for column, kind in enumerate(kinds) if kind == "Gene Expression"]
         if not expression:
@@ -378,8 +471,8 @@ def _read_mex(matrix_path: Path, barcodes_path: Path, features_path: Path) -> tu
     from scipy import sparse
     from scipy.io import mmread
 
-    barcodes = _lines(barcodes_path)
-    rows = [line.split("\t") for line in _lines(features_path)]
+    barcodes = [line.strip('"') for line in _lines(barcodes_path)]
+    rows = [[field.strip('"') for field in line.split("\t")] for line in _lines(features_path)]
     widths = {len(row) for row in rows}
     if len(widths) > 1 or max(widths) > 6:
         raise UserError(

@@ -12,6 +12,7 @@ from rich.markup import escape
 from ..errors import Interrupted, UserError
 from .commands import app
 from .console import err
+from .paths import expand_paths
 
 __all__ = ["app", "main"]
 
@@ -25,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     command = typer.main.get_command(app)
     try:
         code = command.main(
-            [word for word in arguments if word != "--debug"], prog_name="stbench", standalone_mode=False
+            expand_paths([word for word in arguments if word != "--debug"]), prog_name="stbench", standalone_mode=False
         )
     except UserError as error:
         if debug:

@@ -58,7 +58,7 @@ def data_check(
         Path | None, typer.Option("--out", metavar="DIR", help="For the pictures (data-check/NAME).")
     ] = None,
 ) -> None:
-    """Read every slice, validate it, and draw its spots over the tissue."""
+    """Read every slice, validate it, and draw its spots over the tissue; a bad one does not stop the others."""
     from stbench.reports.slide_picture import draw_slide
 
     from ..inventory import check_dataset
@@ -103,7 +103,7 @@ def data_check(
     if any(one.picture for one in checked.slices):
         out.print(f"pictures: {place} - look at them: spots must lie on tissue", soft_wrap=True)
     if not checked.sound:
-        raise typer.Exit(1)
+        raise typer.Exit(2)  # bad input, as wherever else a slide is refused
 
 
 @data_app.command("prepare")

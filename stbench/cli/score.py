@@ -42,7 +42,15 @@ def score(
     """Score predictions made elsewhere, one .h5ad a slice, with the same metrics and in the same table."""
     from ..external import read_predictions
     from ..results import write_summary
-    from ..score import Submission, earlier_slices, require_name, require_same_protocol, score_submission, scores_kept
+    from ..score import (
+        Submission,
+        alarms_of,
+        earlier_slices,
+        require_name,
+        require_same_protocol,
+        score_submission,
+        scores_kept,
+    )
 
     require_name(name)
     if "," in split:
@@ -90,4 +98,5 @@ def score(
         soft_wrap=True,
     )
     say_once(scores_kept(summary, keys))
+    say_once(f"{alarm.kind}: {alarm.text}" for one in found.values() for alarm in alarms_of(one, prepared))
     out.print(f"results: {results}   now: stbench report {results}", soft_wrap=True)

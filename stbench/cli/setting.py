@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .. import registry
 from ..errors import unknown
 from ..locate import cache_root, data_root
+from ..user_paths import expanded
 from .console import out, say_once
 from .lists import seed_list
 from .preparing import check_split, notes_of, prepare_slices, split_folds
@@ -98,7 +99,7 @@ def prepare_setting(setting: Setting, target: str) -> tuple[PreparedDataset, Dat
         out.print(f"note: {padded} patches cross the border of their image; what lies outside is white", style="yellow")
     dataset = setting.dataset
     return prepared, DataSpec(
-        dataset=dataset if dataset in registry.dataset_names() else str(Path(dataset).resolve()),
+        dataset=dataset if dataset in registry.dataset_names() else str(expanded(dataset).resolve()),
         name=prepared.name,
         root=None if root is None else str(root),
         cache=str(cache_root()),

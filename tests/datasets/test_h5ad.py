@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,225 @@ def test_the_pixel_size_is_unknown_where_the_array_is_not_visiums(tmp_path: Path
     adata.obs["array_col"] = np.arange(N)
     assert read(adata, tmp_path).um_per_px is None
     assert read(adata, tmp_path, pitch_um=150.0).um_per_px == pytest.approx(3.0, rel=1e-3)
+
+
+# --- values that are not what they seem --------------------------------------------------------------------------
+
+
+def test_genes_of_raw_counts_are_those_of_raw_in_whatever_order_the_object_has_its_own(tmp_path: Path) -> None:
+    adata = make()
+    adata.var_names = [f"ENSG{i:011d}" for i in range(5)]
+    adata.var["feature_name"] = pd.Categorical(["A", "B", "C", "D", "E"])
+    truth = dict(zip("ABCDE", np.asarray(adata.X.sum(axis=0)).ravel(), strict=True))
+    adata.raw = adata.copy()
+    turned = adata[:, ::-1].copy()
+    turned.X = np.log1p(turned.X.toarray())
+    slide = read(turned, tmp_path)
+    assert dict(zip(slide.genes, np.asarray(slide.adata.X.sum(axis=0)).ravel(), strict=True)) == truth
+    assert any("raw.var['feature_name']" in note for note in slide.notes)
+
+
+def test_symbols_that_raw_lacks_are_looked_up_by_identifier(tmp_path: Path) -> None:
+    adata = make()
+    adata.var_names = [f"ENSG{i:011d}" for i in range(5)]
+    adata.raw = adata.copy()
+    adata.var["gene_symbols"] = ["A", "B", "C", "D", "E"]
+    part = adata[:, [3, 1]].copy()  # fewer genes, in another order
+    part.X = np.log1p(part.X.toarray())
+    slide = read(part, tmp_path)
+    assert slide.genes == ["ENSG00000000000", "B", "ENSG00000000002", "D", "ENSG00000000004"]
+    np.testing.assert_array_equal(slide.adata.X.toarray(), adata.raw.X.toarray())
+
+
+@pytest.mark.parametrize("empty", ["zeros", "NaN", "none"])
+def test_an_empty_x_gives_way_to_counts_in_a_layer(tmp_path: Path, empty: str) -> None:
+    adata = make()
+    counts = adata.X.copy()
+    adata.layers["counts"] = counts
+    adata.X = {"zeros": np.zeros((N, 5)), "NaN": np.full((N, 5), np.nan), "none": None}[empty]
+    slide = read(adata, tmp_path)
+    np.testing.assert_array_equal(slide.adata.X.toarray(), counts.toarray())
+    said = {"zeros": "nothing but zeros", "NaN": "nothing but NaN", "none": "missing"}[empty]
+    assert slide.notes == (f"S1: raw counts are taken from layers['counts']; X: {said}",)
+
+
+def test_counts_in_a_layer_of_another_name_are_named_and_then_found(tmp_path: Path) -> None:
+    adata = make()
+    counts = adata.X.copy()
+    adata.layers["umi"] = counts
+    adata.X = np.zeros((N, 5))
+    with pytest.raises(UserError, match=r"X: nothing but zeros; but layers\['umi'\] holds counts .* layer = \"umi\""):
+        read(adata, tmp_path)
+    np.testing.assert_array_equal(read(adata, tmp_path, layer="umi").adata.X.toarray(), counts.toarray())
+    with pytest.raises(UserError, match=r"unknown layer .* did you mean 'umi'"):
+        read(adata, tmp_path, layer="umis")
+
+
+def test_two_matrices_of_different_whole_numbers_are_said(tmp_path: Path) -> None:
+    adata = make()
+    adata.layers["counts"] = adata.X.copy()
+    adata.X = (adata.X > 0).astype(np.float32)  # presence, as some tools leave it there
+    notes = read(adata, tmp_path).notes
+    assert any("X and layers['counts'] both hold whole numbers, but differ in" in note for note in notes)
+    assert read(adata, tmp_path, layer="counts").notes == ()
+
+
+def test_a_section_in_which_nothing_was_counted_is_read(tmp_path: Path) -> None:
+    adata = make()
+    adata.X = np.zeros((N, 5))
+    assert read(adata, tmp_path).adata.X.nnz == 0
+
+
+def test_counts_that_are_whole_but_for_rounding_are_rounded_and_said(tmp_path: Path) -> None:
+    adata = make()
+    counts = adata.X.toarray()
+    adata.X = np.expm1(np.log1p(counts)).astype(np.float32) + np.float32(1e-6)
+    slide = read(adata, tmp_path)
+    np.testing.assert_array_equal(slide.adata.X.toarray(), counts)
+    assert len(slide.notes) == 1
+    assert "whole but for rounding (largest distance to a whole number" in slide.notes[0]
+
+
+def test_exact_counts_are_preferred_to_rounded_ones(tmp_path: Path) -> None:
+    adata = make()
+    adata.layers["counts"] = adata.X.copy()
+    adata.X = adata.X.toarray() + np.float32(1e-5)
+    assert read(adata, tmp_path).notes == (
+        "S1: raw counts are taken from layers['counts']; X: whole only after rounding",
+    )
+
+
+def test_sections_joined_under_one_image_are_refused(tmp_path: Path) -> None:
+    one, two = make("spatial", "X"), make("spatial", "Y")
+    both = anndata.concat({"P1": one, "P2": two}, label="sample", uns_merge="first", index_unique="-")
+    with pytest.raises(UserError) as caught:
+        read(both, tmp_path)
+    assert "obs['sample'] names several sections (P1, P2) and 12 of 24 spots lie where another one lies" in str(
+        caught.value
+    )
+    del both.obs["sample"]
+    with pytest.raises(UserError, match=r"12 of 24 spots lie where another one lies .* X0-1-P1 and Y0-1-P2"):
+        read(both, tmp_path)
+
+
+def test_sections_side_by_side_on_one_image_are_a_notice(tmp_path: Path) -> None:
+    adata = make()
+    adata.obs["sample"] = ["left"] * 6 + ["right"] * 6
+    assert any("names several sections (left, right), but there is one image" in n for n in read(adata, tmp_path).notes)
+    adata.obs["sample"] = "left"
+    assert read(adata, tmp_path).notes == ()
+
+
+# --- files written by other tools ----------------------------------------------------------------------------------
+
+
+def test_a_spot_without_a_value_or_a_position_is_named(tmp_path: Path) -> None:
+    adata = make()
+    adata.obs = adata.obs.drop(columns="region").astype(float)
+    adata.obsm["spatial"][0] = np.nan  # as squidpy leaves the first spot
+    with pytest.raises(UserError, match=r"1 of 12 spots have no position \(NaN\), the first is BC0-1"):
+        read(adata, tmp_path)
+    adata.obs.iloc[0] = np.nan
+    with pytest.raises(UserError, match=r"1 of 12 spots \(the first is BC0-1\) have no value in obs\['in_tissue'\]"):
+        read(adata, tmp_path)
+    adata = make()
+    adata.obsm["spatial"][:] = np.nan
+    with pytest.raises(UserError, match="12 of 12 spots have no position"):
+        read(adata, tmp_path)
+
+
+@pytest.mark.parametrize("named", [None, "", "slide.tif", np.array(["slide.tif"], dtype=object)])
+def test_a_source_image_that_is_not_there_is_none_however_it_is_written(tmp_path: Path, named: object) -> None:
+    adata = make()
+    adata.uns["spatial"]["lib"]["metadata"] = {"source_image_path": named}
+    assert read(adata, tmp_path).image.level == "hires"
+    assert h5ad.named_image(tmp_path / "section.h5ad") is None
+
+
+def test_a_source_image_named_in_a_vector_of_one_is_used(tmp_path: Path) -> None:
+    Image.new("RGB", (400, 300)).save(tmp_path / "full.png")
+    adata = make()
+    adata.uns["spatial"]["lib"]["metadata"] = {"source_image_path": np.array(["full.png"], dtype=object)}
+    assert read(adata, tmp_path).image.level == "full"
+    assert h5ad.named_image(tmp_path / "section.h5ad") == tmp_path / "full.png"
+
+
+@pytest.mark.parametrize("form", ["vectors of one", "texts", "vectors of one text"])
+def test_scale_factors_are_read_as_r_and_others_write_them(tmp_path: Path, form: str) -> None:
+    adata = make()
+    wrap = {
+        "vectors of one": lambda value: np.array([value]),
+        "texts": str,
+        "vectors of one text": lambda value: np.array([str(value)], dtype=object),
+    }[form]
+    factors = adata.uns["spatial"]["lib"]["scalefactors"]
+    adata.uns["spatial"]["lib"]["scalefactors"] = {name: wrap(value) for name, value in factors.items()}
+    adata.uns["spatial"]["lib"]["metadata"] = None
+    slide = read(adata, tmp_path)
+    assert (slide.image.level, slide.image.scale) == ("hires", 0.5)
+    assert slide.um_per_px == pytest.approx(2.0, rel=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # anndata's, on the slash
+def test_a_library_whose_key_has_a_slash_is_found(tmp_path: Path) -> None:
+    Image.new("RGB", (400, 300)).save(tmp_path / "full.png")
+    adata = make("run/S1")
+    adata.uns["spatial"]["run/S1"]["metadata"]["source_image_path"] = "full.png"
+    assert read(adata, tmp_path).image.level == "full"
+    assert read(adata, tmp_path, library="run/S1").n_spots == N
+    assert h5ad.named_image(tmp_path / "section.h5ad", "run/S1") == tmp_path / "full.png"
+
+
+@pytest.mark.parametrize("form", ["Int64", "boolean", "category", "text", "TRUE"])
+def test_columns_of_obs_are_read_in_every_type(tmp_path: Path, form: str) -> None:
+    adata = make()
+    expected = adata.obs[["array_col", "array_row"]].to_numpy().copy()
+    for name in ("array_row", "array_col", "in_tissue"):
+        values = adata.obs[name]
+        logical = form in ("boolean", "TRUE") and name == "in_tissue"
+        adata.obs[name] = {
+            "Int64": lambda v=values: v.astype("Int64"),
+            "category": lambda v=values: v.astype("category"),
+            "boolean": lambda v=values, b=logical: v.astype("boolean") if b else v,
+            "text": lambda v=values: v.astype(str),
+            "TRUE": lambda v=values, b=logical: pd.Categorical(["TRUE"] * len(v)) if b else v,
+        }[form]()
+    slide = read(adata, tmp_path)
+    assert slide.n_spots == N
+    np.testing.assert_array_equal(slide.array_xy, expected)
+
+
+def test_positions_in_a_table_are_read_by_the_names_of_its_columns(tmp_path: Path) -> None:
+    adata = make()
+    xy = adata.obsm["spatial"]
+    adata.obsm["spatial"] = pd.DataFrame(
+        {"pxl_row_in_fullres": xy[:, 1], "pxl_col_in_fullres": xy[:, 0]}, index=adata.obs_names
+    )
+    np.testing.assert_array_equal(read(adata, tmp_path).centres, xy)
+
+
+def test_labels_that_are_numbers_are_kept(tmp_path: Path) -> None:
+    adata = make()
+    adata.obs["cluster"] = pd.array([1, 2, None] * 4, dtype="Int64")
+    adata.obs["leiden"] = [0.0, np.nan, 2.0] * 4
+    assert read(adata, tmp_path, label="cluster").adata.obs["label"].tolist()[:2] == ["1", "2"]
+    assert read(adata, tmp_path, label="leiden").adata.obs["label"].isna().sum() == 4
+    assert read(adata, tmp_path, label="leiden").adata.obs["label"].tolist()[2] == "2"
+
+
+def test_first_generation_names_count_although_a_mark_of_the_section_was_added(tmp_path: Path) -> None:
+    adata = make()
+    xy = [(7, 12 + i) for i in range(N)]
+    adata.obs_names = [f"{x:03d}x{y:03d}-S1" for x, y in xy]
+    adata.obs["array_row"], adata.obs["array_col"] = zip(*xy, strict=True)
+    slide = read(adata, tmp_path)
+    np.testing.assert_array_equal(slide.array_xy, xy)
+    assert any("array_row holds x and array_col y, as HEST-1k writes them" in note for note in slide.notes)
+
+
+def test_a_gzipped_object_is_said_to_be_one(tmp_path: Path) -> None:
+    path = tmp_path / "section.h5ad"
+    make().write_h5ad(path)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(UserError, match="gzipped: unpack it"):
+        h5ad.read("S1", "P1", path)

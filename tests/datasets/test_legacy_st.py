@@ -115,3 +115,32 @@ def test_labels_of_another_section_are_refused(folder: Path) -> None:
     labels = upstream.write_text(folder / "labels.tsv", "x\ty\tlabel\n50\t50\tstroma\n")
     with pytest.raises(UserError, match=r"labels\.tsv labels none"):
         read(folder, labels=labels)
+
+
+def test_padded_names_are_the_same_spots(tmp_path: Path) -> None:
+    header = "\tA\tB\n"
+    plain = upstream.write_text(tmp_path / "plain.tsv", header + "7x12\t3\t1\n10x2\t0\t4\n")
+    padded = upstream.write_text(tmp_path / "padded.tsv", header + "007x012\t3\t1\n010x002\t0\t4\n")
+    assert legacy_st.read_counts(padded).spots == ["7x12", "10x2"] == legacy_st.read_counts(plain).spots
+    twice = upstream.write_text(tmp_path / "twice.tsv", header + "007x012\t3\t1\n7x12\t0\t4\n")
+    with pytest.raises(UserError, match="names the spot 7x12 more than once"):
+        legacy_st.read_counts(twice)
+
+
+def test_spots_that_do_not_match_are_shown_from_both_sides(tmp_path: Path) -> None:
+    counts = upstream.write_text(tmp_path / "counts.tsv", "\tA\tB\n7x12\t3\t1\n8x12\t0\t4\n")
+    spots = upstream.write_text(tmp_path / "spots.tsv", "x\ty\tpixel_x\tpixel_y\n1\t2\t10\t10\n1\t3\t10\t20\n")
+    image = upstream.write_picture(tmp_path / "image.jpg", np.zeros((40, 40, 3), dtype=np.uint8))
+    with pytest.raises(UserError, match=r"only 0 of the 2 spots .* \(a row is named 7x12, a spot 1x2\)"):
+        legacy_st.read("S", "P", counts=counts, spots=spots, image=image)
+
+
+def test_counts_that_are_whole_but_for_rounding_are_rounded_and_said(tmp_path: Path) -> None:
+    counts = upstream.write_text(tmp_path / "counts.tsv", "\tA\tB\n1x2\t2.9999998\t1\n1x3\t0\t4.0001\n")
+    spots = upstream.write_text(tmp_path / "spots.tsv", "x\ty\tpixel_x\tpixel_y\n1\t2\t10\t10\n1\t3\t10\t20\n")
+    image = upstream.write_picture(tmp_path / "image.jpg", np.zeros((40, 40, 3), dtype=np.uint8))
+    slide = legacy_st.read("S", "P", counts=counts, spots=spots, image=image)
+    np.testing.assert_array_equal(slide.adata.X.toarray(), [[3, 1], [0, 4]])
+    assert slide.notes == (
+        "S: counts are whole but for rounding (largest distance to a whole number 0.0001) and have been rounded",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import upstream
 
 from stbench.dataset import Dataset
-from stbench.datasets.manifest import open_dataset_path
+from stbench.datasets.manifest import common_genes, open_dataset_path
 from stbench.errors import UserError
 from stbench.inventory import check_dataset
 from stbench.slide import validate
@@ -138,7 +139,7 @@ def test_a_mistake_is_one_line_that_names_the_manifest(manifest: Path, mistake: 
     text, said = MISTAKES[mistake]
     manifest.write_text(text)
     with pytest.raises(UserError) as caught:
-        open_dataset_path(manifest)
+        open_dataset_path(manifest).find()
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
     assert str(manifest.parent) in str(caught.value)
@@ -157,3 +158,87 @@ def test_other_files_are_not_datasets(tmp_path: Path) -> None:
         open_dataset_path(tmp_path / "data.csv")
     with pytest.raises(UserError, match="does not exist"):
         open_dataset_path(tmp_path / "mine.toml")
+
+
+def test_a_manifest_saved_by_windows_is_read(manifest: Path) -> None:
+    manifest.write_bytes(b"\xef\xbb\xbf" + MANIFEST.replace("\n", "\r\n").encode())
+    assert open_dataset_path(manifest).slices == ("S1", "S2", "S3")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["mine.toml", "genes.txt", "s1/counts.tsv", "s1/spots.tsv"])
+def test_text_in_utf_16_is_said_to_be_that(manifest: Path, name: str, encoding: str) -> None:
+    manifest.write_text(MANIFEST.replace('panel = ["A", "B"]', 'panel = "genes.txt"'))
+    (manifest.parent / "genes.txt").write_text("A\nB\n")
+    path = manifest.parent / name
+    path.write_bytes(path.read_text().encode(encoding))
+    with pytest.raises(UserError, match=f"{path.name} is text in UTF-16, not UTF-8 - save it as UTF-8"):
+        open_dataset_path(manifest).find()[0][0].read()
+
+
+def test_text_in_latin_1_is_said_with_its_byte(manifest: Path) -> None:
+    manifest.write_bytes(MANIFEST.replace("My sections", "Gewebe, größer").encode("latin-1"))
+    with pytest.raises(UserError, match=r"mine.toml is not text in UTF-8 \(it has the byte f6\)"):
+        open_dataset_path(manifest)
+
+
+def test_home_and_variables_are_replaced_in_paths(manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(manifest.parent))
+    monkeypatch.setenv("SECTIONS", str(manifest.parent))
+    monkeypatch.delenv("ELSEWHERE", raising=False)
+    (manifest.parent / "genes.txt").write_text("B\nA\n")
+    text = MANIFEST.replace('"s1/counts.tsv"', '"~/s1/counts.tsv"').replace('"s2"', '"${SECTIONS}/s2"')
+    manifest.write_text(text.replace('panel = ["A", "B"]', 'panel = "$SECTIONS/genes.txt"'))
+    dataset = open_dataset_path(manifest)
+    assert dataset.panel() == ["B", "A"]
+    assert [source.id for source in dataset.find()[0]] == ["S1", "S2", "S3"]
+    manifest.write_text(MANIFEST.replace('"s2"', '"$ELSEWHERE/s2"'))
+    with pytest.raises(UserError, match="the environment variable ELSEWHERE is not set"):
+        open_dataset_path(manifest).find()
+
+
+def test_common_genes_are_counted_and_too_few_of_them_refused() -> None:
+    human = [f"GENE{i}" for i in range(1000)]
+    few = [*human[:400], *(f"x{i}" for i in range(500))]
+    panel, notices = common_genes("mine", {"S1": human, "S2": few})
+    assert panel == human[:400]
+    assert notices == [
+        'panel = "all" are the 400 genes common to all 2 slices, 44 % of those of S2 (they list: S1 1,000, S2 900)'
+    ]
+    assert common_genes("mine", {"S1": human, "S2": human[:600]})[1] == []
+    assert common_genes("mine", {"S1": ["A", "B"], "S2": ["B", "A", "C"]}) == (["A", "B"], [])  # all of a small one
+    mouse = [name.title() for name in human]
+    with pytest.raises(UserError) as caught:
+        common_genes("mine", {"S1": human, "S2": human, "S3": [*human[:9], *mouse]})
+    assert "only 9 genes in common (they list: S1 1,000, S2 1,000, S3 1,009; S3 has Gene0, S1 has GENE9)" in str(
+        caught.value
+    )
+
+
+def test_the_slice_that_cannot_be_read_is_named_where_the_panel_needs_all(manifest: Path) -> None:
+    manifest.write_text(MANIFEST.replace('panel = ["A", "B"]', 'panel = "all"'))
+    (manifest.parent / "s1/counts.tsv").write_text("\tA\tB\tC\n1x1\t1\n")
+    with pytest.raises(UserError, match=r"^slice S1: "):
+        open_dataset_path(manifest).panel()
+
+
+@pytest.mark.parametrize("panel", ['"all"', '["A", "B"]'])
+def test_a_bad_slice_does_not_stop_the_check_of_the_others(manifest: Path, panel: str) -> None:
+    manifest.write_text(MANIFEST.replace('["A", "B"]', panel))
+    (manifest.parent / "s1/counts.tsv").write_text("\tA\tB\tC\n1x1\t1\n")
+    (manifest.parent / "s3.h5ad").unlink()
+    report = check_dataset(open_dataset_path(manifest))
+    assert [(check.id, bool(check.errors)) for check in report.slices] == [("S1", True), ("S2", False), ("S3", True)]
+    assert "line 2 has 1 values" in report.slices[0].errors[0]
+    assert "s3.h5ad does not exist" in report.slices[2].errors[0]
+    assert not report.sound
+
+
+def test_the_check_shows_every_slice_and_ends_with_2(manifest: Path, stbench_command: Callable, tmp_path: Path) -> None:
+    (manifest.parent / "s1/counts.tsv").write_text("\tA\tB\tC\n1x1\t1\n")
+    done = stbench_command("data", "check", manifest, "--out", tmp_path / "pictures")
+    assert done.code == 2
+    assert "3/3 slices read" in done.out
+    for name in ("S1", "S2", "S3"):
+        assert f"│ {name}" in done.out
+    assert "error S1: " in done.out

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 import upstream
 from PIL import Image
+from scipy import sparse
+from scipy.io import mmwrite
 
 from stbench.datasets.readers import space_ranger
 from stbench.errors import UserError
@@ -165,3 +169,145 @@ def test_every_file_that_matters_is_listed(folder: Path, section: upstream.Visiu
         "image.tif",
         "tissue_hires_image.png",
     }
+
+
+@pytest.mark.parametrize("form", ["1.0", "quoted", "TRUE", "spaces", "windows", "further columns"])
+def test_positions_rewritten_by_other_tools_are_the_same(
+    folder: Path, section: upstream.VisiumSection, form: str
+) -> None:
+    frame = pd.read_csv(folder / "spatial/tissue_positions.csv")
+    (folder / "spatial/tissue_positions.csv").unlink()
+    path = folder / "spatial/tissue_positions_list.csv"
+    options: dict = {"index": False, "header": False}
+    if form == "1.0":
+        frame[["in_tissue", "array_row", "array_col"]] = frame[["in_tissue", "array_row", "array_col"]].astype(float)
+    elif form == "quoted":
+        options["quoting"] = csv.QUOTE_ALL
+    elif form == "TRUE":
+        frame["in_tissue"] = np.where(frame["in_tissue"] == 1, "TRUE", "FALSE")
+    elif form == "further columns":
+        options["header"] = True
+        frame.insert(0, "row", range(len(frame)))
+    frame.to_csv(path, **options)
+    if form == "spaces":
+        path.write_text(path.read_text().replace(",", ", "))
+    if form == "windows":
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert_is(read(folder), section)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("array_row", 2.5, "array_row of .* is 2.5, not an integer"),
+        ("in_tissue", 7, "in_tissue of .* is 7, not 0 or 1"),
+    ],
+)
+def test_positions_that_cannot_be_are_refused_with_their_value(
+    folder: Path, column: str, value: float, said: str
+) -> None:
+    path = folder / "spatial/tissue_positions.csv"
+    frame = pd.read_csv(path)
+    frame[column] = frame[column].astype(type(value))
+    frame.loc[3, column] = value
+    frame.to_csv(path, index=False)
+    with pytest.raises(UserError, match=said):
+        read(folder)
+
+
+def test_scale_factors_that_are_texts_or_lists_of_one_are_numbers(folder: Path) -> None:
+    path = folder / "spatial/scalefactors_json.json"
+    expected = space_ranger.read_scale_factors(path)
+    content = json.loads(path.read_text())
+    for change in (str, lambda value: [value], lambda value: [str(value)]):
+        path.write_text(json.dumps({name: change(value) for name, value in content.items()} | {"name": "x"}))
+        assert space_ranger.read_scale_factors(path) == expected
+
+
+def test_a_matrix_of_several_sections_is_refused_although_its_barcodes_have_positions(
+    folder: Path, section: upstream.VisiumSection
+) -> None:
+    """The other section has the same barcodes but for the number behind them, as all Visium sections do."""
+    other = [barcode[:-1] + "2" for barcode in section.tissue_barcodes]
+    genes = "".join(f"{gene}\n" for gene in section.genes)
+    rows = np.vstack([section.rows(section.tissue_barcodes)[:15], section.rows(section.tissue_barcodes)[:5]])
+    (folder / "filtered_feature_bc_matrix.h5").unlink()
+    place = folder / "filtered_feature_bc_matrix"
+    names = [*section.tissue_barcodes[:15], *other[:5]]
+    upstream.write_text(place / "barcodes.tsv", "".join(f"{name}\n" for name in names))
+    upstream.write_text(place / "features.tsv", genes)
+    with (place / "matrix.mtx").open("wb") as stream:
+        mmwrite(stream, sparse.coo_matrix(rows.T))
+    with pytest.raises(UserError) as caught:
+        read(folder)
+    message = str(caught.value)
+    assert "holds several sections (barcodes end in -1, -2)" in message
+    assert f"{other[0]} has no position" in message
+
+
+def test_barcodes_that_do_not_match_are_shown_from_both_sides(folder: Path, section: upstream.VisiumSection) -> None:
+    path = folder / "spatial/tissue_positions.csv"
+    kept, lost = section.tissue_barcodes[0], section.tissue_barcodes[1]
+    text = path.read_text().replace("-1,", ",").replace(kept[:-2] + ",", kept + ",")
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        read(folder)
+    assert "only 1 of the 20 barcodes" in str(caught.value)
+    assert f"({lost} there, " in str(caught.value)
+    assert kept not in str(caught.value)
+
+
+def test_quoted_barcodes_and_features_are_read(folder: Path, section: upstream.VisiumSection) -> None:
+    (folder / "filtered_feature_bc_matrix.h5").unlink()
+    place = folder / "filtered_feature_bc_matrix"
+    section.write_mex(place, raw=False, zipped=False)
+    for name in ("barcodes.tsv.gz", "features.tsv.gz"):
+        lines = (place / name).read_text().splitlines()
+        (place / name).write_text("".join('"' + line.replace("\t", '"\t"') + '"\n' for line in lines))
+    assert_is(read(folder), section)
+
+
+def test_a_folder_near_the_right_one_points_to_it(section: upstream.VisiumSection, tmp_path: Path) -> None:
+    def write(place: Path) -> None:
+        section.write_h5(place / "filtered_feature_bc_matrix.h5")
+        section.write_spatial(place / "spatial")
+
+    def refused(folder: Path, said: str) -> None:
+        with pytest.raises(UserError) as caught:
+            space_ranger.find(folder)
+        assert said in str(caught.value)
+
+    write(tmp_path / "run/outs")
+    refused(tmp_path / "run", f"did you mean {tmp_path / 'run/outs'}?")
+    refused(tmp_path / "run/outs/spatial", f"did you mean {tmp_path / 'run/outs'}?")
+    for size in ("002", "008", "016"):
+        write(tmp_path / f"hd/outs/binned_outputs/square_{size}um")
+    (tmp_path / "hd/outs/spatial").mkdir()
+    usual = tmp_path / "hd/outs/binned_outputs/square_016um"
+    for folder in ("hd", "hd/outs", "hd/outs/binned_outputs"):
+        refused(tmp_path / folder, "is a Visium HD run (square_002um, square_008um, square_016um) - name one")
+        refused(tmp_path / folder, f"for example {usual}")
+    assert space_ranger.find(usual).level == "hires"
+    write(tmp_path / "many/S1")
+    write(tmp_path / "many/S2")
+    refused(tmp_path / "many", "holds 2 sections")
+    refused(tmp_path / "nowhere", "does not exist")
+
+
+def test_a_picture_that_is_passed_over_is_said(folder: Path, section: upstream.VisiumSection) -> None:
+    Image.fromarray(section.image).save(folder / "V1_tissue.tif")
+    slide = read(folder)
+    assert slide.image.level == "hires"
+    assert any("V1_tissue.tif beside the matrix is not taken for the full-resolution image" in n for n in slide.notes)
+
+
+def test_counts_that_are_whole_but_for_rounding_are_rounded_and_said(
+    folder: Path, section: upstream.VisiumSection
+) -> None:
+    with h5py.File(folder / "filtered_feature_bc_matrix.h5", "r+") as file:
+        values = file["matrix/data"][:].astype(np.float32) * np.float32(1.0000001)
+        del file["matrix/data"]
+        file["matrix/data"] = values + np.float32(1e-5)
+    slide = read(folder)
+    assert_is(slide, section)
+    assert any("counts are whole but for rounding" in note for note in slide.notes)

@@ -28,7 +28,7 @@ def test_content_is_the_same_packed_or_not_under_either_name(tmp_path: Path, nam
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "table.tsv"
-    path.write_bytes(b"\xff\xfe\x00")
+    path.write_bytes(b"\xff\xd8\xff\xe0JFIF")
     with pytest.raises(UserError, match="not text"), open_text(path) as text:
         text.read()
 

@@ -10,9 +10,10 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
+from stbench.counts import count_fault
 from stbench.errors import UserError
 from stbench.image import SlideImage
-from stbench.slide import Slide, check_slide, count_fault, validate
+from stbench.slide import Slide, check_slide, validate
 
 PANEL = ["G0", "G1", "G2"]
 
@@ -152,3 +153,22 @@ def test_counts_are_counts_whatever_their_type(values: list[float]) -> None:
 
 def test_words_are_no_counts() -> None:
     assert "type" in str(count_fault(np.array(["a"])))
+
+
+def test_two_spots_at_one_place_of_the_array_are_refused(slide: Slide) -> None:
+    for name in ("array_row", "array_col"):
+        slide.adata.obs[name] = [3, *range(10, 14), 3]
+    with pytest.raises(UserError) as caught:
+        validate(slide)
+    first, last = slide.spot_ids[0], slide.spot_ids[5]
+    assert f"1 of 6 spots lie where another one lies on the array (the first are {first} and {last}" in str(
+        caught.value
+    )
+
+
+def test_a_slide_that_lists_hardly_any_gene_of_the_panel_is_refused_with_names_of_both(slide: Slide) -> None:
+    panel = [slide.genes[0], *(f"ENSG{i}" for i in range(99))]
+    with pytest.raises(UserError) as caught:
+        validate(slide, panel=panel)
+    assert "only 1 of the 100 panel genes is among its" in str(caught.value)
+    assert f"(it has {slide.genes[1]}, ...; the panel ENSG0, ENSG1, ENSG2, ...)" in str(caught.value)

@@ -1,0 +1,26 @@
+"""``~`` and environment variables at the beginning of a path on the command line, where no shell has replaced them.
+
+A shell leaves ``--out=~/results`` and all that is quoted as it is, and then a folder called ``~`` is made.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..user_paths import expanded
+
+# ~, ~/x, $NAME/x, ${NAME}/x, alone or as the value in --option=value
+STARTS_LIKE_A_PATH = re.compile(r"(?P<option>--[\w-]+=)?(?P<path>(?:~[\w.-]*|\$\w+|\$\{\w+\})(?:/.*)?)", re.DOTALL)
+
+
+def expand_paths(words: list[str]) -> list[str]:
+    """The words of a command line, those replaced that stand for a path; a title like ``$5`` stays what it is."""
+    return [_expand(word) for word in words]
+
+
+def _expand(word: str) -> str:
+    match = STARTS_LIKE_A_PATH.fullmatch(word)
+    if match is None:
+        return word
+    path = str(expanded(match["path"]))
+    return f"{match['option'] or ''}{path}" if "/" in path else word
