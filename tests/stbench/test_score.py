@@ -11,8 +11,10 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import upstream
 from scipy import sparse
 
+from stbench.prediction_checks import EQUAL, SCALE
 from stbench.results import METRICS
 
 SLICES = ("P1a", "P1b", "P2a")
@@ -382,3 +384,144 @@ def _assert_refused(done, expected: str) -> None:
     assert len(lines) == 1, done.err
     assert lines[0].startswith("stbench: ")
     assert expected in lines[0]
+
+
+# --- predictions that are not what they seem ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def square(tmp_path: Path) -> Path:
+    """A manifest of two first-generation sections on a square array, 5 x 5 spots named <x>x<y>."""
+    return _first_generation(tmp_path / "square", 5, 5)
+
+
+@pytest.fixture
+def oblong(tmp_path: Path) -> Path:
+    return _first_generation(tmp_path / "oblong", 6, 4)
+
+
+GENES = [f"GENE{i}" for i in range(10)]
+
+
+def _first_generation(place: Path, nx: int, ny: int) -> Path:
+    rng = np.random.default_rng(0)
+    xy = [(x, y) for x in range(1, nx + 1) for y in range(1, ny + 1)]
+    text = f'name = "{place.name}"\npatch_px = 8\npanel = {json.dumps(GENES)}\n'
+    for name in ("Q1", "Q2"):
+        counts = rng.poisson(rng.gamma(2, 4, len(GENES)) + 0.5, (len(xy), len(GENES)))
+        upstream.write_text(place / f"{name}.tsv", upstream.table_text([f"{x}x{y}" for x, y in xy], GENES, counts))
+        pixels = 20.0 * np.array(xy)
+        upstream.write_text(place / f"{name}_spots.tsv", upstream.spot_table_text(np.array(xy), np.array(xy), pixels))
+        upstream.write_picture(place / f"{name}.jpg", upstream.tissue_image(20 * nx + 20, 20 * ny + 20, rng))
+        text += f'[[slide]]\nid = "{name}"\npatient = "{name}"\nreader = "legacy-st"\n'
+        text += f'counts = "{name}.tsv"\nspots = "{name}_spots.tsv"\nimage = "{name}.jpg"\n'
+    return upstream.write_text(place / "m.toml", text)
+
+
+def _truth(manifest: Path, name: str = "Q1") -> tuple[list[tuple[int, int]], np.ndarray, np.ndarray]:
+    """x and y of every spot, the truth on the default target, and the counts."""
+    table = pd.read_csv(manifest.parent / f"{name}.tsv", sep="\t", index_col=0)
+    counts = table.to_numpy()
+    xy = [(int(x), int(y)) for x, y in (spot.split("x") for spot in table.index)]
+    return xy, np.log10(1 + 1e4 * counts / counts.sum(axis=1, keepdims=True)), counts
+
+
+def _write(path: Path, values: np.ndarray, names: list[str], row: list[int] | None, col: list[int] | None) -> Path:
+    obs = pd.DataFrame(index=names) if row is None else pd.DataFrame({"array_row": row, "array_col": col}, index=names)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    anndata.AnnData(values.astype(np.float32), obs=obs, var=pd.DataFrame(index=GENES)).write_h5ad(path)
+    return path
+
+
+@pytest.mark.parametrize("shape", ["square", "oblong"])
+def test_hest_s_names_and_exchanged_axes_get_the_scores_of_the_same_predictions(
+    shape: str, request: pytest.FixtureRequest, score: Callable, tmp_path: Path
+) -> None:
+    manifest = request.getfixturevalue(shape)
+    xy, truth, _ = _truth(manifest)
+    noisy = truth + np.random.default_rng(1).normal(0, 0.2, truth.shape)
+    x, y = map(list, zip(*xy, strict=True))
+    plain = _write(tmp_path / "plain/Q1.h5ad", noisy, [f"{a}x{b}" for a, b in xy], y, x)
+    hest = _write(tmp_path / "hest/Q1.h5ad", noisy, [f"{a:03d}x{b:03d}" for a, b in xy], x, y)
+    columns = _write(tmp_path / "columns/Q1.h5ad", noisy, [f"spot{i}" for i in range(len(xy))], y, x)
+    tables = {}
+    for path in (plain, hest, columns):
+        done = score(path, out=tmp_path / path.parent.name / "scored", words=("--dataset", manifest))
+        assert done.code == 0, done.err
+        tables[path.parent.name] = _rows(tmp_path / path.parent.name / "scored", "mine").dropna(subset="pcc_acg")
+        assert ("array_row holds x and array_col y, as HEST-1k writes them" in done.err) == (path == hest)
+        assert ("which fit either way round" in done.err) == (path == columns and shape == "square")
+    _assert_same_scores(tables["hest"], tables["plain"])
+    _assert_same_scores(tables["columns"], tables["plain"])
+
+
+def test_exchanged_columns_without_names_that_tell_are_refused_where_it_can_be_seen(
+    oblong: Path, score: Callable, tmp_path: Path
+) -> None:
+    xy, truth, _ = _truth(oblong)
+    x, y = map(list, zip(*xy, strict=True))
+    path = _write(tmp_path / "Q1.h5ad", truth, [f"spot{i}" for i in range(len(xy))], x, y)
+    _assert_refused(score(path, words=("--dataset", oblong)), "array_row and array_col of slice Q1 are exchanged")
+
+
+def test_spots_that_do_not_match_are_named_from_both_sides_without_numpy_s_types(
+    oblong: Path, score: Callable, tmp_path: Path
+) -> None:
+    xy, truth, _ = _truth(oblong)
+    path = _write(tmp_path / "Q1.h5ad", truth, [f"AB{i}" for i in range(len(xy))], None, None)
+    _assert_refused(score(path, words=("--dataset", oblong)), "have no prediction (first: 1x1; the file has AB0)")
+    twice = [1] * len(xy)
+    _write(path, truth, [f"AB{i}" for i in range(len(xy))], twice, twice)
+    refused = score(path, words=("--dataset", oblong))
+    _assert_refused(refused, "have no prediction (first: 1x1; the file has AB0)")
+    assert "np." not in refused.err
+
+
+SUSPECT = {
+    "the truth": (lambda truth, counts: truth, "predictions equal the truth: Q1: in 10 of 10 genes"),
+    "one gene of the truth": (
+        lambda truth, counts: np.column_stack([truth[:, :1], np.full_like(truth[:, 1:], truth.mean())]),
+        "predictions equal the truth: Q1: in 1 of 10 genes",
+    ),
+    "the truth but for scale": (lambda truth, counts: 0.5 * truth + 0.3, "is the truth but for its scale"),
+    "the counts": (lambda truth, counts: counts, "has the measured value, on the scale raw counts"),
+    "standardised": (lambda truth, counts: _noisy(truth - truth.mean(axis=0)), "as if standardised"),
+    "noisy counts": (lambda truth, counts: counts + _noise(counts), "levels are those of raw counts"),
+    "natural logarithms": (lambda truth, counts: _noisy(truth * np.log(10)), "another scale than the target"),
+    "a hundred times": (lambda truth, counts: 100 * _noisy(truth), "another scale than the target"),
+}
+
+
+def _noise(values: np.ndarray) -> np.ndarray:
+    return np.random.default_rng(2).normal(0, 0.3, values.shape)
+
+
+def _noisy(values: np.ndarray) -> np.ndarray:
+    return values + _noise(values)
+
+
+@pytest.mark.parametrize("case", SUSPECT)
+def test_predictions_on_another_scale_or_equal_to_the_truth_ring_an_alarm(
+    case: str, oblong: Path, score: Callable, stbench_command: Callable, tmp_path: Path
+) -> None:
+    make, said = SUSPECT[case]
+    xy, truth, counts = _truth(oblong)
+    path = _write(tmp_path / "Q1.h5ad", make(truth, counts), [f"{a}x{b}" for a, b in xy], None, None)
+    done = score(path, words=("--dataset", oblong))
+    assert done.code == 0, done.err
+    assert said in done.err
+    alarms = json.loads((_trial(tmp_path / "scored", "Q1") / "state.json").read_text())["alarms"]
+    assert [alarm["kind"] for alarm in alarms] == [next(kind for kind in (EQUAL, SCALE) if kind in done.err)]
+    if case == "the truth":
+        assert stbench_command("report", tmp_path / "scored").code == 0
+        assert EQUAL in (tmp_path / "scored/report/report.html").read_text()
+
+
+def test_poor_predictions_on_the_right_scale_ring_none(oblong: Path, score: Callable, tmp_path: Path) -> None:
+    xy, truth, _ = _truth(oblong)
+    other = _truth(oblong, "Q2")[1].mean(axis=0) + 0.2 * _noise(truth)  # knows the other section's means alone
+    path = _write(tmp_path / "Q1.h5ad", other, [f"{a}x{b}" for a, b in xy], None, None)
+    done = score(path, words=("--dataset", oblong))
+    assert EQUAL not in done.err
+    assert SCALE not in done.err
+    assert json.loads((_trial(tmp_path / "scored", "Q1") / "state.json").read_text())["alarms"] == []
