@@ -148,8 +148,9 @@ class OwnDataset:
 
     def find(self) -> tuple[list[SlideSource], list[Missing]]:
         """All of them: a path that leads nowhere is refused, not passed over."""
-        for error in self._faults.values():
-            raise error
+        for name, error in self._faults.items():
+            with about_slice(name):
+                raise error
         return list(self._sources), []
 
     def find_all(self) -> tuple[list[SlideSource], list[Missing]]:

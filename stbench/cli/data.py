@@ -75,7 +75,7 @@ def data_check(
         ),
     )
     table = Table(
-        title=f"{checked.title}: {len(checked.slices)}/{len(checked.slices) + len(checked.missing)} slices read"
+        title=f"{checked.title}: {len(checked.slices)}/{len(checked.slices) + len(checked.missing)} slices checked"
     )
     for heading in ("slice", "patient", "spots", "genes", "µm/px", "image", "padded", "verdict"):
         table.add_column(heading, justify="left" if heading in ("slice", "patient", "image", "verdict") else "right")

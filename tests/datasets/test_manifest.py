@@ -238,7 +238,7 @@ def test_the_check_shows_every_slice_and_ends_with_2(manifest: Path, stbench_com
     (manifest.parent / "s1/counts.tsv").write_text("\tA\tB\tC\n1x1\t1\n")
     done = stbench_command("data", "check", manifest, "--out", tmp_path / "pictures")
     assert done.code == 2
-    assert "3/3 slices read" in done.out
+    assert "3/3 slices checked" in done.out
     for name in ("S1", "S2", "S3"):
         assert f"│ {name}" in done.out
     assert "error S1: " in done.out
