@@ -57,4 +57,4 @@ def _worst(values: np.ndarray, distance: np.ndarray) -> str:
 
 def _shown(value: np.generic) -> str:
     """A number in the fewest digits that no other number of its type has, without an exponent."""
-    return np.format_float_positional(value, trim="-") if value.dtype.kind == "f" else str(value)
+    return np.format_float_positional(value, trim="-") if isinstance(value, np.floating) else str(value)

@@ -240,7 +240,7 @@ def _array_columns(section: AnnData) -> np.ndarray | None:
 
 
 def _pairs(xy: np.ndarray) -> pd.MultiIndex:
-    return pd.MultiIndex.from_arrays(np.asarray(xy, dtype=np.float64).T)
+    return pd.MultiIndex.from_arrays(list(np.asarray(xy, dtype=np.float64).T))
 
 
 def _place(name: str | tuple[float, float]) -> str:

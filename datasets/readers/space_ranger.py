@@ -254,7 +254,7 @@ def read(slide_id: str, patient: str, files: SpaceRangerFiles, *, pitch_um: floa
 
 def _join(barcodes: list[str], positions: pd.DataFrame, files: SpaceRangerFiles, notes: list[str]) -> list[int]:
     """Rows of the matrix that are spots under tissue."""
-    in_tissue = positions["in_tissue"].to_dict()
+    in_tissue = dict(zip(positions.index.astype(str), positions["in_tissue"], strict=True))
     _require_one_section(barcodes, list(in_tissue), files)
     placed = [row for row, barcode in enumerate(barcodes) if barcode in in_tissue]
     if 2 * len(placed) < len(barcodes) or not placed:
