@@ -11,7 +11,7 @@ import pandas as pd
 from .gene_scores import entry_label
 from .load import Section
 from .names import broken
-from .style import FAINT, FURTHER, PUBLISHED
+from .style import FAINT, FURTHER, HEADING, LETTER, PUBLISHED, SMALL, TEXT, WIDTH
 from .tissue import Background, draw_spots
 from .typeset import number
 
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, completed by its yellow, then Tol's: told apart under all common colour deficiencies
 COLOURS = (*PUBLISHED.values(), "#f0e442", *FURTHER)
-SIDE, GAP, ABOVE = 1.3, 0.08, 0.2  # inches of one map, between two, and of the numbers above it
-LEFT, TOP = 0.3, 0.78
-LEGEND_ROW, LETTER = 0.19, 0.068
+GAP, ABOVE = 0.1, 0.26  # inches between two maps, and of the numbers above one
+LEFT, TOP = 0.34, 1.0
+LARGEST = 3.2  # side of one map
+LEGEND_ROW = 0.24
 BLEACHED = 0.5  # the tissue is shown pale and grey: the labels' colours must not mix with its own
 
 
@@ -63,25 +64,30 @@ def domains_figure(
 
     colour = colours_of(spots.drop_duplicates(["slice", "spot"])["label"])
     heads = ["labels", "observed", *(entry_label(section, entry) for entry in entries)]
-    width = max(LEFT + len(heads) * (SIDE + GAP) + 0.05, 4.4)
-    per_row = max(1, int((width - 0.3) / (0.34 + LETTER * max(map(len, colour)))))
-    below = 0.12 + LEGEND_ROW * -(-len(colour) // per_row)
-    height = TOP + len(slices) * (SIDE + ABOVE) + below
+    width = WIDTH
+    side = min(LARGEST, (width - LEFT - 0.05) / len(heads) - GAP)
+    per_row = max(1, int((width - 0.3) / (0.4 + LETTER * max(map(len, colour)))))
+    below = 0.15 + LEGEND_ROW * -(-len(colour) // per_row)
+    height = TOP + len(slices) * (side + ABOVE) + below
     figure = Figure(figsize=(width, height))
-    figure.text(0.1 / width, 1 - 0.08 / height, "Regions on tissue", va="top", fontsize=11, fontweight="bold")
+    figure.text(0.1 / width, 1 - 0.08 / height, "Regions on tissue", va="top", fontsize=HEADING, fontweight="bold")
     for column, head in enumerate(heads):
-        x = (LEFT + column * (SIDE + GAP) + SIDE / 2) / width
+        x = (LEFT + column * (side + GAP) + side / 2) / width
         figure.text(
-            x, 1 - (TOP - 0.04) / height, broken(head, 19), ha="center", va="bottom", fontweight="bold", fontsize=8
+            *(x, 1 - (TOP - ABOVE + 0.14) / height, broken(head, int(side / LETTER))),
+            ha="center",
+            va="bottom",
+            fontweight="bold",
+            fontsize=SMALL,
         )
     for row, name in enumerate(slices):
         of_slice = spots[spots["slice"] == name]
-        bottom = 1 - (TOP + (row + 1) * (SIDE + ABOVE)) / height
-        middle = bottom + SIDE / 2 / height
-        figure.text(0.15 / width, middle, name, rotation=90, ha="center", va="center", fontsize=9)
+        bottom = 1 - (TOP + (row + 1) * (side + ABOVE)) / height
+        middle = bottom + side / 2 / height
+        figure.text(0.15 / width, middle, name, rotation=90, ha="center", va="center", fontsize=TEXT)
         for column, what in enumerate(["labels", "observed", *entries]):
-            left = (LEFT + column * (SIDE + GAP)) / width
-            axes = figure.add_axes((left, bottom, SIDE / width, SIDE / height))
+            left = (LEFT + column * (side + GAP)) / width
+            axes = figure.add_axes((left, bottom, side / width, side / height))
             axes.set_label(f"{name}, {what}")
             one = of_slice[of_slice["entry"] == (what if what in entries else of_slice["entry"].iloc[0])]
             if one.empty:
@@ -92,9 +98,9 @@ def domains_figure(
             if column:
                 ari, nmi = scores[["ari", "nmi"]].xs((what, name)).to_numpy(dtype=float)
                 axes.set_title(
-                    f"ARI {number(float(ari), 3)}  NMI {number(float(nmi), 3)}",
-                    fontsize=6.5,
-                    pad=2,
+                    f"ARI {number(float(ari), 2)} NMI {number(float(nmi), 2)}",
+                    fontsize=SMALL,
+                    pad=3,
                     fontweight="normal",
                 )
     _legend(figure, colour, per_row)
@@ -119,7 +125,7 @@ def _map(axes: Axes, spots: pd.DataFrame, what: str, colour: Mapping[str, str], 
 def _legend(figure: Figure, colour: Mapping[str, str], columns: int) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], ls="", marker="o", ms=6, mfc=of, mec="none") for of in colour.values()]
+    handles = [Line2D([], [], ls="", marker="o", ms=8, mfc=of, mec="none") for of in colour.values()]
     figure.legend(
         handles,
         list(colour),
@@ -130,5 +136,4 @@ def _legend(figure: Figure, colour: Mapping[str, str], columns: int) -> None:
         columnspacing=1.0,
         handletextpad=0.3,
         labelspacing=0.35,
-        fontsize=8,
     )

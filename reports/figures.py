@@ -12,25 +12,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .load import Section, records
-from .style import BAND, FAINT, INK, MATPLOTLIB, PAPER, Mark, marks
-from .tables import METRICS, box_statistics, slice_scores
+from .load import Section
+from .style import BAND, FAINT, HEADING, INK, LETTER, LINE, PAPER, SMALL, WIDTH, Mark, marks, theme
+from .tables import METRICS, box_statistics, seed_means, slice_scores
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
 
-NARROWEST = 6.8
-WIDTH = 12.0  # inches that a row of slices may take
-MARGIN_LEFT, MARGIN_RIGHT = 0.75, 0.15
-PANEL_HEIGHT = 2.0
+MARGIN_LEFT, MARGIN_RIGHT = 0.85, 0.12  # inches, as all that follows
+PANEL_HEIGHT = 2.6
 PANEL_GAP = 0.25  # between patients in a row
-SLICE_NAMES = 0.28  # below a row
-PATIENT_NAMES = 0.36  # above a row, where patients are set apart
-TITLE_HEIGHT = 0.34
-LINE = 0.15  # of the small text under the title
-LEGEND_ROW = 0.185
+SLICE_NAMES = 0.32  # below a row
+PATIENT_NAMES = 0.42  # above a row, where patients are set apart
+LEGEND_ROW = 0.225
+ACROSS = 0.88  # of a slice's width, that its entries take up together
+GAP = ""  # a place without an entry, between methods and controls
 NO_VALUE = "no value (unfinished, undefined)"
 SAVED_WITH: Mapping[str, Mapping[str, Any]] = {
     "svg": {"metadata": {"Date": None, "Creator": None}},
@@ -78,38 +76,43 @@ def arrange(of: Sequence[Panel], capacity: int) -> list[list[Panel]]:
 
 def boxes(section: Section) -> Figure:
     """PCC over genes as a box for each slice and method: median, quartiles, whiskers, no outliers, mean as a mark."""
-    statistics = box_statistics(section.genes)
-    boxes_of = {(row.slice, row.entry): row for row in records(statistics)}
     look = section_marks(section)
-    offsets, step = _offsets(section, 0.86)
+    genes = seed_means(section.genes)
+    statistics = box_statistics(section.genes)
+    means = statistics.set_index(["slice", "entry"])["mean"].dropna()
 
-    def draw(axes: Axes, x: float, name: str) -> None:
-        for (entry, mark), offset in zip(look.items(), offsets, strict=True):
-            at = x + offset
-            of = boxes_of.get((name, entry))
-            if of is None:
-                _absent(axes, at)
-                continue
-            axes.bxp(
-                [{"med": of.median, "q1": of.q1, "q3": of.q3, "whislo": of.low, "whishi": of.high}],
-                positions=[at],
-                widths=[step * 0.82],
-                showfliers=False,
-                showcaps=False,
-                patch_artist=True,
-                boxprops={"facecolor": mark.colour, "edgecolor": INK, "linewidth": 0.5},
-                medianprops={"color": mark.line, "linewidth": 1.1, "solid_capstyle": "butt"},
-                whiskerprops={"color": INK, "linewidth": 0.6},
-                manage_ticks=False,
-                zorder=2.5,
-            )
-            axes.plot(at, of.mean, mark.marker, ms=3.4, mfc=PAPER, mec=INK, mew=0.5, zorder=4)
+    def draw(axes: Axes, slices: Sequence[str]) -> None:
+        import seaborn as sns
 
-    unit = max(0.5, 0.115 * len(look) + 0.15)
+        here = genes[genes["slice"].isin(slices)]
+        if here.empty:
+            return
+        sns.boxplot(
+            data=here,
+            x="slice",
+            y="r",
+            hue="entry",
+            order=slices,
+            hue_order=_places(section),
+            palette={entry: mark.colour for entry, mark in look.items()} | {GAP: PAPER},
+            saturation=1,
+            width=ACROSS,
+            gap=0.12,
+            showfliers=False,
+            showcaps=False,
+            linecolor=INK,
+            linewidth=0.6,
+            legend=False,
+            ax=axes,
+        )
+        show_medians(axes, look)
+
+    unit = max(0.55, 0.12 * len(look) + 0.15)
     ends = statistics[["low", "high"]].to_numpy().ravel()
     text = "Pearson r of each gene"
     note = "box: quartiles and median over genes, whiskers to 1.5 × IQR, mark: mean"
-    return _slices_figure(section, draw, unit, ends, text, f"PCC per gene, {section.coverage}", note, filled=True)
+    heading = f"PCC per gene, {section.coverage}"
+    return _slices_figure(section, draw, means, unit, ends, text, heading, note, filled=True)
 
 
 def dots(section: Section, metric: str = "pcc_acg") -> Figure:
@@ -117,31 +120,41 @@ def dots(section: Section, metric: str = "pcc_acg") -> Figure:
     scores = slice_scores(section.rows)
     finished = section.rows[section.rows["state"] == "finished"]
     ends = finished.groupby(["slice", "entry"])[metric].agg(low="min", high="max")
-    known = scores.assign(value=scores[metric]).dropna(subset="value").join(ends, on=["slice", "entry"])
-    marks_of = {(row.slice, row.entry): row for row in records(known)}
+    values = scores.set_index(["slice", "entry"])[metric].dropna()
     look = section_marks(section)
-    offsets, _ = _offsets(section, 0.82)
+    several = bool(finished.groupby("entry")["seed"].nunique().gt(1).any())
 
-    def draw(axes: Axes, x: float, name: str) -> None:
-        for (entry, mark), offset in zip(look.items(), offsets, strict=True):
-            at = x + offset
-            of = marks_of.get((name, entry))
-            if of is None:
-                _absent(axes, at)
-                continue
-            if of.high > of.low:
-                axes.plot([at, at], [of.low, of.high], color=INK, lw=0.8, zorder=2.4)
-            axes.plot(at, of.value, mark.marker, ms=5, mfc=mark.colour, mec=INK, mew=0.5, zorder=3)
+    def draw(axes: Axes, slices: Sequence[str]) -> None:
+        import seaborn as sns
 
-    unit = max(0.42, 0.085 * len(look) + 0.12)
+        here = finished[finished["slice"].isin(slices)].dropna(subset=metric)
+        if here.empty or not several:
+            return  # without seeds to spread over, the marks alone
+        sns.pointplot(
+            data=here,
+            x="slice",
+            y=metric,
+            hue="entry",
+            order=slices,
+            hue_order=_places(section),
+            palette=dict.fromkeys(_places(section), INK),
+            dodge=ACROSS * (1 - 1 / len(_places(section))),
+            errorbar=("pi", 100),  # from the lowest to the highest seed
+            linestyle="none",
+            marker="",
+            err_kws={"linewidth": 0.9},
+            legend=False,
+            ax=axes,
+        )
+
+    unit = max(0.45, 0.09 * len(look) + 0.12)
     title = METRICS[metric].title
     error = metric in ("mse", "mae")
     note = "one mark for each slice and method" + ("; lower is better" if error else ": the mean over genes")
-    if finished.groupby("entry")["seed"].nunique().gt(1).any():
-        note += "; mean over seeds, line: lowest to highest seed"
+    note += "; mean over seeds, line: lowest to highest seed" if several else ""
     heading = f"{title} per slice, {section.coverage}"
-    drawn = known[["low", "high"]].to_numpy().ravel()
-    return _slices_figure(section, draw, unit, drawn, title, heading, note, with_zero=not error)
+    drawn = ends.reindex(values.index).to_numpy().ravel()
+    return _slices_figure(section, draw, values, unit, drawn, title, heading, note, with_zero=not error)
 
 
 def section_marks(section: Section) -> dict[str, Mark]:
@@ -150,25 +163,88 @@ def section_marks(section: Section) -> dict[str, Mark]:
     return dict(zip(entries.index, marks(pairs), strict=True))
 
 
-def _offsets(section: Section, share: float) -> tuple[list[float], float]:
-    """Where the entries of one slice stand around its place on x, and the step between two; controls after a small gap.
+def _places(section: Section) -> list[str]:
+    """The entries in the order in which they stand side by side on a slice, with a gap before the controls."""
+    kinds = section.entries["kind"]
+    methods, controls = (list(kinds.index[kinds == kind]) for kind in ("method", "control"))
+    return [*methods, GAP, *controls] if methods and controls else [*methods, *controls]
 
-    Together they take up ``share`` of the slice's width.
+
+def _offsets(section: Section) -> dict[str, float]:
+    """Where each entry stands around its slice's place on x: as seaborn dodges the levels of a hue."""
+    places = _places(section)
+    step = ACROSS / len(places)
+    return {entry: (place - (len(places) - 1) / 2) * step for place, entry in enumerate(places) if entry != GAP}
+
+
+def show_medians(axes: Axes, look: Mapping[str, Mark]) -> None:
+    """Make the medians of seaborn's boxes black or white, whichever is seen on the box's colour."""
+    of_colour = {_rgb(mark.colour): mark.line for mark in look.values()}
+    for container in axes.containers:
+        for box, median in zip(container.boxes, container.medians, strict=True):  # type: ignore[attr-defined]
+            median.set(color=of_colour[_rgb(box.get_facecolor())], linewidth=1.3, solid_capstyle="butt")
+
+
+def _rgb(colour: Any) -> tuple[int, ...]:
+    from matplotlib.colors import to_rgb
+
+    return tuple(round(255 * part) for part in to_rgb(colour))
+
+
+def _draw_marks(axes: Axes, section: Section, slices: Sequence[str], values: pd.Series, filled: bool) -> None:
+    """The mark of each slice and entry, and a small cross at the foot of the panel where there is none.
+
+    ``values``: indexed by slice and entry. ``filled``: the marks lie on boxes and are white.
     """
-    is_control = (section.entries["kind"] == "control").to_numpy()
-    position = np.arange(len(is_control)) + 0.7 * (is_control if not is_control.all() else 0)
-    step = share / (position[-1] + 1)
-    return list((position - position[-1] / 2) * step), step
+    look, offsets = section_marks(section), _offsets(section)
+    known = {(str(name), str(entry)): float(value) for (name, entry), value in values.items()}
+    at = pd.DataFrame(
+        [
+            (entry, x + offsets[entry], known[name, entry])
+            for x, name in enumerate(slices)
+            for entry in look
+            if (name, entry) in known
+        ],
+        columns=["entry", "x", "y"],
+    )
+    if filled:
+        look = {entry: Mark(PAPER, mark.marker) for entry, mark in look.items()}
+    draw_marks(axes, at, "x", "y", look, size=16 if filled else 36)
+    absent = [x + offsets[entry] for x, name in enumerate(slices) for entry in look if (name, entry) not in known]
+    foot = np.full(len(absent), 0.03)
+    axes.plot(absent, foot, "x", transform=axes.get_xaxis_transform(), ms=4, mec=FAINT, mew=0.9, zorder=3)
+    axes.set(xlabel="", ylabel="")
 
 
-def _absent(axes: Axes, at: float) -> None:
-    """A small cross at the foot of the panel: this slice has no value of this method."""
-    axes.plot(at, 0.03, "x", transform=axes.get_xaxis_transform(), ms=3.0, mec=FAINT, mew=0.8, zorder=3)
+def draw_marks(
+    axes: Axes, table: pd.DataFrame, x: str, y: str, look: Mapping[str, Mark], size: float = 60, zorder: float = 4
+) -> None:
+    """The mark of each row's ``entry`` at its columns ``x`` and ``y``; ``size`` in square points."""
+    import seaborn as sns
+
+    if table.empty:
+        return
+    sns.scatterplot(
+        data=table,
+        x=x,
+        y=y,
+        hue="entry",
+        style="entry",
+        palette={entry: mark.colour for entry, mark in look.items()},
+        markers={entry: mark.marker for entry, mark in look.items()},
+        edgecolor=INK,
+        linewidth=0.7,
+        s=size,
+        zorder=zorder,
+        legend=False,
+        ax=axes,
+    )
 
 
 def _slices_figure(
     section: Section,
-    draw: Callable[[Axes, float, str], None],
+    draw: Callable[[Axes, Sequence[str]], None],
+    marked: pd.Series,
     unit: float,
     values: np.ndarray,
     ylabel: str,
@@ -179,49 +255,45 @@ def _slices_figure(
 ) -> Figure:
     """Slices along x in rows of panels, legend on top, a line at 0.
 
-    ``unit``: inches for each slice; ``values``: all that is drawn; ``draw(axes, x, slice)`` draws one slice;
-    ``filled`` says that the legend shows boxes.
+    ``draw(axes, slices)`` draws the slices of one panel below their marks, the values ``marked``. ``unit``: the least
+    number of inches for a slice; ``values``: all that is drawn; ``filled`` says that the legend shows boxes.
     """
     from matplotlib.figure import Figure
 
-    capacity = max(1, int((WIDTH - 1.1) / unit))
-    rows = arrange(panels(section.slices, section.patients), capacity)
-    if len(rows) == 1:  # few slices: use the width that the title needs anyway
-        unit = max(unit, min(0.9, (NARROWEST - MARGIN_LEFT - MARGIN_RIGHT) / len(section.slices) - PANEL_GAP / 2))
-    longest = max(sum(len(panel.slices) for panel in row) * unit + PANEL_GAP * (len(row) - 1) for row in rows)
-    width = max(NARROWEST, MARGIN_LEFT + longest + MARGIN_RIGHT)
+    inside = WIDTH - MARGIN_LEFT - MARGIN_RIGHT
+    rows = arrange(panels(section.slices, section.patients), max(1, int(inside / unit)))
+    unit = min((inside - PANEL_GAP * (len(row) - 1)) / sum(len(panel.slices) for panel in row) for row in rows)
     look = section_marks(section)
     labels = [str(label) for label in section.entries["label"]]
-    absent = _any_absent(section, values)
+    absent = len(marked) < len(section.slices) * len(section.entries)
     labels += [NO_VALUE] if absent else []
-    columns = max(1, min(len(labels), int((width - 0.2) / (0.068 * max(map(len, labels)) + 0.42))))
+    columns = _legend_columns(labels)
     legend_rows = -(-len(labels) // columns)
     longest_name = max(len(name) for name in section.slices)
-    tilt = longest_name * 0.075 > unit
-    below = SLICE_NAMES + (0.05 * longest_name if tilt else 0)
-    above = PATIENT_NAMES if rows[0][0].title else 0.15
-    small = textwrap.wrap(note, int((width - 0.2) / 0.066))
-    heading = textwrap.wrap(f"{section.title}: {title}", int((width - 0.2) / 0.105))
-    legend_top = 0.1 + (TITLE_HEIGHT - 0.1) * len(heading) + LINE * len(small) + 0.06
+    tilt = longest_name * LETTER > unit
+    below = SLICE_NAMES + (0.06 * longest_name if tilt else 0)
+    above = PATIENT_NAMES if rows[0][0].title else 0.18
+    small = textwrap.wrap(note, int((WIDTH - 0.2) / 0.08))
+    heading = textwrap.wrap(f"{section.title}: {title}", int((WIDTH - 0.2) / 0.115))
+    legend_top = 0.12 + 0.27 * len(heading) + LINE * len(small) + 0.06
     top = legend_top + legend_rows * LEGEND_ROW + above
     height = top + len(rows) * PANEL_HEIGHT + (len(rows) - 1) * (above + below) + below + 0.08
-    figure = Figure(figsize=(width, height))
+    figure = Figure(figsize=(WIDTH, height))
     limits = _limits(values, with_zero)
     for number_of_row, row in enumerate(rows):
         left = MARGIN_LEFT
         bottom = height - top - (number_of_row + 1) * PANEL_HEIGHT - number_of_row * (above + below)
         for place, panel in enumerate(row):
             across = len(panel.slices) * unit
-            axes = figure.add_axes((left / width, bottom / height, across / width, PANEL_HEIGHT / height))
+            axes = figure.add_axes((left / WIDTH, bottom / height, across / WIDTH, PANEL_HEIGHT / height))
             left += across + PANEL_GAP
-            axes.set_xlim(-0.5, len(panel.slices) - 0.5)
-            axes.set_ylim(*limits)
-            for x, name in enumerate(panel.slices):
-                if x % 2 == 0:
-                    axes.axvspan(x - 0.5, x + 0.5, color=BAND, lw=0, zorder=0)
-                draw(axes, x, name)
+            for x in range(0, len(panel.slices), 2):
+                axes.axvspan(x - 0.5, x + 0.5, color=BAND, lw=0, zorder=0)
+            draw(axes, panel.slices)
+            _draw_marks(axes, section, panel.slices, marked, filled)
             if with_zero:
                 axes.axhline(0, color=FAINT, lw=0.8, zorder=1)
+            axes.set(xlim=(-0.5, len(panel.slices) - 0.5), ylim=limits)
             axes.set_xticks(
                 range(len(panel.slices)), panel.slices, rotation=35 if tilt else 0, ha="right" if tilt else "center"
             )
@@ -232,17 +304,11 @@ def _slices_figure(
                 axes.spines["left"].set_visible(False)
             else:
                 axes.set_ylabel(ylabel)
-    figure.text(0.1 / width, 1 - 0.1 / height, "\n".join(heading), va="top", fontsize=11, fontweight="bold")
-    small_top = 0.1 + (TITLE_HEIGHT - 0.1) * len(heading)
-    figure.text(0.1 / width, 1 - small_top / height, "\n".join(small), va="top", fontsize=8)
+    figure.text(0.1 / WIDTH, 1 - 0.1 / height, "\n".join(heading), va="top", fontsize=HEADING, fontweight="bold")
+    small_top = 0.12 + 0.27 * len(heading)
+    figure.text(0.1 / WIDTH, 1 - small_top / height, "\n".join(small), va="top", fontsize=SMALL)
     _legend(figure, look, labels, columns, absent, filled, 1 - legend_top / height)
     return figure
-
-
-def _any_absent(section: Section, values: np.ndarray) -> bool:
-    """Whether a cross will be drawn anywhere, so that the legend must explain it."""
-    wanted = len(section.slices) * len(section.entries)
-    return int(np.isfinite(values).sum()) < 2 * wanted
 
 
 def _limits(values: np.ndarray, with_zero: bool) -> tuple[float, float]:
@@ -273,23 +339,31 @@ def _legend(
     for mark in look.values():
         if filled:
             box = Patch(facecolor=mark.colour, edgecolor=INK, linewidth=0.5)
-            handles.append((box, Line2D([], [], ls="", marker=mark.marker, ms=3.5, mfc=PAPER, mec=INK, mew=0.5)))
+            handles.append((box, Line2D([], [], ls="", marker=mark.marker, ms=4.5, mfc=PAPER, mec=INK, mew=0.6)))
         else:
-            handles.append(Line2D([], [], ls="", marker=mark.marker, ms=5, mfc=mark.colour, mec=INK, mew=0.5))
+            handles.append(Line2D([], [], ls="", marker=mark.marker, ms=6.5, mfc=mark.colour, mec=INK, mew=0.6))
     if absent:
-        handles.append(Line2D([], [], ls="", marker="x", ms=4, mec=FAINT, mew=0.8))
+        handles.append(Line2D([], [], ls="", marker="x", ms=5, mec=FAINT, mew=0.9))
     figure.legend(
         _by_rows(handles, columns),
         _by_rows(labels, columns),
         loc="upper left",
         bbox_to_anchor=(0.06 / figure.get_figwidth(), top),
         ncols=columns,
-        fontsize=8.5,
         handlelength=1.5,
         columnspacing=1.2,
         labelspacing=0.35,
         borderaxespad=0.1,
     )
+
+
+def _legend_columns(labels: Sequence[str]) -> int:
+    """As many as the figure is wide enough for."""
+
+    def width(columns: int) -> float:
+        return sum(LETTER * max(map(len, labels[place::columns])) + 0.55 for place in range(columns))
+
+    return max((n for n in range(1, len(labels) + 1) if width(n) <= WIDTH - 0.2), default=1)
 
 
 def _by_rows(items: Sequence[object], columns: int) -> list:
@@ -302,7 +376,7 @@ def drawing() -> Iterator[None]:
     """The style of all figures; both making and rendering one must happen inside."""
     import matplotlib as mpl
 
-    with mpl.rc_context(MATPLOTLIB):  # type: ignore[arg-type]
+    with mpl.rc_context(theme()):
         yield
 
 
@@ -347,9 +421,9 @@ def _footed(figure: Figure, foot: str) -> Iterator[Bbox]:
     from matplotlib.transforms import Bbox
 
     width, height = figure.get_size_inches()
-    lines = textwrap.wrap(foot, int((width - 0.2) / 0.055))
+    lines = textwrap.wrap(foot, int((width - 0.2) / 0.08))
     strip = 0.08 + LINE * len(lines)
-    text = figure.text(0.1 / width, -0.02 / height, "\n".join(lines), va="top", fontsize=7, color=FAINT)
+    text = figure.text(0.1 / width, -0.02 / height, "\n".join(lines), va="top", fontsize=SMALL, color=FAINT)
     try:
         yield Bbox.from_bounds(0, -strip, width, height + strip)
     finally:

@@ -141,13 +141,10 @@ def inline_svg(picture: Picture, prefix: str) -> Markup:
     text = text.replace("url(#", f"url(#{tag}")
     for colour, variable in PAGE_VARIABLES.items():
         text = re.sub(rf"((?:fill|stroke): ?){colour}", rf"\1{variable}", text)
-    # sized by the style sheet, up to its natural width: a point is 4/3 CSS pixels
+    # sized by the style sheet
     opening = text[: text.index(">")]
-    width = re.search(r'\bwidth="([\d.]+)pt"', opening)
-    if width is None:
-        raise ValueError(f"figure {picture.name} has no width in points")
     sized = re.sub(r'\s(?:width|height)="[\d.]+pt"', "", opening)
-    sized += f' style="width: {float(width.group(1)) * 4 / 3:.0f}px" role="img" aria-labelledby="{tag}caption"'
+    sized += f' role="img" aria-labelledby="{tag}caption"'
     return Markup(sized + text[len(opening) :])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 # Okabe and Ito's palette (2008), told apart under all common colour deficiencies, in the order of the paper's Table 1
 PUBLISHED = {
@@ -25,25 +26,51 @@ BAND = "#f1f3f5"
 PAPER = "#ffffff"
 PAGE_VARIABLES = {INK: "var(--ink)", FAINT: "var(--faint)", BAND: "var(--band)", PAPER: "var(--paper)"}
 
-MATPLOTLIB = {
+# Every figure is as wide as the page shows it on a screen of 1280 pixels (12.3 inches of 96 pixels): a point is 4/3
+# pixels there, and the smallest text is as large as the page's captions.
+WIDTH = 12.3
+SMALL, TEXT, TITLE, HEADING = 10.2, 10.5, 11.0, 13.0  # points
+LETTER = 0.085  # inches, about the width of one at TEXT
+LINE = 0.19  # inches, the height of a line of SMALL
+
+# What differs from seaborn's own style
+_OURS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same letters on every machine
-    "font.size": 8.5,
+    "font.size": TEXT,
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
-    "axes.titlesize": 9,
+    "axes.labelsize": TEXT,
+    "axes.titlesize": TITLE,
     "axes.titleweight": "bold",
+    "axes.titlecolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.linewidth": 0.7,
+    "axes.linewidth": 0.8,
     "axes.facecolor": "none",
     "figure.facecolor": PAPER,
+    "figure.titlesize": HEADING,
+    "figure.titleweight": "bold",
+    "legend.fontsize": SMALL,
+    "legend.title_fontsize": SMALL,
+    "legend.frameon": False,
+    "lines.markeredgewidth": 0.7,
     "text.color": INK,
     "xtick.color": INK,
     "ytick.color": INK,
-    "legend.frameon": False,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "xtick.major.width": 0.8,
+    "ytick.major.width": 0.8,
     "svg.fonttype": "path",  # letters as outlines: looks the same wherever it is opened
     "svg.hashsalt": "stbench",  # the same figure is the same file
 }
+
+
+def theme() -> dict[str, Any]:
+    """Matplotlib's parameters under which every figure is drawn: seaborn's ``ticks`` style with the page's colours."""
+    import seaborn as sns
+
+    return {**sns.axes_style("ticks"), **_OURS}
 
 
 @dataclass(frozen=True)

@@ -212,6 +212,12 @@ def replicates(section: Section) -> pd.DataFrame:
     )
 
 
+def seed_means(genes: pd.DataFrame) -> pd.DataFrame:
+    """One row an entry, slice and gene: ``r``, the mean over seeds; undefined genes are left out."""
+    known = genes.dropna(subset="r")
+    return known.groupby(["entry", "slice", "gene"], sort=False, as_index=False, observed=True)["r"].mean()
+
+
 def box_statistics(genes: pd.DataFrame) -> pd.DataFrame:
     """What a box plot over genes shows for each entry and slice; ``genes``: entry, seed, slice, gene, r.
 
@@ -222,7 +228,7 @@ def box_statistics(genes: pd.DataFrame) -> pd.DataFrame:
     """
     known = genes.dropna(subset="r")
     box = ["entry", "slice"]
-    per_gene = known.groupby([*box, "gene"], sort=False, as_index=False)["r"].mean()
+    per_gene = seed_means(genes)
     over_genes = per_gene.groupby(box, sort=False)["r"]
     boxes = pd.DataFrame({name: over_genes.quantile(q) for name, q in (("q1", 0.25), ("median", 0.5), ("q3", 0.75))})
     placed = per_gene.join(boxes, on=box)

@@ -14,7 +14,7 @@ from ..layout import caption
 from ..load import Section, records
 from ..part import Context, Part, Picture, picture
 from ..published_ablations import flaws
-from ..style import FAINT, INK, PUBLISHED
+from ..style import FAINT, INK, PUBLISHED, WIDTH
 from ..tables import METRICS
 from ..typeset import Cell, Table, number
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_EFFECTS = 40
+NAME = 64  # characters of a variant's label
 SWEEP_COLOURS = {"pcc_acg": "#0072b2", "mse": "#d55e00", "mae": "#009e73"}
 
 
@@ -164,25 +165,38 @@ def _pictures(section: Section, study: Mapping[str, Any], table: pd.DataFrame) -
 
 def tornado(effects: pd.DataFrame) -> Figure:
     """``effects``: rows of :func:`ablation_study.variant_table` with a difference; the largest on top."""
+    import seaborn as sns
     from matplotlib.figure import Figure
 
     order = effects.reindex(effects["pcc_acg_difference"].abs().sort_values(ascending=False).index)
-    order = order.drop_duplicates("entry").head(MOST_EFFECTS).iloc[::-1]
-    figure = Figure(figsize=(7.6, 0.24 * len(order) + 1.1), layout="constrained")
+    order = order.drop_duplicates("entry").head(MOST_EFFECTS)
+    labels = [textwrap.shorten(f"{row.title}: {row.variant}", NAME, placeholder=" …") for row in records(order)]
+    drawn = order.assign(place=range(len(order)), better=order["pcc_acg_difference"] >= 0)
+    figure = Figure(figsize=(WIDTH, 0.3 * len(order) + 1.5), layout="constrained")
     axes = figure.add_subplot()
-    for y, row in enumerate(records(order)):
-        colour = PUBLISHED["bleep"] if row.pcc_acg_difference >= 0 else PUBLISHED["mclstexp"]
-        axes.barh(y, row.pcc_acg_difference, height=0.62, color=colour, alpha=0.85, zorder=2)
-        if row.pcc_acg_low == row.pcc_acg_low:
-            axes.plot([row.pcc_acg_low, row.pcc_acg_high], [y, y], color=INK, lw=1, zorder=3)
-    labels = [f"{row.title}: {row.variant}" for row in records(order)]
-    axes.set_yticks(range(len(order)), [textwrap.shorten(label, 58, placeholder=" …") for label in labels])
+    sns.barplot(
+        data=drawn,
+        x="pcc_acg_difference",
+        y="place",
+        orient="h",
+        hue="better",
+        palette={True: PUBLISHED["bleep"], False: PUBLISHED["mclstexp"]},
+        saturation=1,
+        width=0.62,
+        errorbar=None,
+        legend=False,
+        zorder=2,
+        ax=axes,
+    )
+    axes.hlines(drawn["place"], drawn["pcc_acg_low"], drawn["pcc_acg_high"], color=INK, lw=1.2, zorder=3)
+    axes.set_yticks(range(len(order)), labels)
     axes.tick_params(axis="y", length=0)
     axes.axvline(0, color=INK, lw=0.8, zorder=4)
     axes.grid(axis="x", color=FAINT, alpha=0.35, lw=0.6, zorder=0)
-    axes.set_ylim(-0.7, len(order) - 0.3)
+    axes.set_ylim(len(order) - 0.3, -0.7)
     axes.set_xlabel("difference in PCC (ACG) to the base; line: 95 % interval")
-    axes.set_title("Effect of each variant", loc="left")
+    axes.set_ylabel("")
+    figure.suptitle("Effect of each variant", x=0.01, ha="left")
     return figure
 
 
@@ -198,23 +212,26 @@ def sweep_points(of: pd.DataFrame) -> pd.DataFrame:
 
 def sweep_figure(points: pd.DataFrame, title: str) -> Figure:
     """PCC (ACG), MSE and MAE along a sweep, each on its own scale (Figure S4 in three panels); hollow: as published."""
+    import seaborn as sns
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.2, 2.7), layout="constrained")
-    for i, (metric, colour) in enumerate(SWEEP_COLOURS.items()):
-        axes = figure.add_subplot(1, len(SWEEP_COLOURS), i + 1)
-        axes.plot(points["at"], points[metric], "-o", color=colour, ms=4.5, lw=1.4)
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    panels = figure.subplots(1, len(SWEEP_COLOURS))
+    for axes, (metric, colour) in zip(panels, SWEEP_COLOURS.items(), strict=True):
+        sns.lineplot(data=points, x="at", y=metric, color=colour, marker="o", markersize=7, linewidth=1.6, ax=axes)
         printed = f"{metric}_published"
-        known = points.dropna(subset=[printed]) if printed in points else points.iloc[:0]
-        axes.plot(known["at"], known[printed] if len(known) else [], "o", color=colour, mfc="none", ms=4.5)
+        if printed in points and points[printed].notna().any():
+            known = points.dropna(subset=[printed])
+            hollow = {"marker": "o", "facecolor": "none", "edgecolor": colour, "linewidth": 1.2, "s": 40}
+            sns.scatterplot(data=known, x="at", y=printed, legend=False, ax=axes, **hollow)
         base = points[points["base"]]
         if len(base):
             axes.axvline(float(base["at"].iloc[0]), color=FAINT, lw=0.8, ls=":")
         axes.set_title(METRICS[metric].title, loc="left")
-        axes.set_xlabel("value of the setting")
+        axes.set(xlabel="value of the setting", ylabel="")
         axes.grid(axis="y", color=FAINT, alpha=0.35, lw=0.6)
         axes.margins(y=0.15)
-    hollow = any(points[name].notna().any() for name in points if str(name).endswith("_published"))
-    note = "; hollow: as published, over all slices" if hollow else ""
-    figure.suptitle(f"{title}; dotted: the base{note}", x=0.01, ha="left", fontsize=9)
+    hollow_marks = any(points[name].notna().any() for name in points if str(name).endswith("_published"))
+    note = "; hollow: as published, over all slices" if hollow_marks else ""
+    figure.suptitle(f"{title}; dotted: the base{note}", x=0.01, ha="left")
     return figure

@@ -11,12 +11,12 @@ import pandas as pd
 from stbench.ceiling import read_ceiling
 
 from .. import figures
-from ..figures import section_marks
+from ..figures import draw_marks, section_marks
 from ..gene_scores import entry_label, gene_cube
 from ..layout import caption
 from ..load import Section, evidence, records
 from ..part import Context, Part, picture
-from ..style import BAND, FAINT, INK
+from ..style import BAND, FAINT, INK, SMALL, TEXT, WIDTH, Mark
 from ..tables import METRICS, slice_scores
 from ..typeset import Cell, Table, number
 
@@ -302,8 +302,8 @@ def way_figure(section: Section, framed: pd.DataFrame) -> Figure:
 
     drawn = [metric for metric in METRIC_NAMES if framed.loc[framed["metric"] == metric, "fraction"].notna().any()]
     entries = list(section.entries.index)
-    figure = Figure(figsize=(7.2, 1.15 + 0.21 * len(entries)), layout="constrained")
-    figure.suptitle(f"{section.title}, {section.coverage}", x=0.01, ha="left", fontsize=10, fontweight="bold")
+    figure = Figure(figsize=(WIDTH, 1.5 + 0.27 * len(entries)), layout="constrained")
+    figure.suptitle(f"{section.title}, {section.coverage}", x=0.01, ha="left")
     all_axes = figure.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
     for axes, metric in zip(all_axes, drawn, strict=True):
         _draw_way(axes, section, framed[framed["metric"] == metric].set_index("entry"))
@@ -313,28 +313,34 @@ def way_figure(section: Section, framed: pd.DataFrame) -> Figure:
     layout = figure.get_layout_engine()
     assert layout is not None
     layout.set(wspace=0.06)  # type: ignore[call-arg]  # room between the last tick of a panel and the first of the next
-    figure.supxlabel("of the way from the training mean to the noise ceiling", fontsize=8.5)
+    figure.supxlabel("of the way from the training mean to the noise ceiling", fontsize=TEXT)
     return figure
 
 
 def _draw_way(axes: Axes, section: Section, of: pd.DataFrame) -> None:
-    look = section_marks(section)
     axes.axvspan(0, 1, color=BAND, lw=0, zorder=0)
     axes.axvline(0, color=FAINT, lw=0.8, zorder=1)
     axes.axvline(1, color=INK, lw=1.0, zorder=1)
-    for place, entry in enumerate(section.entries.index):
-        share = float(of.loc[entry, "fraction"])
-        if share != share:
-            axes.text(0.02, place, "no value", va="center", fontsize=7, color=FAINT)
-            continue
-        at = max(share, LOWEST_SHOWN)
-        axes.plot([0, at], [place, place], color=FAINT, lw=1, zorder=2)
-        mark = look[entry]
-        beyond = share < LOWEST_SHOWN
-        axes.plot(at, place, "<" if beyond else mark.marker, ms=5.5, mfc=mark.colour, mec=INK, mew=0.6, zorder=3)
+    table = of.reindex(section.entries.index).rename_axis("entry").reset_index()
+    table = table.assign(place=range(len(table)), at=table["fraction"].clip(lower=LOWEST_SHOWN))
+    known = table.dropna(subset="fraction")
+    axes.hlines(known["place"], 0, known["at"], color=FAINT, lw=1.2, zorder=2)
+    beyond = known["fraction"] < LOWEST_SHOWN
+    look = section_marks(section)
+    draw_marks(axes, known[~beyond], "at", "place", look, size=50, zorder=3)
+    draw_marks(axes, known[beyond], "at", "place", {entry: Mark(of.colour, "<") for entry, of in look.items()}, 50, 3)
+    for row in records(known):
         axes.annotate(
-            percent(share), (max(at, 0.0), place), xytext=(7, 0), textcoords="offset points", va="center", fontsize=7.5
+            percent(row.fraction),
+            (max(row.at, 0.0), row.place),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=SMALL,
         )
+    for row in records(table[table["fraction"].isna()]):
+        axes.text(0.02, row.place, "no value", va="center", fontsize=SMALL, color=FAINT)
+    axes.set(xlabel="", ylabel="")
     lowest = of["fraction"].clip(lower=LOWEST_SHOWN).min()
     low, high = min(-0.06, lowest - 0.08), max(1.06, of["fraction"].max() + 0.3)
     axes.set_xlim(low, high)
@@ -346,23 +352,25 @@ def _draw_way(axes: Axes, section: Section, of: pd.DataFrame) -> None:
 
 def gene_figure(section: Section, per_gene: pd.DataFrame, entry: str) -> Figure:
     """A dot a gene: its ceiling along x, the entry's r along y; on the diagonal nothing would be left to gain."""
+    import seaborn as sns
     from matplotlib.figure import Figure
 
     of = per_gene[per_gene["entry"] == entry]
     mark = section_marks(section)[entry]
-    figure = Figure(figsize=(5.4, 4.3), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 6.0), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color=INK, lw=0.9, zorder=1)
     axes.axhline(0, color=FAINT, lw=0.8, zorder=1)
-    axes.plot(of["ceiling_r"], of["r"], "o", ms=3.2, mfc=mark.colour, mec=INK, mew=0.25, alpha=0.75, zorder=2)
+    dots = {"color": mark.colour, "edgecolor": INK, "linewidth": 0.3, "s": 26, "alpha": 0.75, "zorder": 2}
+    sns.scatterplot(data=of, x="ceiling_r", y="r", legend=False, ax=axes, **dots)
     axes.set_xlim(-0.02, 1.02)
-    axes.annotate("ceiling", (0.93, 0.93), xytext=(-4, 5), textcoords="offset points", ha="right", fontsize=8)
+    axes.annotate("ceiling", (0.93, 0.93), xytext=(-4, 5), textcoords="offset points", ha="right", fontsize=SMALL)
     lowest, highest = _name_genes(axes, of)
     axes.set_ylim(min(0.0, lowest, float(of["r"].min())) - 0.05, max(1.02, highest + 0.03))
     axes.set_xlabel("noise ceiling of the gene (r)")
     axes.set_ylabel(f"r under {entry_label(section, entry)}")
     n = of["n_slices"].max()
-    axes.set_title(f"{section.title}: {len(of)} genes, mean over {n} slice{'s' if n != 1 else ''}", loc="left")
+    figure.suptitle(f"{section.title}: {len(of)} genes, mean over {n} slice{'s' if n != 1 else ''}", x=0.01, ha="left")
     return figure
 
 
@@ -400,7 +408,7 @@ def _name_gene(axes: Axes, row: Any, place: tuple[float, float], side: Literal["
         xytext=place,
         ha=side,
         va="center",
-        fontsize=7.5,
+        fontsize=SMALL,
         annotation_clip=False,
         arrowprops={"arrowstyle": "-", "color": FAINT, "lw": 0.5, "shrinkA": 1, "shrinkB": 2},
         zorder=4,

@@ -17,7 +17,7 @@ from ..load import Section
 from ..names import broken
 from ..part import Context, Part, picture
 from ..predictions import prediction_files, read_genes, which_seed
-from ..style import FAINT
+from ..style import FAINT, HEADING, LINE, SMALL, WIDTH
 from ..typeset import Cell, Table, number
 
 if TYPE_CHECKING:
@@ -244,38 +244,50 @@ def _table(section: Section, structure: Structure) -> Table:
 
 def correlation_figure(section: Section, structure: Structure) -> Figure:
     """Observed matrix first, then the methods', in rows of four as in the paper; one colour bar from -1 to 1."""
+    import seaborn as sns
     from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
-    side, gap, left, top, bar_height = 1.6, 0.14, 0.2, 0.4, 0.75
     panels: list[tuple[str, np.ndarray]] = [("observed", structure.observed)]
     for entry, matrix in structure.predicted.items():
         agreement = structure.agreement[entry]
         of = "r undefined" if agreement != agreement else f"r = {number(agreement, 2)}"
-        panels.append((f"{broken(entry_label(section, entry), 24)}\n{of}", matrix))
-    columns = min(4, len(panels))
-    name_height = 0.08 + 0.14 * max(name.count("\n") + 1 for name, _ in panels)
+        panels.append((f"{broken(entry_label(section, entry), 28)}\n{of}", matrix))
+    columns, gap, margin, top, bar_height = 4, 0.2, 0.1, 0.5, 0.85
+    side = (WIDTH - 2 * margin - (columns - 1) * gap) / columns
+    name_height = 0.1 + LINE * max(name.count("\n") + 1 for name, _ in panels)
     n_rows = -(-len(panels) // columns)
-    width = max(2 * left + columns * side + (columns - 1) * gap, 4.4)
     height = top + n_rows * (side + name_height) + bar_height
-    figure = Figure(figsize=(width, height))
+    figure = Figure(figsize=(WIDTH, height))
     colours = colormaps[COLOURS].with_extremes(bad=UNDEFINED)
     for place, (name, matrix) in enumerate(panels):
         row, column = divmod(place, columns)
-        from_left = left + column * (side + gap)
+        from_left = margin + column * (side + gap)
         from_top = top + name_height + row * (side + name_height)
         axes = figure.add_axes(
-            (from_left / width, 1 - (from_top + side) / height, side / width, side / height), label=name
+            (from_left / WIDTH, 1 - (from_top + side) / height, side / WIDTH, side / height), label=name
         )
-        # as it is, not resampled: a cell stays a cell in the page's vector graphics
-        image = axes.imshow(np.ma.masked_invalid(matrix), cmap=colours, vmin=-1, vmax=1, interpolation="none")
-        axes.set_title(name, fontsize=8.5, pad=3, linespacing=1.1)
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.set_facecolor(UNDEFINED)
+        sns.heatmap(
+            matrix,
+            mask=np.isnan(matrix),
+            cmap=colours,
+            vmin=-1,
+            vmax=1,
+            cbar=False,
+            xticklabels=False,
+            yticklabels=False,
+            rasterized=True,  # thousands of cells as one image in the page's vector graphics
+            ax=axes,
+        )
+        axes.set_title(name, fontsize=SMALL, pad=4, linespacing=1.1)
         axes.spines[:].set(visible=True, color=FAINT, linewidth=0.6)
-    figure.text(0.1 / width, 1 - 0.08 / height, "Correlation between genes", va="top", fontsize=11, fontweight="bold")
-    bar_axes = figure.add_axes((left / width, 0.42 / height, min(3.2, width - 2 * left) / width, 0.1 / height))
-    figure.colorbar(image, cax=bar_axes, orientation="horizontal", ticks=[-1, -0.5, 0, 0.5, 1])
+    figure.text(0.1 / WIDTH, 1 - 0.1 / height, "Correlation between genes", va="top", fontsize=HEADING, weight="bold")
+    bar_axes = figure.add_axes((0.4 / WIDTH, 0.52 / height, 4.0 / WIDTH, 0.13 / height))
+    scale = ScalarMappable(Normalize(-1, 1), colours)
+    figure.colorbar(scale, cax=bar_axes, orientation="horizontal", ticks=[-1, -0.5, 0, 0.5, 1])
     bar_axes.tick_params(length=2)
     bar_axes.set_xlabel("Pearson correlation of two genes")
     return figure

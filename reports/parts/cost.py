@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from .. import figures
-from ..figures import section_marks
+from ..figures import draw_marks, section_marks
 from ..layout import caption
 from ..load import Section, records
 from ..part import Context, Part, picture
-from ..style import FAINT, INK
+from ..style import FAINT, INK, WIDTH
 from ..tables import eligible, leaderboard
 from ..typeset import Cell, Table, number
 
@@ -121,31 +121,24 @@ def _amount(value: float) -> Cell:
 def pareto_figure(section: Section, costs: pd.DataFrame) -> Figure:
     """``costs``: rows of :func:`cost_table` with a score and a time above zero; time on a logarithmic axis."""
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-    figure = Figure(figsize=(8.2, 4.0), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.8), layout="constrained")
     axes = figure.add_subplot()
     look = section_marks(section)
     front = costs[costs["on_front"]].sort_values("fit_s")
-    axes.step(front["fit_s"], front[METRIC], where="post", color=FAINT, lw=1, zorder=1)
-    for row in records(costs):
-        mark = look[row.entry]
-        axes.plot(
-            row.fit_s,
-            row.pcc_acg,
-            mark.marker,
-            ls="",
-            ms=7,
-            mfc=mark.colour,
-            mec=INK,
-            mew=0.6,
-            label=row.label,
-            zorder=3,
-        )
+    axes.step(front["fit_s"], front[METRIC], where="post", color=FAINT, lw=1.2, zorder=1)
+    draw_marks(axes, costs, "fit_s", METRIC, look, size=80)
     axes.set_xscale("log")
     axes.margins(x=0.06, y=0.08)
     axes.set_xlabel("time to train one fold (log scale)")
     axes.xaxis.set_major_formatter(lambda value, _: duration(value))
     axes.set_ylabel("PCC (ACG)")
-    axes.set_title("Quality against training time", loc="left")
-    figure.legend(loc="outside right upper", fontsize=8)
+    figure.suptitle("Quality against training time", x=0.01, ha="left")
+    handles = [
+        Line2D([], [], ls="", marker=mark.marker, ms=8, mfc=mark.colour, mec=INK, mew=0.6, label=str(row.label))
+        for row in records(costs)
+        for mark in [look[row.entry]]
+    ]
+    figure.legend(handles=handles, loc="outside right upper")
     return figure

@@ -19,7 +19,7 @@ from ..load import Section
 from ..names import broken
 from ..part import Context, Part, picture
 from ..predictions import prediction_files, read_genes, which_seed
-from ..style import FAINT
+from ..style import FAINT, HEADING, LETTER, SMALL, TITLE, WIDTH
 from ..tissue import Background, backgrounds, draw_spots
 from ..typeset import number
 
@@ -34,9 +34,9 @@ MAPS, RESIDUALS = "magma", "PuOr_r"  # orange: too high, purple: too low; told a
 BLEACHED = 0.35  # the tissue under the circles, whose colours are near its own
 CLIPPED = 98  # percentile of the residuals' sizes at which their colours end: one spot must not pale all others
 
-SIDE = 1.35  # inches of one map
-BAR, BAR_GAP, BAR_TEXT = 0.06, 0.04, 0.3
-LEFT, RIGHT, TOP, BOTTOM, ABOVE = 0.5, 0.1, 0.62, 0.1, 0.22
+LARGEST = 2.6  # side of one map, inches as all that follows
+BAR, BAR_GAP, BAR_TEXT = 0.08, 0.04, 0.4
+LEFT, RIGHT, TOP, BOTTOM, ABOVE = 0.55, 0.05, 0.95, 0.1, 0.28
 
 
 @dataclass(frozen=True)
@@ -264,18 +264,20 @@ class _Grid:
         from matplotlib.figure import Figure
 
         bar = BAR_GAP + BAR + BAR_TEXT
-        self.step = SIDE + (0.1 if one_bar else bar)
-        self.row_height = SIDE + ABOVE
-        self.width = max(LEFT + len(columns) * self.step + (bar if one_bar else 0) + RIGHT, 4.2)
+        gap = 0.1 if one_bar else bar
+        self.width = WIDTH
+        self.side = min(LARGEST, (WIDTH - LEFT - RIGHT - (bar if one_bar else 0)) / len(columns) - gap)
+        self.step = self.side + gap
+        self.row_height = self.side + ABOVE
         self.height = TOP + n_rows * self.row_height + BOTTOM
         self.figure: Figure = Figure(figsize=(self.width, self.height))
         for place, text in enumerate(columns):
             self.figure.text(
-                *self._at(LEFT + place * self.step + SIDE / 2, TOP - 0.06),
-                broken(text, 19),
+                *self._at(LEFT + place * self.step + self.side / 2, TOP - 0.06),
+                broken(text, int(self.step / (1.08 * LETTER))),
                 ha="center",
                 va="bottom",
-                fontsize=8.5,
+                fontsize=SMALL,
                 fontweight="bold",
                 linespacing=1.05,
             )
@@ -284,17 +286,17 @@ class _Grid:
         return from_left / self.width, 1 - from_top / self.height
 
     def title(self, text: str) -> None:
-        self.figure.text(*self._at(0.1, 0.08), text, va="top", fontsize=11, fontweight="bold")
+        self.figure.text(*self._at(0.1, 0.08), text, va="top", fontsize=HEADING, fontweight="bold")
 
     def axes(self, row: int, column: int) -> Axes:
         left, bottom = self._at(LEFT + column * self.step, TOP + (row + 1) * self.row_height)
-        return self.figure.add_axes((left, bottom, SIDE / self.width, SIDE / self.height))
+        return self.figure.add_axes((left, bottom, self.side / self.width, self.side / self.height))
 
     def bar(self, circles: Any, row: int, column: int, ticks: Sequence[float], extend: str = "neither") -> None:
         left, bottom = self._at(
-            LEFT + column * self.step + SIDE + BAR_GAP, TOP + (row + 1) * self.row_height - 0.1 * SIDE
+            LEFT + column * self.step + self.side + BAR_GAP, TOP + (row + 1) * self.row_height - 0.1 * self.side
         )
-        axes = self.figure.add_axes((left, bottom, BAR / self.width, 0.8 * SIDE / self.height))
+        axes = self.figure.add_axes((left, bottom, BAR / self.width, 0.8 * self.side / self.height))
         self.figure.colorbar(
             circles,
             cax=axes,
@@ -302,24 +304,24 @@ class _Grid:
             format=lambda value, _: number(round(value, 1) + 0.0, 1),
             extend=extend,
         )
-        axes.tick_params(length=0, pad=1.5, labelsize=6.5)
+        axes.tick_params(length=0, pad=1.5, labelsize=SMALL)
         axes.set_gid("bar")
 
     def above(self, axes: Axes, text: str, strong: bool = False) -> None:
-        axes.set_title(text, fontsize=7.5, pad=2, fontweight="bold" if strong else "normal")
+        axes.set_title(text, fontsize=SMALL, pad=3, fontweight="bold" if strong else "normal")
 
     def name(self, row: int, of: GeneRow) -> None:
         """The gene, in italics, and the slice, at the left of a row."""
-        middle = TOP + (row + 1) * self.row_height - SIDE / 2
+        middle = TOP + (row + 1) * self.row_height - self.side / 2
         self.figure.text(
-            *self._at(0.24, middle), of.gene, rotation=90, ha="center", va="center", fontsize=9.5, fontstyle="italic"
+            *self._at(0.2, middle), of.gene, rotation=90, ha="center", va="center", fontsize=TITLE, fontstyle="italic"
         )
         self.figure.text(
-            *self._at(0.41, middle), of.slice, rotation=90, ha="center", va="center", fontsize=7.5, color=FAINT
+            *self._at(0.42, middle), of.slice, rotation=90, ha="center", va="center", fontsize=SMALL, color=FAINT
         )
 
     def absent(self, axes: Axes) -> None:
         axes.text(
-            0.5, 0.5, "no prediction", transform=axes.transAxes, ha="center", va="center", color=FAINT, fontsize=7.5
+            0.5, 0.5, "no prediction", transform=axes.transAxes, ha="center", va="center", color=FAINT, fontsize=SMALL
         )
         axes.set_axis_off()

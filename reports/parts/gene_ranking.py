@@ -14,6 +14,7 @@ from ..gene_scores import GeneCube, entry_labels, gene_cube, ranking, shown_entr
 from ..layout import caption
 from ..load import Section, records
 from ..part import Context, Part, picture
+from ..style import LETTER, SMALL, WIDTH
 from ..tables import leaderboard
 from ..typeset import Cell, Table, number
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TOP = 50
-DARK, LIGHT = "#0d0d0d", "#fdfdfd"  # numbers on coloured cells, the same on a light and on a dark page
 CAUTION = (
     "−log10 p grows with the number of spots and treats neighbouring spots as independent: it ranks genes, and is no "
     "test of them."
@@ -231,41 +231,28 @@ def _published_findings(
 
 def agreement_figure(agreement: pd.DataFrame) -> Figure:
     """A heat map with the numbers in its cells; ``agreement``: square, labels as index and columns."""
+    import seaborn as sns
     from matplotlib.figure import Figure
 
     n = len(agreement)
-    cell = 0.5
     longest = max(map(len, map(str, agreement.index)))
-    left, bottom = 0.25 + 0.068 * longest, 0.2 + 0.046 * longest
-    width, height = left + n * cell + 1.0, 0.45 + n * cell + bottom
-    figure = Figure(figsize=(max(width, 4.6), height))
-    width = figure.get_figwidth()
-    axes = figure.add_axes((left / width, bottom / height, n * cell / width, n * cell / height))
-    values = agreement.to_numpy(dtype=float)
-    low = -1 if (values < 0).any() else 0  # two colours only where there are two signs
-    mesh = axes.pcolormesh(values, cmap="RdBu_r" if low else "Blues", vmin=low, vmax=1, edgecolors="none")
-    axes.invert_yaxis()
-    for row in range(n):
-        for column in range(n):
-            value = values[row, column]
-            axes.text(
-                *(column + 0.5, row + 0.5, number(round(value, 2) + 0.0, 2)),
-                ha="center",
-                va="center",
-                fontsize=7.5,
-                color=LIGHT if abs(value) > 0.65 else DARK,
-            )
-    axes.set_xticks(np.arange(n) + 0.5, agreement.columns, rotation=40, ha="right", rotation_mode="anchor")
-    axes.set_yticks(np.arange(n) + 0.5, agreement.index)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    figure.text(
-        *(0.1 / width, 1 - 0.1 / height, "Do methods find the same genes easy?"),
-        va="top",
-        fontsize=11,
-        fontweight="bold",
+    figure = Figure(figsize=(WIDTH, 1.0 + 0.4 * n + 0.6 * LETTER * longest), layout="constrained")
+    axes = figure.add_subplot()
+    low = -1 if (agreement.to_numpy(dtype=float) < 0).any() else 0  # two colours only where there are two signs
+    sns.heatmap(
+        agreement,
+        annot=agreement.map(lambda value: number(round(value, 2) + 0.0, 2)),
+        fmt="",
+        annot_kws={"fontsize": SMALL},
+        cmap="RdBu_r" if low else "Blues",
+        vmin=low,
+        vmax=1,
+        cbar_kws={"ticks": np.arange(low, 1.01, 0.5), "pad": 0.01, "aspect": 30, "label": "Spearman correlation"},
+        ax=axes,
     )
-    bar_axes = figure.add_axes(((left + n * cell + 0.15) / width, bottom / height, 0.12 / width, n * cell / height))
-    figure.colorbar(mesh, cax=bar_axes, ticks=np.arange(low, 1.01, 0.5))
-    bar_axes.spines[:].set_visible(False)
+    axes.set_xticks(np.arange(n) + 0.5, agreement.columns, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(np.arange(n) + 0.5, agreement.index, rotation=0)
+    axes.tick_params(length=0)
+    axes.set(xlabel="", ylabel="")
+    figure.suptitle("Do methods find the same genes easy?", x=0.01, ha="left")
     return figure

@@ -9,17 +9,16 @@ import pandas as pd
 
 from .. import figures
 from ..comparison import in_order
-from ..figures import section_marks
+from ..figures import draw_marks, section_marks
 from ..layout import INCOMPLETE, caption, not_asked
-from ..load import Section
+from ..load import Section, records
 from ..part import Context, Part, picture
-from ..style import BAND, FAINT, INK, PAPER
+from ..style import BAND, FAINT, INK, PAPER, WIDTH, Mark
 from ..tables import exchange_table, leaderboard, over_exchanged_slices, with_exchanged
 from ..typeset import Cell, Table, number
 from ..verdict import HEADLINE_METRIC
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 QUESTION = "What does the image contribute?"
@@ -146,26 +145,25 @@ def image_figure(section: Section, table: pd.DataFrame) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    asked = table[table["exchanged_slices"] > 0]
+    asked = table[table["exchanged_slices"] > 0].rename_axis("entry").reset_index()
+    asked = asked.assign(place=range(len(asked)))
     look = section_marks(section)
-    figure = Figure(figsize=(8.2, 1.55 + 0.27 * len(asked)), layout="constrained")
+    hollow = {entry: Mark(PAPER, mark.marker) for entry, mark in look.items()}
+    figure = Figure(figsize=(WIDTH, 1.7 + 0.32 * len(asked)), layout="constrained")
     score, move = figure.subplots(1, 2, sharey=True, width_ratios=(1.7, 1))
-    for y, (entry, of) in enumerate(asked.iterrows()):
-        mark = look[str(entry)]
-        style = {"ms": 6.5, "mec": INK, "mew": 0.6, "ls": "", "marker": mark.marker}
-        if of["method"] in BLIND and of["pcc_acg"] == of["pcc_acg"]:
-            score.plot([of["pcc_acg"]] * 2, [-0.5, y], color=FAINT, lw=0.8, ls=(0, (4, 3)), zorder=1.5)
-        if of["from_image"] == of["from_image"]:
-            score.plot([of["exchanged_pcc_acg"], of["pcc_acg"]], [y, y], color=INK, lw=1, zorder=2)
-            score.plot(of["pcc_acg"], y, mfc=mark.colour, zorder=3, **style)
-            score.plot(of["exchanged_pcc_acg"], y, mfc=PAPER, zorder=3.1, **{**style, "ms": 4.5})
-        else:
-            _undefined(score, y)
-        if of["exchanged_move"] == of["exchanged_move"]:
-            move.plot([0, of["exchanged_move"]], [y, y], color=INK, lw=1, zorder=2)
-            move.plot(of["exchanged_move"], y, mfc=mark.colour, zorder=3, **style)
-        else:
-            _undefined(move, y)
+    for of in records(asked):
+        if of.method in BLIND and of.pcc_acg == of.pcc_acg:
+            score.plot([of.pcc_acg] * 2, [-0.5, of.place], color=FAINT, lw=0.8, ls=(0, (4, 3)), zorder=1.5)
+    scored, moved = asked.dropna(subset="from_image"), asked.dropna(subset="exchanged_move")
+    score.hlines(scored["place"], scored["exchanged_pcc_acg"], scored["pcc_acg"], color=INK, lw=1.2, zorder=2)
+    draw_marks(score, scored, "pcc_acg", "place", look, zorder=3)
+    draw_marks(score, scored, "exchanged_pcc_acg", "place", hollow, size=34, zorder=3.1)
+    move.hlines(moved["place"], 0, moved["exchanged_move"], color=INK, lw=1.2, zorder=2)
+    draw_marks(move, moved, "exchanged_move", "place", look, zorder=3)
+    for axes, known in ((score, scored), (move, moved)):
+        for place in sorted(set(asked["place"]) - set(known["place"])):
+            axes.plot(0.02, place, "x", transform=axes.get_yaxis_transform(), ms=5, mec=FAINT, mew=0.9)
+        axes.set_ylabel("")
     score.axvline(0, color=FAINT, lw=0.8, zorder=1)
     move.axvline(OWN_PATCH, color=INK, lw=1, zorder=1.5)
     for axes in (score, move):
@@ -181,13 +179,9 @@ def image_figure(section: Section, table: pd.DataFrame) -> Figure:
     move.set_xlabel("moves by (share of its spread);\nline: the spot's own patch alone")
     shown = {"marker": "o", "ls": "", "mec": INK, "mew": 0.6}
     handles = [
-        Line2D([], [], ms=6.5, mfc=FAINT, label="as it is", **shown),
-        Line2D([], [], ms=4.5, mfc=PAPER, label="patches exchanged", **shown),
+        Line2D([], [], ms=8, mfc=FAINT, label="as it is", **shown),
+        Line2D([], [], ms=6, mfc=PAPER, label="patches exchanged", **shown),
     ]
-    figure.legend(handles=handles, loc="outside upper right", ncols=2, fontsize=8.5)
-    figure.suptitle("What the image contributes", x=0.01, ha="left", fontsize=11, fontweight="bold")
+    figure.legend(handles=handles, loc="outside upper right", ncols=2)
+    figure.suptitle("What the image contributes", x=0.01, ha="left")
     return figure
-
-
-def _undefined(axes: Axes, y: float) -> None:
-    axes.plot(0.02, y, "x", transform=axes.get_yaxis_transform(), ms=3.5, mec=FAINT, mew=0.8)

@@ -10,11 +10,11 @@ import pandas as pd
 from stbench.statistics import bootstrap_interval
 
 from .. import figures
-from ..figures import section_marks
+from ..figures import draw_marks, section_marks
 from ..layout import caption
 from ..load import Section, records
 from ..part import Context, Part, picture
-from ..style import FAINT, INK, PAPER
+from ..style import FAINT, INK, PAPER, SMALL, WIDTH, Mark
 from ..tables import METRICS, replicates, slice_scores
 from ..typeset import Cell, Table, number
 
@@ -219,39 +219,46 @@ def gap_figure(section: Section, known: pd.DataFrame) -> Figure:
     from matplotlib.lines import Line2D
 
     look = section_marks(section)
-    figure = Figure(figsize=(6.8, 1.15 + 0.24 * len(known)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.5 + 0.32 * len(known)), layout="constrained")
     axes = figure.add_subplot()
     axes.axvline(0, color=FAINT, lw=0.8, zorder=0)
-    for place, row in enumerate(records(known.rename(columns={"with": "kept", "without": "removed"}))):
-        mark = look[row.entry]
-        axes.plot([row.removed, row.kept], [place, place], color=FAINT, lw=1.4, zorder=1)
-        axes.plot(row.removed, place, mark.marker, ms=6, mfc=PAPER, mec=INK, mew=0.9, zorder=2)
-        axes.plot(row.kept, place, mark.marker, ms=6, mfc=mark.colour, mec=INK, mew=0.6, zorder=3)
-        text = f"{signed(row.difference)}{_interval(row.low, row.high)}"
+    places = np.arange(len(known))
+    axes.hlines(places, known["without"], known["with"], color=FAINT, lw=1.8, zorder=1)
+    drawn = known.assign(place=places)
+    hollow = {entry: Mark(PAPER, mark.marker) for entry, mark in look.items()}
+    draw_marks(axes, drawn, "without", "place", hollow, zorder=2)
+    draw_marks(axes, drawn, "with", "place", look, zorder=3)
+    for row in records(drawn):
         axes.annotate(
-            text, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=7.5, annotation_clip=False
+            f"{signed(row.difference)}{_interval(row.low, row.high)}",
+            (1.01, row.place),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=SMALL,
+            annotation_clip=False,
         )
-    axes.set_yticks(range(len(known)), list(known["label"]))
+    axes.set_yticks(places, list(known["label"]))
     axes.set_ylim(len(known) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("strict PCC (ACG)")
+    axes.set_ylabel("")
     n = known["n_slices"].max()
     title = f"{section.title}, {n} slice{'s' if n != 1 else ''} with replicates"
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10, fontweight="bold")
+    figure.suptitle(title, x=0.01, ha="left")
     axes.annotate(
         "difference [95 %]",
         (1.01, 1.0),
         xycoords="axes fraction",
         xytext=(0, 4),
         textcoords="offset points",
-        fontsize=7.5,
+        fontsize=SMALL,
         annotation_clip=False,
     )
     handles = [
-        Line2D([], [], ls="", marker="o", ms=6, mfc=PAPER, mec=INK, label="without replicates"),
-        Line2D([], [], ls="", marker="o", ms=6, mfc=FAINT, mec=INK, label="with replicates in training"),
+        Line2D([], [], ls="", marker="o", ms=8, mfc=PAPER, mec=INK, label="without replicates"),
+        Line2D([], [], ls="", marker="o", ms=8, mfc=FAINT, mec=INK, label="with replicates in training"),
     ]
-    figure.legend(handles=handles, loc="outside lower left", ncols=2, fontsize=8)
+    figure.legend(handles=handles, loc="outside lower left", ncols=2)
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,11 +10,11 @@ import pandas as pd
 
 from .. import figures
 from ..comparison import in_order
-from ..figures import section_marks
+from ..figures import draw_marks, section_marks, show_medians
 from ..layout import INCOMPLETE, caption
 from ..load import Section
 from ..part import Context, Part, picture
-from ..style import BAND, FAINT, INK, PAPER, Mark
+from ..style import BAND, FAINT, INK, PAPER, SMALL, WIDTH, Mark
 from ..tables import leaderboard
 from ..typeset import Cell, Table, number
 from ..verdict import HEADLINE_METRIC
@@ -168,58 +169,70 @@ def sharpness_figure(section: Section, by_gene: pd.DataFrame, truth: pd.Series) 
     ``by_gene``: entry, gene and the MEASURES, means over slices and seeds; ``truth``: Moran's I of every gene as
     measured, mean over slices.
     """
+    import seaborn as sns
     from matplotlib.figure import Figure
 
-    entries = [entry for entry in section.entries.index if entry in set(by_gene["entry"])]
-    labels = [str(section.entries.loc[entry, "label"]) for entry in entries]
-    look = section_marks(section)
-    figure = Figure(figsize=(8.2, 1.25 + 0.27 * (len(entries) + 1)), layout="constrained")
+    entries = [str(entry) for entry in section.entries.index if entry in set(by_gene["entry"])]
+    rows = [TRUTH, *entries]
+    look = {TRUTH: Mark(PAPER, "o"), **section_marks(section)}
+    figure = Figure(figsize=(WIDTH, 1.5 + 0.34 * len(rows)), layout="constrained")
     spread, smoothness = figure.subplots(1, 2, sharey=True)
-    values = {str(entry): part for entry, part in by_gene.groupby("entry", observed=True)}
-    for y, entry in enumerate(entries, start=1):
-        _box(spread, y, values[entry]["sd_ratio"], look[entry])
-        _box(smoothness, y, values[entry]["moran_prediction"], look[entry])
-    _box(smoothness, 0, truth, Mark(PAPER, "o"))
-    spread.axvline(1, color=INK, lw=1, zorder=1.5)
-    spread.text(1, 0, " the truth's", va="center", fontsize=8)
-    if truth.notna().any():
-        smoothness.axvline(float(truth.median()), color=INK, lw=1, zorder=1.5)
-    for axes in (spread, smoothness):
-        for y in range(0, len(entries) + 1, 2):
+    measured = pd.DataFrame({"entry": TRUTH, "moran_prediction": truth})
+    for axes, measure, table in (
+        (spread, "sd_ratio", by_gene),
+        (smoothness, "moran_prediction", pd.concat([measured, by_gene.astype({"entry": str})])),
+    ):
+        for y in range(0, len(rows), 2):
             axes.axhspan(y - 0.5, y + 0.5, color=BAND, lw=0, zorder=0)
+        known = table[["entry", measure]].dropna().astype({"entry": str})
+        sns.boxplot(
+            data=known,
+            x=measure,
+            y="entry",
+            hue="entry",
+            order=rows,
+            palette={entry: mark.colour for entry, mark in look.items()},
+            saturation=1,
+            width=0.62,
+            whis=(5, 95),
+            showfliers=False,
+            showcaps=False,
+            linecolor=INK,
+            linewidth=0.7,
+            legend=False,
+            ax=axes,
+        )
+        show_medians(axes, look)
+        _mark_what_has_no_width(axes, known, measure, rows, look)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
+        axes.set_ylabel("")
+    spread.axvline(1, color=INK, lw=1, zorder=1.5)
+    spread.text(1, 0, " the truth's", va="center", fontsize=SMALL)
+    if truth.notna().any():
+        smoothness.axvline(float(truth.median()), color=INK, lw=1, zorder=1.5)
     low, high = spread.get_xlim()
     spread.set_xlim(min(low, -0.03), max(high, 1.45))
-    spread.set_yticks(range(len(entries) + 1), [TRUTH, *labels])
-    spread.set_ylim(len(entries) + 0.5, -0.5)
+    spread.set_yticks(range(len(rows)), [TRUTH, *(str(section.entries.loc[entry, "label"]) for entry in entries)])
+    spread.set_ylim(len(rows) - 0.5, -0.5)
     spread.set_xlabel("standard deviation / the truth's")
     smoothness.set_xlabel("Moran's I (line: median of the truth)")
-    figure.suptitle("Spread and smoothness of the predictions", x=0.01, ha="left", fontsize=11, fontweight="bold")
+    figure.suptitle("Spread and smoothness of the predictions", x=0.01, ha="left")
     return figure
 
 
-def _box(axes: Axes, y: float, of: pd.Series, mark: Mark) -> None:
-    """Quartiles, median, and a line from the 5th to the 95th percentile; a cross where there is no value.
+def _mark_what_has_no_width(
+    axes: Axes, known: pd.DataFrame, measure: str, rows: list[str], look: Mapping[str, Mark]
+) -> None:
+    """A cross for an entry without a value; its mark where nearly all genes have one value.
 
-    Where nearly all genes have one value (a prediction whose genes are all one map) a box would have no width to be
-    seen by: the entry's mark stands for it.
+    A box over such genes (of a prediction whose genes are all one map) would have no width to be seen by.
     """
-    values = of.dropna().to_numpy()
-    if not len(values):
-        axes.plot(0.02, y, "x", transform=axes.get_yaxis_transform(), ms=3.5, mec=FAINT, mew=0.8)
-        return
-    low, q1, median, q3, high = np.percentile(values, (5, 25, 50, 75, 95))
-    axes.plot([low, high], [y, y], color=INK, lw=0.7, zorder=2.4)
-    if q3 - q1 < NARROW:
-        axes.plot(median, y, mark.marker, ms=6, mfc=mark.colour, mec=INK, mew=0.6, zorder=2.5)
-        return
-    axes.barh(y, q3 - q1, left=q1, height=0.6, facecolor=mark.colour, edgecolor=INK, lw=0.6, zorder=2.5)
-    axes.plot(
-        [median, median],
-        [y - 0.3, y + 0.3],
-        color=INK if mark.colour == PAPER else mark.line,
-        lw=1.4,
-        solid_capstyle="butt",
-        zorder=2.6,
-    )
+    over_genes = known.groupby("entry")[measure]
+    width = (over_genes.quantile(0.75) - over_genes.quantile(0.25)).reindex(rows)
+    narrow = [entry for entry in rows if width[entry] < NARROW]
+    at = pd.DataFrame({"entry": narrow, "x": over_genes.median().reindex(narrow), "y": list(map(rows.index, narrow))})
+    draw_marks(axes, at, "x", "y", look, size=50)
+    for place, entry in enumerate(rows):
+        if np.isnan(width[entry]) and not (entry == TRUTH and measure == "sd_ratio"):
+            axes.plot(0.02, place, "x", transform=axes.get_yaxis_transform(), ms=5, mec=FAINT, mew=0.9)

@@ -11,7 +11,7 @@ from ..figures import section_marks
 from ..layout import INCOMPLETE, caption
 from ..load import Section, trial_table
 from ..part import Context, Part, picture
-from ..style import FAINT, INK
+from ..style import FAINT, INK, WIDTH
 from ..tables import leaderboard
 from ..typeset import Cell, Table, number
 
@@ -26,6 +26,7 @@ SCORES = {
     "strict_pcc_heg": "strict PCC (HEG)",
 }
 RANKED = "pcc_acg"
+DASHED = (4, 2)  # an oracle's line
 
 
 def part(section: Section, context: Context) -> Part | None:
@@ -169,41 +170,45 @@ def _score(value: float, strong: bool = False) -> Cell:
 
 def slopes_figure(section: Section, table: pd.DataFrame) -> Figure:
     """Two panels, PCC (ACG) and PCC (HEG): targets along x, a line an entry; lines that cross change places."""
+    import seaborn as sns
     from matplotlib.figure import Figure
 
     targets = list(dict.fromkeys(table["target"]))
     look = section_marks(section)
-    n = len(section.entries)
-    figure = Figure(figsize=(9.6, max(3.6, 1.2 + 0.19 * n)), layout="constrained")
+    drawn = table.dropna(subset=["pcc_acg", "pcc_heg"], how="all")
+    entries = drawn.drop_duplicates("entry").set_index("entry")
+    labels = entries["label"].astype(str)
+    figure = Figure(figsize=(WIDTH, max(4.2, 1.5 + 0.24 * len(section.entries))), layout="constrained")
     panels = figure.subplots(1, 2)
     for axes, score in zip(panels, ("pcc_acg", "pcc_heg"), strict=True):
-        for entry, of in table.groupby("entry", sort=False):
-            if of[score].isna().all():
-                continue
-            mark, oracle = look[str(entry)], bool(of["oracle"].iloc[0])
-            axes.plot(
-                range(len(targets)),
-                of.set_index("target")[score].reindex(targets),
-                color=mark.colour,
-                ls="--" if oracle else "-",
-                lw=1.6,
-                marker=mark.marker,
-                ms=6,
-                mec=INK,
-                mew=0.5,
-                label=str(of["label"].iloc[0]),
-                zorder=2 if of["kind"].iloc[0] == "control" else 3,
-            )
+        sns.lineplot(
+            data=table.dropna(subset=score).assign(at=table["target"].map(targets.index)),
+            x="at",
+            y=score,
+            hue="entry",
+            style="entry",
+            hue_order=entries.index,
+            style_order=entries.index,
+            palette={entry: mark.colour for entry, mark in look.items()},
+            markers={entry: mark.marker for entry, mark in look.items()},
+            dashes={entry: DASHED if oracle else "" for entry, oracle in entries["oracle"].items()},
+            linewidth=1.8,
+            markersize=8,
+            markeredgecolor=INK,
+            markeredgewidth=0.6,
+            legend="full" if axes is panels[0] else False,
+            ax=axes,
+        )
         axes.axhline(0, color=FAINT, lw=0.7, zorder=1)
         axes.set_xticks(
             range(len(targets)), [f"{name}\n(learned)" if name == section.target else name for name in targets]
         )
         axes.set_xlim(-0.3, len(targets) - 0.7)
-        axes.tick_params(axis="x", length=0, labelsize=7.5)
+        axes.tick_params(axis="x", length=0)
         axes.set_title(SCORES[score], loc="left")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", handlelength=2.4)
-    figure.suptitle(
-        "The same predictions, the truth on other scales", x=0.01, ha="left", fontsize=11, fontweight="bold"
-    )
+        axes.set(xlabel="", ylabel="")
+    handles, names = panels[0].get_legend_handles_labels()
+    panels[0].get_legend().remove()
+    figure.legend(handles, [labels[name] for name in names], loc="outside right upper", handlelength=2.4)
+    figure.suptitle("The same predictions, the truth on other scales", x=0.01, ha="left")
     return figure

@@ -4,12 +4,14 @@ import io
 
 import numpy as np
 import pytest
+from drawn import crosses_of, marks_of
 from matplotlib.figure import Figure
 from PIL import Image
 from synthetic import ALEX10X, CONTROLS, CSCC, DATASETS, HER2ST, METHODS, STNET
 
 from stbench.reports import figures
-from stbench.reports.style import GREYS, PUBLISHED, marks
+from stbench.reports.figures import PANEL_HEIGHT
+from stbench.reports.style import GREYS, LINE, PUBLISHED, WIDTH, marks
 
 SIX = ["B4", "C2", "C3", "C4", "C5", "C6"]
 ALL = (*METHODS, *CONTROLS)
@@ -27,6 +29,15 @@ LAYOUTS = [
 
 def slices_drawn(figure: Figure) -> list[str]:
     return [label.get_text() for axes in figure.axes for label in axes.get_xticklabels()]
+
+
+def legend_height(figure: Figure) -> float:
+    """In inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure).draw()
+    (legend,) = figure.legends
+    return float(legend.get_window_extent().height / figure.dpi)
 
 
 def texts_outside(figure: Figure) -> list[str]:
@@ -55,7 +66,8 @@ def test_all_slices_stand_in_both_forms_in_fold_order_and_nothing_is_cut(load_fa
             assert slices_drawn(figure) == list(slices)
             assert [text.get_text() for text in figure.legends[0].get_texts()] != []
             assert texts_outside(figure) == []
-            assert figure.get_figwidth() <= 14
+            assert figure.get_figwidth() == WIDTH
+            assert legend_height(figure) < PANEL_HEIGHT  # takes no more room than the data
             assert f"{len(slices)}/{len(DATASETS[dataset][1])} slices" in figure.texts[0].get_text()
 
 
@@ -63,11 +75,10 @@ def test_there_is_a_box_a_method_and_slice_and_a_cross_where_there_is_none(load_
     section = load_fake(methods=(STNET, CONTROLS[0]), states={("stnet", "C2", 0): ("failed", "x")})
     with figures.drawing():
         figure = figures.boxes(section)
-    lines = [line for axes in figure.axes for line in axes.get_lines()]
-    crosses = [line for line in lines if line.get_marker() == "x"]
-    means = [line for line in lines if line.get_marker() == "o"]
+    boxes = sum(len(group.boxes) for axes in figure.axes for group in axes.containers)
+    means = sum(len(marks_of(axes)) for axes in figure.axes)
     # stnet on two slices; its failed trial, and the training mean, which has no r anywhere
-    assert (len(means), len(crosses)) == (2, 1 + 3)
+    assert (boxes, means, sum(map(crosses_of, figure.axes))) == (2, 2, 1 + 3)
     assert any(text.get_text().startswith("no value") for text in figure.legends[0].get_texts())
 
 
@@ -76,8 +87,7 @@ def test_the_mark_of_a_box_is_the_dot_of_the_other_form_and_the_number_of_the_ta
     heights = []
     with figures.drawing():
         for figure in (figures.boxes(section), figures.dots(section)):
-            marked = [line for axes in figure.axes for line in axes.get_lines() if line.get_marker() == "o"]
-            heights.append(sorted(float(line.get_ydata()[0]) for line in marked))
+            heights.append(sorted(y for axes in figure.axes for _, y in marks_of(axes)))
     table = section.rows.groupby("slice")["pcc_acg"].mean()
     np.testing.assert_allclose(heights[0], sorted(table))
     np.testing.assert_allclose(heights[1], sorted(table))
@@ -145,7 +155,7 @@ def test_the_foot_of_a_figure_stands_below_it_and_leaves_it_as_it_was(load_fake,
             for foot in ("", "HER2+, leave one slice out")
         )
     n_rows = len(footed) - len(bare)
-    assert n_rows == pytest.approx(0.23 * 200, abs=1)  # inches at 200 dpi
+    assert n_rows == pytest.approx((0.08 + LINE) * 200, abs=1)  # inches at 200 dpi
     assert footed.shape[1] == bare.shape[1]
     np.testing.assert_array_equal(footed[: len(bare)], bare)
     assert footed[len(bare) :].min() < 200

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from drawn import marks_of
 from synthetic import CONTROLS, METHODS, make_results
 
 from stbench.reports import figures
@@ -45,8 +46,7 @@ def test_the_figure_draws_each_entry_at_its_time_and_score(section: Section) -> 
     table = cost.cost_table(section)
     with figures.drawing():
         figure = cost.pareto_figure(section, table)
-    points = {tuple(line.get_xydata()[0]) for line in figure.axes[0].lines if len(line.get_xydata()) == 1}
-    assert points == {(100.0, 0.3), (10.0, 0.2), (50.0, 0.1), (1.0, 0.9)}
+    assert set(marks_of(figure.axes[0])) == {(100.0, 0.3), (10.0, 0.2), (50.0, 0.1), (1.0, 0.9)}
     assert figure.axes[0].get_xscale() == "log"
 
 

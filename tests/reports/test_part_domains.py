@@ -144,7 +144,7 @@ def test_the_map_colours_clusters_as_their_labels(section: Callable[..., Section
         assert [to_hex(of_spot) for of_spot in circles.get_facecolor()] == expected
     (flat,) = maps[f"C1, {entries[0]}"].collections
     assert {to_hex(of_spot) for of_spot in flat.get_facecolor()} == {colour["tumour"]}
-    assert maps["C1, observed"].get_title() == "ARI 0.200  NMI 0.500"
+    assert maps["C1, observed"].get_title() == "ARI 0.20 NMI 0.50"
     assert maps["B1, labels"].get_title() == ""
 
 

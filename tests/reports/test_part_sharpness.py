@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from drawn import marks_of
 from synthetic import CONTROLS, METHODS, make_results
 
 from stbench.reports import figures
@@ -122,10 +123,11 @@ def test_the_figure_draws_a_box_for_every_entry_and_the_truth(section: Callable[
         drawn = sharpness_figure(of, by_gene, truth)
     spread, smoothness = drawn.axes
     assert [label.get_text() for label in spread.get_yticklabels()] == ["measured expression", *of.entries["label"]]
-    boxes = {round(box.get_y() + 0.3): box for box in spread.patches if box.get_height() == pytest.approx(0.6)}
+    boxes = [box.get_path().get_extents() for group in spread.containers for box in group.boxes]
+    low = {round((box.y0 + box.y1) / 2): box.x0 for box in boxes}
     place = 1 + list(of.entries["method"]).index("stnet")
     q1 = np.quantile(0.5 * np.linspace(0.5, 1.5, 41)[1:], 0.25)
-    assert boxes[place].get_x() == pytest.approx(q1)
+    assert low[place] == pytest.approx(q1)
     assert smoothness.lines[-1].get_xdata()[0] == pytest.approx(truth.median())
 
 
@@ -133,10 +135,11 @@ def test_a_box_without_width_is_drawn_as_the_entrys_mark(section: Callable[..., 
     of = section(moran=0.6)  # the same in all genes, so that no box could be seen
     with figures.drawing():
         drawn = sharpness_figure(of, measures(of.genes), pd.Series(np.linspace(0.04, 0.24, 40)))
-    seen = {
-        (round(line.get_xdata()[0], 3), line.get_ydata()[0]) for line in drawn.axes[1].lines if line.get_marker() == "o"
-    }
-    assert seen == {(0.6, 1 + list(of.entries["method"]).index(name)) for name in ("mclstexp", "stnet")}
+    seen = {(round(x, 3), y) for x, y in marks_of(drawn.axes[1])}
+    flat = measures(of.genes).groupby("entry", observed=True)["moran_prediction"].count()
+    places = {place for place, entry in enumerate(of.entries.index, start=1) if flat.get(entry, 0)}
+    assert {"mclstexp", "stnet"} <= set(of.entries["method"].iloc[[place - 1 for place in places]])
+    assert seen == {(0.6, place) for place in places}
 
 
 def test_results_without_these_columns_say_so(tmp_path: Path) -> None:
