@@ -131,15 +131,18 @@ def parse_sweep(text: str) -> tuple[str, list[Any]]:
     if not (equals and field and listed):
         raise UserError(f"--set {text} is not of the form FIELD=A,B, e.g. --set k=50,200")
     try:
-        return field, list(json.loads(f"[{listed}]"))
-    except json.JSONDecodeError:
-        return field, [_value(word.strip()) for word in listed.split(",") if word.strip()]
+        values = list(json.loads(f"[{listed}]"))
+    except ValueError:  # no JSON, or a number of more digits than Python reads
+        values = [_value(word.strip()) for word in listed.split(",") if word.strip()]
+    if not values:
+        raise UserError(f"--set {text} lists no value for {field} - give at least one, e.g. --set k=50,200")
+    return field, values
 
 
 def _value(word: str) -> Any:
     try:
         return json.loads(word)
-    except json.JSONDecodeError:
+    except ValueError:
         return word
 
 

@@ -16,6 +16,13 @@ from .user_paths import unset_variables
 GZIP_MAGIC = b"\x1f\x8b"
 UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")  # UTF-32 begins with the same, or with zeros
 HEAD = 4096
+# what stands in a clone instead of a large file: its first bytes, who put it there, what fetches the file
+POINTERS = (
+    (b"version https://git-lfs.github.com/spec/", "Git LFS", "git lfs pull"),
+    (b"version https://hawser.github.com/spec/", "Git LFS", "git lfs pull"),  # its name before 2015, still valid
+    (b"/annex/objects/", "git-annex", "git annex get"),
+)
+POINTER_BYTES = 64
 
 
 def is_gzipped(path: Path) -> bool:
@@ -73,16 +80,29 @@ def corrupt_gzip(path: Path) -> Iterator[None]:
 
 
 def existing(path: Path) -> Path:
-    """``path``, if there is a file with something in it."""
+    """``path``, if there is a file with something in it that may be read, and that is no pointer to the file."""
     path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path} does not exist{unset_variables(path)} - check the path, or fetch the file")
-    if not path.is_file():
-        raise UserError(f"{path} is not a file - give the path of a file")
     try:
+        if not path.exists():
+            raise UserError(f"{path} does not exist{unset_variables(path)} - check the path, or fetch the file")
+        if not path.is_file():
+            raise UserError(f"{path} is not a file - give the path of a file")
         if path.stat().st_size == 0:
             raise UserError(f"{path} is empty (0 bytes) - fetch it again")
-        with path.open("rb"):
-            return path
+        with path.open("rb") as handle:
+            start = handle.read(POINTER_BYTES)
     except PermissionError as error:
         raise UserError(f"{path} may not be read (permission denied) - change its permissions") from error
+    except OSError as error:  # too long a path, a disk that fails, a network file system that lost the file
+        raise UserError(f"{path} cannot be read ({(error.strerror or str(error)).lower()}) - check it") from error
+    for magic, kind, command in POINTERS:
+        if start.startswith(magic):
+            raise UserError(f"{path} is a {kind} pointer, not the file itself - run '{command}' in its repository")
+    return path
+
+
+def locked_hdf5(path: Path) -> UserError:
+    """For HDF5's ``BlockingIOError``: nothing is wrong with the file."""
+    return UserError(
+        f"{path} is open for writing in another program, which holds its lock - close it there, and try again"
+    )

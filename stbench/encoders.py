@@ -6,6 +6,7 @@ weights; every other name is timm's, a tag included where one is given (``resnet
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from .compressed import existing
 from .errors import UserError, unknown
 from .files import file_digest
 from .method import Run
@@ -87,12 +89,17 @@ def weights_label(name: str, weights: str) -> str:
         return "random"
     if weights == "imagenet":
         return f"imagenet ({_published_name(name).removesuffix('.pth')})"
-    path = Path(weights)
-    if not path.is_file():
-        raise UserError(
-            f"there is no weights file {weights} - give the path of a .pth or .safetensors file, 'imagenet' or 'random'"
-        )
+    path = _weights_file(Path(weights))
     return f"file ({path.name} {file_digest(path)[:8]})"
+
+
+def _weights_file(path: Path) -> Path:
+    """``path``, if it is a file that can be read and is no pointer to one. Raises ``UserError``."""
+    if not os.path.exists(path):
+        raise UserError(
+            f"there is no weights file {path} - give the path of a .pth or .safetensors file, 'imagenet' or 'random'"
+        )
+    return existing(path)
 
 
 def _published_name(name: str) -> str:
@@ -148,6 +155,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Nothing but tensors and plain containers is ever unpickled. Raises ``UserError``.
     """
     state: object
+    _weights_file(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -155,8 +163,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"there is no weights file {path} - give the path of a .pth or .safetensors file") from error
     except Exception as error:
         # torch's own words on a pickle advise to load it unsafely
         reason = "it is no file of tensors" if isinstance(error, pickle.UnpicklingError) else str(error)[:160]

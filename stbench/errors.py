@@ -5,6 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 LISTED = 40  # choices that one line of a message may hold
 
@@ -17,12 +21,23 @@ class PlaceError(UserError):
     """The place itself does not take what is written: a full disk, no permission. It stops a run, not only a trial."""
 
 
+class DamagedFileError(PlaceError):
+    """A file that an earlier command wrote is missing or is not what was written. It stops a run, not only a trial."""
+
+
 class NotApplicable(Exception):  # noqa: N818 - not an error: the trial is recorded as skipped, with this reason
     """Raised by a method's ``fit`` when the fold gives it nothing to work with; the message says why."""
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the state was saved and the same command goes on
-    """Raised inside a trial after SIGINT or SIGTERM, once its state is on disk."""
+    """Raised inside a trial after SIGINT, SIGTERM or SIGHUP, once its state is on disk."""
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that a model refused, as ``where: what``."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else str(first["msg"])
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from .compressed import existing
+from .compressed import existing, locked_hdf5
 from .errors import UserError, unknown
 from .prepare import PreparedDataset, PreparedSlide
 from .spot_names import indices_in_names
@@ -117,6 +117,8 @@ def _read(path: Path) -> AnnData:
         raise UserError(f"{path} is not an .h5ad file (not HDF5) - give a file written by AnnData")
     try:
         adata = anndata.read_h5ad(path)
+    except BlockingIOError as error:
+        raise locked_hdf5(path) from error
     except Exception as error:  # what anndata raises for an encoding that it does not know is private to it
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} cannot be read as AnnData ({reason}) - write it again with anndata") from error

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import PlaceError, UserError
+from .errors import DamagedFileError, PlaceError, UserError
 
 
 @contextlib.contextmanager
@@ -28,7 +30,8 @@ def replacing(path: Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         try:
-            yield temporary
+            with writing_to(path):  # while what was written still takes its room
+                yield temporary
             # mkstemp makes the file private; a result is as readable as any other file of the user's
             umask = os.umask(0)
             os.umask(umask)
@@ -47,7 +50,8 @@ def replacing_directory(path: Path) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
         temporary.chmod(0o755)
         try:
-            yield temporary
+            with writing_to(path):
+                yield temporary
             if path.exists():
                 old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-old-"))
                 os.replace(path, old / path.name)
@@ -59,23 +63,97 @@ def replacing_directory(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+REFUSALS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota is used up",
+    errno.EFBIG: "the file is larger than the file system allows",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EROFS: "the file system is read-only",
+    errno.EIO: "the disk reports an error (input/output error)",
+    errno.ESTALE: "the network file system lost it (stale file handle)",
+    errno.EISDIR: "it is a folder",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.ENAMETOOLONG: "the path is too long",
+    errno.ELOOP: "the path is a loop of symbolic links",
+}
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+OF_THE_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)  # no program is to blame for these
+# as libraries quote the system in errors of their own: safetensors (Rust), HDF5, pyarrow and Python
+QUOTED_ERRNO = re.compile(r"os error (\d+)|errno = (\d+)|\[errno (\d+)\]", re.IGNORECASE)
+# a write that took less than it was given, of numpy and of torch's writer of zip archives: neither says why
+SHORT_WRITE = re.compile(r"\d+ requested and \d+ written|unexpected pos \d+ vs \d+|PytorchStreamWriter failed writing")
+PROBE_BYTES = 1 << 20
+
+
 @contextlib.contextmanager
 def writing_to(path: Path) -> Iterator[None]:
-    """Turn a full disk, a read-only place or a missing permission into one line that names ``path``."""
+    """Turn a full disk, a read-only place or a missing permission into one line that names ``path``.
+
+    Also where a library has put the system's error into words of its own.
+    """
     try:
         yield
-    except OSError as error:
-        reasons = {
-            28: "the disk is full",
-            13: "permission denied",
-            30: "the file system is read-only",
-            122: "the quota is used up",
-        }
-        if error.errno not in reasons:
+    except UserError:
+        raise
+    except Exception as error:
+        number = refused_errno(error, path)
+        if number is None:
             raise
-        raise PlaceError(
-            f"cannot write {path}: {reasons[error.errno]} - make room, or choose another place (--out, STBENCH_CACHE)"
-        ) from error
+        raise PlaceError(f"cannot {_place(error, path)}: {REFUSALS[number]} - {_remedy(number)}") from error
+
+
+def refused_errno(error: BaseException, place: Path) -> int | None:
+    """The errno with which the system refused what was written, out of ``error`` or what it was raised from.
+
+    ``None`` where the error is of another kind. ``place`` is asked where a library tells a write cut short and no more.
+    """
+    for one in _chain(error):
+        quoted = QUOTED_ERRNO.search(str(one))
+        number = getattr(one, "errno", None)
+        if not isinstance(number, int) and quoted is not None:
+            number = int(next(filter(None, quoted.groups())))
+        if number in REFUSALS:
+            return number
+    if any(SHORT_WRITE.search(str(one)) for one in _chain(error)):
+        return _probe(place) or errno.ENOSPC
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _probe(place: Path) -> int | None:
+    """The errno that writing a little beside ``place`` meets now."""
+    folder = next(parent for parent in (place, *place.parents) if parent.is_dir())
+    try:
+        with tempfile.TemporaryFile(dir=folder) as handle:
+            handle.write(bytes(PROBE_BYTES))
+            handle.flush()
+            os.fsync(handle.fileno())
+    except OSError as error:
+        return error.errno if error.errno in REFUSALS else None
+    return None
+
+
+def _place(error: BaseException, path: Path) -> str:
+    """``write PATH``, or the file elsewhere that the system named."""
+    named = getattr(error, "filename", None)
+    if not isinstance(named, str | os.PathLike):
+        return f"write {path}"
+    other = Path(named)
+    nearby = path in (other, *other.parents) or path.parent == other.parent  # within it, or a temporary name beside it
+    return f"write {path}" if nearby else f"use {other}"
+
+
+def _remedy(number: int) -> str:
+    room = "make room, or " if number in FULL else ""
+    return f"{room}choose another place (--out, STBENCH_CACHE); the same command then goes on"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -87,12 +165,46 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, default=str) + "\n")
 
 
-def read_json(path: Path) -> Any:
+ANEW = "restore it, or delete it to have it made again"
+
+
+def read_json(path: Path, way_out: str = ANEW) -> Any:
+    """What a JSON file holds. ``UserError``, which ends in ``way_out``, where it cannot be read."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path} is not valid JSON ({error}) - restore it, or delete it to have it made again"
+        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_number)
+    except OSError as error:
+        raise DamagedFileError(
+            f"{path} cannot be read ({(error.strerror or str(error)).lower()}) - {way_out}"
+        ) from error
+    except (ValueError, RecursionError) as error:  # what is no text is a ValueError too
+        raise DamagedFileError(f"{path} is not valid JSON ({error}) - {way_out}") from error
+
+
+def read_object(path: Path, way_out: str = ANEW) -> dict[str, Any]:
+    """As :func:`read_json`, where the file must hold an object (``{...}``)."""
+    content = read_json(path, way_out)
+    if not isinstance(content, dict):
+        raise DamagedFileError(f"{path} holds {_KINDS.get(type(content), 'a value')}, not an object - {way_out}")
+    return content
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+_KINDS: dict[type, str] = {list: "a list", str: "a text", int: "a number", float: "a number", type(None): "null"}
+
+
+@contextlib.contextmanager
+def reading_tensors(path: Path) -> Iterator[None]:
+    """Turn what a missing, cut or foreign .safetensors file raises into one line that names ``path``."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (SafetensorError, OSError) as error:
+        raise DamagedFileError(
+            f"{path} cannot be read ({' '.join(str(error).split())}) - restore it, or train again"
         ) from error
 
 

@@ -1,7 +1,11 @@
-"""SIGINT and SIGTERM as a wish to stop soon: the trial at work saves its state, and the same command goes on later."""
+"""Signals as a wish to stop soon: the trial at work saves its state, and the same command goes on later.
+
+SIGINT is Ctrl-C, SIGTERM a scheduler or an administrator, SIGHUP a terminal that was closed or a connection that broke.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -14,6 +18,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
 
     def __call__(self) -> bool:
         return self.signal is not None
@@ -22,16 +27,27 @@ class StopRequest:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
+        for stream in self._terminals:
+            if not os.isatty(stream):  # it was closed: what is printed from now on would be an error
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream)
+                os.close(nowhere)
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Within this context SIGINT and SIGTERM are requests; outside the main thread signals are left as they are."""
+    """Within this context SIGINT, SIGTERM and SIGHUP are requests.
+
+    Outside the main thread signals are left as they are, and SIGHUP is where it is ignored already, as under ``nohup``.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, request._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, request._receive) for number in numbers}
     try:
         yield request
     finally:

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 class MethodConfig(BaseModel):
-    """Base of every method's ``Config``: unknown fields are refused by name, values are frozen."""
+    """Base of every method's ``Config``: unknown fields and numbers that are not finite are refused by name."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ class Run:
     """What the harness hands to ``fit``: device, precision, seeds, a place for checkpoints, and ears for what happens.
 
     ``on_progress(done, total, text)`` and ``on_log(epoch, values)`` are called by :meth:`progress` and :meth:`log`;
-    ``should_stop()`` turns true after SIGINT or SIGTERM, or when the deadline (seconds since the epoch) has passed.
+    ``should_stop()`` turns true after SIGINT, SIGTERM or SIGHUP, or when the deadline (seconds since the epoch) has
+    passed.
     """
 
     seed: int = 0

@@ -34,6 +34,9 @@ EPOCH_CHECKPOINT_S = 5.0
 STEP_CHECKPOINT_S = 60.0
 CHECKPOINT_SHARE = 0.02
 PROGRESS_S = 0.2
+# of a checkpoint
+PARTS = frozenset(("network", "optimiser", "scheduler", "generator", "generator_cpu", "generator_cuda"))
+PARTS |= {"epoch", "step", "seconds", "sums", "best_loss", "best_weights", "history"}
 
 
 def resolve_device(name: str) -> str:
@@ -144,8 +147,9 @@ class Checkpoints:
         if self.path is None:
             return
         start = time.monotonic()
-        with replacing(self.path) as temporary:
-            torch.save({"identity": self.identity, **state.to_dict()}, temporary)
+        # torch given a path hides the system's error; given a file it raises its own from it
+        with replacing(self.path) as temporary, open(temporary, "wb") as file:
+            torch.save({"identity": self.identity, **state.to_dict()}, file)
         self.written = time.monotonic()
         self.cost = self.written - start
 
@@ -160,6 +164,9 @@ class Checkpoints:
                 raise ValueError(f"the checksum of {damaged} is wrong")
             saved: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
             identity = saved["identity"]
+            absent = [] if identity != self.identity else PARTS.difference(saved)
+            if absent:
+                raise ValueError(f"it has no {', '.join(sorted(absent))}")
         except Exception as error:  # noqa: BLE001 - whatever a damaged archive raises, training starts again and says so
             self.run.note(
                 f"the checkpoint could not be read ({type(error).__name__}: {error}); training started from the start"

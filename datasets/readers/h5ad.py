@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stbench.compressed import existing, is_gzipped
+from stbench.compressed import existing, is_gzipped, locked_hdf5
 from stbench.errors import UserError, unknown
 from stbench.image import Level, SlideImage
 from stbench.slide import Slide
@@ -125,6 +125,8 @@ def _hdf5(path: Path) -> Iterator[Any]:
     try:
         with h5py.File(path, "r") as file:
             yield file
+    except BlockingIOError as error:
+        raise locked_hdf5(path) from error
     except OSError as error:
         raise UserError(f"{path} is damaged ({' '.join(str(error).split())[:200]}) - fetch it again") from error
 

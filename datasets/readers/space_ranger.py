@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from stbench.compressed import existing, open_binary, open_text
+from stbench.compressed import existing, locked_hdf5, open_binary, open_text
 from stbench.errors import UserError
 from stbench.image import Level, SlideImage
 from stbench.slide import Slide
@@ -517,6 +517,8 @@ def _read_h5(path: Path) -> tuple[Any, list[str], list[str], Any]:
             # genes x barcodes by columns is barcodes x genes by rows
             arrays = (group["data"][:], group["indices"][:], group["indptr"][:])
             matrix = sparse.csr_matrix(arrays, shape=(n_barcodes, n_genes))
+    except BlockingIOError as error:
+        raise locked_hdf5(path) from error
     except (OSError, KeyError, ValueError) as error:
         raise UserError(
             f"{path} is not a feature-barcode matrix in HDF5 ({_one_line(error)}) - fetch it again"

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from ..errors import Interrupted, UserError
+from ..out_of_memory import out_of_memory
 from .commands import app
 from .console import err
 from .paths import expand_paths
@@ -39,6 +40,13 @@ def main(arguments: list[str] | None = None) -> None:
             soft_wrap=True,
         )
         sys.exit(130)
+    except BrokenPipeError:  # whoever read what is printed has gone: head, a pager
+        sys.exit(1)
+    except (OSError, MemoryError) as error:  # of the machine, not of the program: files that are not to be had, memory
+        if debug:
+            raise
+        err.print(f"stbench: {escape(_in_words(error))}", style="red", soft_wrap=True)
+        sys.exit(2)
     except Exception as error:
         # typer's own complaints (unknown option, missing argument) carry their exit code; anything else is a bug
         if not hasattr(error, "exit_code"):
@@ -48,3 +56,19 @@ def main(arguments: list[str] | None = None) -> None:
             err.print(f"stbench: {escape(message)} - see 'stbench --help'", style="red", soft_wrap=True)
         sys.exit(error.exit_code)
     sys.exit(code or 0)
+
+
+def _in_words(error: OSError | MemoryError) -> str:
+    memory = out_of_memory(error)
+    if memory is not None:
+        return f"{memory} - close other programs, or take fewer slices (--slices)"
+    strerror = getattr(error, "strerror", None)
+    about = " and ".join(
+        str(name) for name in (getattr(error, "filename", None), getattr(error, "filename2", None)) if name
+    )
+    reason = " ".join((strerror or str(error) or type(error).__name__).split())
+    return (
+        f"{about}: {reason[:1].lower()}{reason[1:]} - check the path and its permissions"
+        if about
+        else (f"the system reports: {reason} - the same command with --debug says where")
+    )

@@ -10,8 +10,16 @@ from rich.markup import escape
 
 Made = TypeVar("Made")
 
+
+class Remarks(Console):
+    """Goes on in silence where nobody listens any more: that is no reason to lose a trial."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+err = Remarks(stderr=True, highlight=False)
 
 
 def with_bar(text: str, work: Callable[[Callable[[int, int, str], None]], Made]) -> Made:

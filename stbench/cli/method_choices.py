@@ -96,5 +96,5 @@ def _parse_change(text: str) -> tuple[str, str, Any]:
         raise UserError(f"--set {text} is not of the form METHOD.FIELD=VALUE, e.g. --set stnet.epochs=10")
     try:
         return name, field, json.loads(value)
-    except json.JSONDecodeError:
+    except ValueError:  # no JSON, or a number of more digits than Python reads
         return name, field, value
