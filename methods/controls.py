@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from stbench.errors import NotApplicable, UserError
-from stbench.files import read_json, write_json
+from stbench.files import read_object, reading_tensors, write_json
 from stbench.method import MethodConfig, Needs, OracleSlide, Run, TestSlide, TrainingSlide
 
 from .layers.nearest import mean_of_nearest, negative_cosines, plane_distances
@@ -67,12 +67,16 @@ class Control(ABC):
 
         if not (directory / "control.json").is_file():
             raise UserError(f"{directory} holds no saved control - give a trial's model folder")
-        saved = read_json(directory / "control.json")
+        again = "restore it, or train again"
+        saved = read_object(directory / "control.json", again)
+        if not {"name", "config", "facts"} <= saved.keys():
+            raise UserError(f"{directory / 'control.json'} is not a saved control - {again}")
         if saved["name"] != cls.name:
             raise UserError(f"{directory} holds {saved['name']}, not {cls.name} - load it as what it is")
         control = cls(cls.Config(**saved["config"]))
         control.facts = saved["facts"]
-        control.learnt = load_file(directory / "learnt.safetensors")
+        with reading_tensors(directory / "learnt.safetensors"):
+            control.learnt = load_file(directory / "learnt.safetensors")
         return control
 
 
@@ -279,7 +283,8 @@ class FeatureControl(Control):
 
         control = super().load(directory, device)
         module = build_encoder(control.config.encoder, "random").module
-        load_model(module, directory / "encoder.safetensors")
+        with reading_tensors(directory / "encoder.safetensors"):
+            load_model(module, directory / "encoder.safetensors")
         control.encoder = freeze(module, device)
         return control
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from stbench.ceiling import read_ceiling
+
 from .load import Section, evidence
 
 
@@ -49,6 +51,6 @@ def _ceiling(section: Section) -> pd.Series | None:
     files = evidence(section, f"ceiling-{section.dataset}-{section.target}.parquet")
     if not files:
         return None
-    table = pd.concat([pd.read_parquet(path) for path in files], ignore_index=True)
+    table = pd.concat([read_ceiling(path) for path in files], ignore_index=True)
     table = table[table["slice"].astype(str).isin(section.slices)].drop_duplicates(["slice", "gene"])
     return table.groupby("gene", observed=True)["ceiling_r"].mean()

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stbench import exchange
+from stbench import exchange, run_record, trial_files
 from stbench.errors import UserError
-from stbench.files import read_json
 
 from .style import PUBLISHED
 
@@ -34,6 +33,7 @@ NUMBERS = (
 )
 LOG_LINES = 15
 UNENDED = ("pending", "running", "interrupted")
+STATES = (*UNENDED, *trial_files.FINAL_STATES)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ def read(results: Sequence[Path]) -> tuple[pd.DataFrame, dict[Path, Run]]:
         raise UserError("no results directory was named - give the folder that 'stbench run' wrote")
     directories = list(dict.fromkeys(Path(path).resolve() for path in results))
     runs = {directory: Run(directory, _facts(directory)) for directory in directories}
-    return _without_copies(pd.concat([_summary(directory) for directory in directories], ignore_index=True)), runs
+    tables = [_complete(_summary(run.directory), run) for run in runs.values()]
+    return _without_copies(pd.concat(tables, ignore_index=True)), runs
 
 
 def sections(rows: pd.DataFrame, runs: Mapping[Path, Run], with_genes: bool = True) -> list[Section]:
@@ -119,10 +120,7 @@ def _facts(directory: Path) -> dict[str, Any]:
     path = directory / "run.json"
     if not path.is_file():
         return {}
-    facts = read_json(path)
-    if not isinstance(facts, dict):
-        raise UserError(f"{path} does not hold a run's record - restore it, or run the same command again")
-    return facts
+    return run_record.read(path)
 
 
 def _summary(directory: Path) -> pd.DataFrame:
@@ -131,16 +129,18 @@ def _summary(directory: Path) -> pd.DataFrame:
         raise UserError(
             f"{directory} is not a results directory (it has no summary.csv) - name one that 'stbench run' wrote"
         )
+    anew = f"'stbench report {directory}' writes it anew"
     try:
         # everything as text first: a slice may be called NA or 007
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} is not a readable table ({error}) - run the same command again to write it anew"
-        ) from error
+        raise UserError(f"{path} is not a readable table ({error}) - {anew}") from error
     absent = [name for name in REQUIRED if name not in table.columns]
     if absent:
-        raise UserError(f"{path} has no column {', '.join(absent)} - run the same command again to write it anew")
+        raise UserError(f"{path} has no column {', '.join(absent)} - {anew}")
+    strange = set(table["state"]).difference(STATES)
+    if strange or not path.read_bytes().endswith(b"\n"):
+        raise UserError(f"{path} was cut or changed - {anew}")
     if table.empty:
         raise UserError(f"{path} has no trials - run 'stbench run' with at least one method and slice")
     for name in TEXT:
@@ -151,6 +151,26 @@ def _summary(directory: Path) -> pd.DataFrame:
     table["directory"] = str(directory)
     # trials before the precision was resolved at planning have "auto" where nothing was computed
     table["lowered"] = table["precision"].where(~table["precision"].isin(["fp32", "auto"]), "")
+    return table
+
+
+def _complete(table: pd.DataFrame, run: Run) -> pd.DataFrame:
+    """``table``, if it has the rows of all trials that ``run.json`` lists."""
+    found = {key: set(rows["slice"]) for key, rows in table.groupby("key")}
+    tested = {
+        (*name.split("|"), fold["name"]): fold["test"]
+        for name, section in run.facts.get("sections", {}).items()
+        for fold in section.get("folds", ())
+    }
+    for key, trial in run.facts.get("trials", {}).items():
+        dataset, target, split, fold = (*trial["identity"], "", "", "", "")[:4]
+        lacking = set(tested.get((dataset, split, target, fold), ())).difference(found.get(key, ()))
+        if key not in found or lacking:
+            what = f"slice {', '.join(sorted(lacking))} of " if key in found else ""
+            raise UserError(
+                f"{run.directory / 'summary.csv'} has no row for {what}trial {key} ({trial['label']}) - "
+                f"'stbench report {run.directory}' writes it anew"
+            )
     return table
 
 
@@ -309,18 +329,13 @@ def trial_table(section: Section, name: str) -> pd.DataFrame:
 def _of_trials(rows: pd.DataFrame, name: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The tables, and the keys of the finished trials that have none."""
     parts, without = [], []
-    finished = rows[rows["state"] == "finished"].drop_duplicates("key")
-    for row in records(finished):
-        path = Path(row.directory) / "trials" / row.key / name
-        if not path.is_file():
+    finished = rows[rows["state"] == "finished"]
+    tested = finished.groupby(["directory", "key"])["slice"].agg(list).to_dict()
+    for row in records(finished.drop_duplicates("key")):
+        part = trial_files.read_table(Path(row.directory) / "trials" / row.key, name, tested[row.directory, row.key])
+        if part is None:
             without.append(row.key)
             continue
-        try:
-            part = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype={"slice": str})
-        except (OSError, ValueError) as error:  # pyarrow's errors are subclasses of these
-            raise UserError(
-                f"{path} cannot be read ({error}) - delete {path.parent} and run the same command again"
-            ) from error
         part.insert(0, "entry", row.entry)
         part.insert(1, "seed", row.seed)
         parts.append(part)
@@ -340,9 +355,8 @@ def _notes(rows: pd.DataFrame) -> pd.DataFrame:
     """Alarms, and what methods noted while they ran: each once for each entry, with the number of trials."""
     said = []
     for row in records(rows.drop_duplicates("key")):
-        path = Path(row.directory) / "trials" / row.key / "state.json"
-        if path.is_file():
-            state = read_json(path)
+        state = trial_files.read_ended(Path(row.directory) / "trials" / row.key)
+        if state is not None:
             kinds = dict.fromkeys(str(alarm["kind"]) for alarm in state.get("alarms") or [])
             said += [(row.entry, f"alarm: {kind}") for kind in kinds]
             said += [(row.entry, str(note)) for note in state.get("notes") or []]

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from stbench.errors import UserError
-from stbench.files import read_json
+from stbench.files import read_object
 
 from .load import Run, Section, read, records, sections
 
@@ -98,6 +98,6 @@ def _codes(rows: pd.DataFrame) -> pd.Series:
     found = {}
     for row in records(rows.drop_duplicates(["directory", "key"])):
         path = Path(row.directory) / "specs" / f"{row.key}.json"
-        spec = read_json(path) if path.is_file() else {}
+        spec = read_object(path) if path.is_file() else {}
         found[row.directory, row.key] = str(spec.get("method_source", ""))
     return pd.Series([found[at] for at in zip(rows["directory"], rows["key"], strict=True)], index=rows.index)

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from stbench.compressed import locked_hdf5
 from stbench.errors import UserError
+from stbench.trial_files import damaged, find, read_ended
 
 from .load import Section, records
 
@@ -24,12 +26,14 @@ class PredictedGenes:
 
 
 def prediction_files(section: Section) -> Mapping[tuple[str, str], Path]:
-    """(entry, slice) to the file of the lowest seed that finished; one that is not there any more is left out."""
+    """(entry, slice) to the file of the lowest seed that finished; a trial that wrote none is left out."""
     first = of_lowest_seed(section.rows[section.rows["state"] == "finished"]).drop_duplicates(["entry", "slice"])
     files = {
         (row.entry, row.slice): Path(row.directory) / "trials" / row.key / "predictions" / f"{row.slice}.h5ad"
         for row in records(first)
     }
+    for trial in {path.parents[1] for path in files.values()}:
+        read_ended(trial)  # one that wrote its predictions must have them
     return {of: path for of, path in files.items() if path.is_file()}
 
 
@@ -50,16 +54,20 @@ def read_genes(path: Path, genes: Sequence[str]) -> PredictedGenes:
     import h5py
     from anndata.io import read_elem
 
+    find(path.parents[1], f"predictions/{path.name}")
     try:
         # only what is needed: the rest of an AnnData file takes longer to open than these two matrices
         with h5py.File(path) as file:
-            columns = read_elem(file["var"]).index.get_indexer(list(genes))
+            columns_of = read_elem(file["var"]).index
+            columns = columns_of.get_indexer(list(genes))
             truth, prediction = (np.asarray(read_elem(file[name])) for name in ("layers/truth", "X"))
             pixel_xy = np.asarray(read_elem(file["obsm/spatial"]), dtype=float)
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}) - delete {path.parents[1]} and run the same command again"
-        ) from error
+            if not (truth.shape == prediction.shape == (len(pixel_xy), len(columns_of))):
+                raise ValueError(f"X is {prediction.shape}, truth {truth.shape}, positions {pixel_xy.shape}")
+    except BlockingIOError as error:
+        raise locked_hdf5(path) from error
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:  # h5py raises all of these
+        raise damaged(path.parents[1], f"predictions/{path.name}", f"cannot be read ({error})") from error
     if (columns < 0).any():
         absent = [gene for gene, column in zip(genes, columns, strict=True) if column < 0]
         raise UserError(

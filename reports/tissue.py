@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stbench.errors import UserError
-from stbench.files import read_json
+from stbench.errors import DamagedFileError
+from stbench.thumbnails import read_index
 
 from .load import Section, evidence
 
@@ -39,8 +39,10 @@ class Background:
         try:
             with Image.open(self.path) as picture:
                 return np.asarray(picture.convert("RGB"))
-        except OSError as error:
-            raise UserError(f"{self.path} cannot be read ({error}) - run the same command again") from error
+        except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all of these on damaged files
+            raise DamagedFileError(
+                f"{self.path} cannot be read ({error}) - the command that made {self.path.parents[2]} makes it again"
+            ) from error
 
 
 def backgrounds(section: Section) -> Mapping[str, Background]:
@@ -48,7 +50,7 @@ def backgrounds(section: Section) -> Mapping[str, Background]:
     folder = f"slides-{section.dataset}"
     found: dict[str, Background] = {}
     for index in evidence(section, f"{folder}/slides.json"):
-        for name, facts in read_json(index).items():
+        for name, facts in read_index(index).items():
             path = index.with_name(facts["file"])
             if path.is_file():
                 found.setdefault(name, Background(path, float(facts["scale"]), float(facts["spot_diameter"])))

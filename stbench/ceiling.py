@@ -170,8 +170,11 @@ def _read(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     try:
         columns = parquet.read_table(path)
         record = json.loads(columns.schema.metadata[RECORD])
+        absent = [name for name in COLUMNS if name not in columns.column_names]
+        if absent or not isinstance(record["keys"], dict):
+            raise ValueError(f"no column {', '.join(absent)}" if absent else "its record names no content")
     except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's errors are subclasses of the first two
         raise UserError(
-            f"{path} is not a table of noise ceilings ({error}) - delete it and run the same command again"
+            f"{path} is not a table of noise ceilings ({error}) - delete it to have it made again"
         ) from error
     return columns.to_pandas(), record

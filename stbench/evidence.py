@@ -10,7 +10,7 @@ from . import __version__
 from .audit import Audit, audit_name, read_audit, write_audit
 from .ceiling import write_ceiling
 from .dataset import Dataset
-from .files import read_json, value_digest, write_json, writing_to
+from .files import read_object, value_digest, write_json, writing_to
 from .prepare import PreparedDataset
 from .splits import Fold
 from .thumbnails import write_slides
@@ -48,7 +48,7 @@ def write_evidence(
 def _audited(results: Path, data: PreparedDataset, dataset: Dataset, split: str, folds: Sequence[Fold]) -> Audit:
     name = audit_name(data.name, split, data.target.name)
     path, record = results / "evidence" / name, results / "evidence" / MADE_FROM
-    made_from = read_json(record) if record.is_file() else {}
+    made_from = read_object(record) if record.is_file() else {}
     keys = {slide.id: slide.key for slide in data.slides.values()}
     digest = value_digest([__version__, keys, [asdict(fold) for fold in folds], data.target.formula])
     if made_from.get(name) != digest or not path.is_file():

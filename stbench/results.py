@@ -17,15 +17,16 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock
 
-from . import exchange, registry
+from . import exchange, registry, run_record
 from .environment import machine, versions
 from .errors import UserError
-from .files import read_json, replacing, write_json, writing_to
+from .files import replacing, write_json, writing_to
 from .method import Method, MethodConfig
 from .precision import resolve_precision
 from .prepare import PADDING_RULE, PreparedDataset
 from .splits import Fold, same_patient
 from .trial import DataSpec, TrialSpec, state_of
+from .trial_files import read_table
 
 METRICS = ("pcc_acg", "pcc_heg", "mse", "mae", "strict_pcc_acg", "strict_pcc_heg")
 
@@ -108,7 +109,10 @@ def plan(
         if not spec.trained_by or (trained / "model").is_dir():
             continue
         if state_of(results, spec.trained_by)["state"] == "finished":
-            raise UserError(f"{trained} kept no model, which {spec.variant} would reuse - give another --out")
+            raise UserError(
+                f"{trained} kept no model, which {spec.variant} would reuse - delete it and run the same command "
+                "again, or give another --out"
+            )
     with writing_to(results):
         (results / "specs").mkdir(parents=True, exist_ok=True)
         (results / "trials").mkdir(exist_ok=True)
@@ -193,10 +197,7 @@ def read_run(results: Path) -> dict[str, Any]:
         raise UserError(
             f"{results} is not a results directory (it has no run.json) - name one that 'stbench run' wrote"
         )
-    record = read_json(path)
-    if not isinstance(record, dict) or not isinstance(record.get("trials"), dict):
-        raise UserError(f"{path} is not a run's record (it lists no trials) - restore it, or run into another folder")
-    return record
+    return run_record.read(path)
 
 
 def trial_specs(results: Path) -> dict[str, TrialSpec]:
@@ -226,13 +227,14 @@ def collect(results: Path) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for key, spec in trial_specs(results).items():
-        ended = _written(results / "trials" / key / "state.json")
-        rows += _ended_rows(results, key, ended) if ended else _rows(results, key, spec)
+        trial = results / "trials" / key
+        ended = (_written(trial / "state.json"), _written(trial / "metrics.csv"))
+        rows += _ended_rows(results, key, ended) if ended[0] else _rows(results, key, spec)
     return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
 
 
 @cache
-def _ended_rows(results: Path, key: str, written: int) -> tuple[dict[str, Any], ...]:
+def _ended_rows(results: Path, key: str, written: tuple[int, int]) -> tuple[dict[str, Any], ...]:
     """The rows of a trial that ended: read once, as nothing changes them but another attempt, written later."""
     return tuple(_rows(results, key, _spec(results, key)))
 
@@ -260,10 +262,10 @@ def _rows(results: Path, key: str, spec: TrialSpec) -> list[dict[str, Any]]:
         **{name: state.get(name) for name in ("state", "reason")},
         "trained_by": spec.trained_by,
     }
-    path = results / "trials" / key / "metrics.csv"
     scores: dict[str, dict[Hashable, Any]] = {}
-    if path.is_file():
-        table = pd.read_csv(path, dtype={"slice": str, "patient": str})
+    if state["state"] == "finished":
+        table = read_table(results / "trials" / key, "metrics.csv", spec.test)
+        assert table is not None  # a finished trial without it has no state
         scores = {str(row["slice"]): row for row in table.to_dict("records")}
     rows = []
     for name in spec.test:

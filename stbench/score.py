@@ -22,6 +22,7 @@ from .prepare import PreparedDataset
 from .results import record_finished
 from .splits import Fold
 from .trial import EXTERNAL, DataSpec, History, TrialSpec, mean_target, score_predictions
+from .trial_files import list_files, read_ended
 
 PRESET = "external"
 DECLARED = "predictions made elsewhere; that no test slice of a fold was trained on is declared by whoever made them"
@@ -89,7 +90,7 @@ def score_submission(
     leaves the table. Raises ``UserError`` for a fold that is predicted in part.
     """
     specs = [_spec(fold, data, data_spec, submission) for fold in _predicted(folds, submission)]
-    new = [spec for spec in specs if not (results / "trials" / spec.key).is_dir()]
+    new = [spec for spec in specs if read_ended(results / "trials" / spec.key) is None]
     with writing_to(results):
         for spec in new:
             with replacing_directory(results / "trials" / spec.key) as work:
@@ -189,5 +190,6 @@ def _write_trial(work: Path, spec: TrialSpec, data: PreparedDataset, submission:
         "precision": "",
         "alarms": [asdict(alarm) for alarm in rung],
         "versions": versions(),
+        "files": list_files(work),
     }
     write_json(work / "state.json", state)

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import BaseModel, PositiveFloat, ValidationError
 
-from .files import read_json, replacing, write_json
+from .errors import DamagedFileError, first_problem
+from .files import ANEW, read_object, replacing, write_json
 
 if TYPE_CHECKING:
     from .prepare import PreparedDataset
@@ -44,6 +46,23 @@ def spot_diameter(slide: Slide) -> float:
     return 0.5 * float(np.median(distance[:, 1]))
 
 
+class Picture(BaseModel):
+    """An entry of ``slides.json``."""
+
+    file: str
+    scale: PositiveFloat  # thumbnail pixels per full-resolution pixel
+    spot_diameter: PositiveFloat  # full-resolution pixels
+
+
+def read_index(path: Path) -> dict[str, dict[str, Any]]:
+    """Slice to ``file``, ``scale`` and ``spot_diameter``, of a ``slides.json``. Raises ``DamagedFileError``."""
+    content = read_object(path)
+    try:
+        return {name: Picture.model_validate(facts).model_dump() for name, facts in content.items()}
+    except ValidationError as error:
+        raise DamagedFileError(f"{path} does not list thumbnails ({first_problem(error)}) - {ANEW}") from error
+
+
 def write_slides(results: Path, data: PreparedDataset) -> Path:
     """Copy the slides' thumbnails to ``RESULTS/evidence/slides-DATASET/SLICE.jpg``; returns that folder.
 
@@ -52,7 +71,7 @@ def write_slides(results: Path, data: PreparedDataset) -> Path:
     """
     folder = results / "evidence" / f"slides-{data.name}"
     index = folder / INDEX
-    slides: dict[str, dict[str, Any]] = read_json(index) if index.is_file() else {}
+    slides: dict[str, dict[str, Any]] = read_index(index) if index.is_file() else {}
     for name, slide in data.slides.items():
         file = f"{name}.jpg"
         with replacing(folder / file) as temporary:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .batches import Batch, TestBatch, TrainingData, test_batches
 from .encoders import weights_label
 from .errors import UserError
-from .files import read_json, replacing, value_digest, write_json
+from .files import read_object, reading_tensors, replacing, value_digest, write_json
 from .method import MethodConfig, Needs, Run, TestSlide, TrainingSlide
 from .patch_bank import PatchBank
 from .precision import Precision, autocast, tf32_flags
@@ -54,6 +54,9 @@ class EncoderConfig(MethodConfig):
     weights: str = Field(
         "imagenet", description="its initial weights: imagenet, random, or a .pth or .safetensors file"
     )
+
+
+TRAIN_AGAIN = "restore it, or train again"
 
 
 class TorchMethod(ABC):
@@ -262,11 +265,14 @@ class TorchMethod(ABC):
                 raise UserError(
                     f"{directory} is not a saved {cls.name} model: it has no {file} - give a trial's model folder"
                 )
-        facts = read_json(directory / "shape.json")
+        facts = read_object(directory / "shape.json", TRAIN_AGAIN)
+        absent = [name for name in ("method", "shape", "precision", "weights_label") if name not in facts]
+        if absent:
+            raise UserError(f"{directory / 'shape.json'} does not say {', '.join(absent)} - {TRAIN_AGAIN}")
         if facts["method"] != cls.name:
             raise UserError(f"{directory} holds a {facts['method']} model, not {cls.name}")
         try:
-            method = cls(cls.Config(**read_json(directory / "config.json")))
+            method = cls(cls.Config(**read_object(directory / "config.json", TRAIN_AGAIN)))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
@@ -337,10 +343,7 @@ def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
+    with reading_tensors(path):
         return load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}) - restore it, or train again") from error

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from .errors import UserError
 from .exchange import COLUMNS as EXCHANGED
 from .results import METRICS, collect, read_run, trial_specs
 from .trial import FINAL_STATES, TrialSpec, state_of
+from .trial_files import read_table
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,6 +45,8 @@ def track(results: Path, report: Path | None = None) -> int:
     uri = tracking_uri(results)
     try:
         return _Feed(results, uri).run(report)
+    except UserError:  # of the results, not of MLflow
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise TrackingError(f"MLflow at {uri} could not be fed: {type(error).__name__}: {reason}") from error
@@ -167,9 +171,8 @@ class _Feed:
             values = rows[name].dropna()
             if len(values) == len(rows):  # a mean that skips a slice would not be the trial's
                 yield Metric(name, float(values.mean()), when, 0)
-        path = self.results / "trials" / key / "history.csv"
-        history = pd.read_csv(path) if path.is_file() else pd.DataFrame()
-        for row in history.to_dict("records"):
+        history = read_table(self.results / "trials" / key, "history.csv", ())
+        for row in () if history is None else history.to_dict("records"):
             for column, value in row.items():
                 if column != "epoch" and math.isfinite(value):
                     yield Metric(f"train/{column}", float(value), when, int(row["epoch"]))

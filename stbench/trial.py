@@ -17,31 +17,33 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from . import __version__, alarms, registry
+from . import __version__, alarms, registry, trial_files
 from .domains import domains
 from .environment import versions
-from .errors import Interrupted, NotApplicable, PlaceError, UserError
+from .errors import DamagedFileError, Interrupted, NotApplicable, PlaceError, UserError, first_problem
 from .exchange import NOT_MEASURED, predict_exchanged, scores_of_exchange
-from .files import read_json, value_digest, write_json, writing_to
+from .files import OF_THE_PLACE, read_object, refused_errno, value_digest, write_json, writing_to
 from .memory import PeakMemory
 from .method import Method, Run
 from .metrics import gene_table, score_slide
+from .out_of_memory import out_of_memory
 from .precision import require_capable, resolve_precision, safe_precisions, tf32_allowed, tf32_flags, tf32_used
 from .prepare import PreparedDataset, PreparedSlide, prepare
 from .rescoring import rescore, training_means
 from .sharpness import sharpness
 from .splits import same_patient
 from .targets import target
+from .trial_files import FINAL_STATES
 
 log = logging.getLogger("stbench")
 
-FINAL_STATES = ("finished", "failed", "skipped")
 EXTERNAL = "predictions:"  # in front of the name of a method whose predictions were made elsewhere
 UNSAFE = "computed in {precision}, which the method does not declare safe: insisted on, and not to be compared"
 WAIT_S = 1.0  # between two looks at the trial whose model is waited for
@@ -50,6 +52,8 @@ WAIT_S = 1.0  # between two looks at the trial whose model is waited for
 @dataclass(frozen=True)
 class DataSpec:
     """Where a trial's data are and which content they must have."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     dataset: str  # what the registry finds it by: a registered name, or the absolute path of a manifest
     name: str
@@ -62,6 +66,8 @@ class DataSpec:
 @dataclass(frozen=True)
 class TrialSpec:
     """Everything that determines a trial's outcome, and the labels that it is reported under."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     method: str  # what the registry finds it by: a registered name, or path.py:Class
     name: str
@@ -134,30 +140,44 @@ class TrialSpec:
 
     @classmethod
     def read(cls, path: Path) -> TrialSpec:
-        fields = read_json(path)
+        """The spec in a file of :meth:`write`, its types checked. Raises ``DamagedFileError``."""
+        again = f"delete {path} and run the command again that planned it"
+        fields = read_object(path, again)
         try:
-            fields["data"] = DataSpec(**fields["data"])
-            for name in ("train", "test"):
-                fields[name] = tuple(fields[name])
-            return cls(**fields)
-        except (TypeError, KeyError) as error:
-            raise UserError(
-                f"{path} was written by another version of stbench ({error}) - run the command again with another --out"
+            return _spec_adapter().validate_python(fields)
+        except ValidationError as error:
+            raise DamagedFileError(
+                f"{path} was written by another version of stbench, or changed ({first_problem(error)}) - {again}, "
+                "or give another --out"
             ) from error
 
 
+@lru_cache(maxsize=1)
+def _spec_adapter() -> TypeAdapter[TrialSpec]:
+    return TypeAdapter(TrialSpec)
+
+
 def state_of(results: Path, key: str) -> dict[str, Any]:
-    """The recorded state of a trial: of its finished directory, else of the attempt at work, else ``pending``."""
-    finished = results / "trials" / key / "state.json"
-    if finished.is_file():
-        return read_json(finished)
+    """The recorded state of a trial: of its finished directory, else of the attempt at work, else ``pending``.
+
+    Raises ``DamagedFileError`` where an ended trial's files are not what it wrote.
+    """
+    ended = trial_files.read_ended(results / "trials" / key)
+    if ended is not None:
+        return ended
     attempt = results / "running" / key / "state.json"
     if not attempt.is_file():
         return {"state": "pending", "reason": ""}
-    state = read_json(attempt)
-    if state["state"] == "running" and not _locked(results, key):
-        return state | {"state": "interrupted", "reason": "the process that worked on it ended without a word"}
-    return state
+    try:
+        state = read_object(attempt)
+    except (
+        DamagedFileError
+    ) as error:  # nothing is lost: the attempt goes on from its checkpoint, which is checked apart
+        state = {"state": "running", "reason": f"its state cannot be read: {error}"}
+    if _locked(results, key):
+        return state | {"state": "running", "reason": ""}
+    said = str(state.get("reason") or "the process that worked on it ended without a word")
+    return state | {"state": "interrupted", "reason": said}
 
 
 def _locked(results: Path, key: str) -> bool:
@@ -184,8 +204,9 @@ def run_trial(
         raise UserError(f"no trial {key} is planned in {results} - see {results / 'run.json'} for the keys")
     spec = TrialSpec.read(spec_path)
     done = results / "trials" / key
-    if done.is_dir():
-        return state_of(results, key)
+    ended = trial_files.read_ended(done)
+    if ended is not None:
+        return ended
     if spec.method.startswith(EXTERNAL):
         raise UserError(
             f"trial {key} was scored from predictions made elsewhere and cannot be run - score the files again with "
@@ -198,8 +219,9 @@ def run_trial(
         work.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(results / "running" / f".{key}.lock", timeout=0):
-                if done.is_dir():  # another process ended it while we waited for nothing
-                    return state_of(results, key)
+                ended = trial_files.read_ended(done)
+                if ended is not None:  # another process ended it while we waited for nothing
+                    return ended
                 return _attempt(spec, work, done, on_progress, should_stop)
         except Timeout:
             return {"state": "running", "reason": "another process is working on it"}
@@ -254,19 +276,27 @@ def _attempt(
     except NotApplicable as refusal:
         state |= {"state": "skipped", "reason": str(refusal)}
         log.info("skipped: %s", refusal)
-    except Exception as error:  # noqa: BLE001 - a method may fail in any way; it is recorded, and the others go on
+    except Exception as error:  # a method may fail in any way; it is recorded, and the others go on
+        if refused_errno(error, work) in OF_THE_PLACE:
+            raise  # as it comes: whoever called makes it the place's error, and the trial stays open
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        memory = out_of_memory(error)
+        if memory is not None:
+            smaller = f"lower --set {spec.name}.batch_size, " if "batch_size" in spec.config else ""
+            reason = f"{memory} - {smaller}free some or use another device, then run again with --retry-failed"
         state |= {"state": "failed", "reason": " ".join(reason.split())}
         log.error("failed: %s\n%s", reason, traceback.format_exc())
     finally:
         log.removeHandler(handler)
         handler.close()
-    state["ended"] = time.time()
     history.write_csv(work / "history.csv")
     shutil.rmtree(work / "checkpoint", ignore_errors=True)
     (work / "history.jsonl").unlink(missing_ok=True)
+    state |= {"ended": time.time(), "files": trial_files.list_files(work)}
     write_json(work / "state.json", state)
     done.parent.mkdir(parents=True, exist_ok=True)
+    if done.exists():  # what is left of a trial whose state.json was deleted
+        shutil.rmtree(done)
     os.replace(work, done)
     return state
 
@@ -554,8 +584,16 @@ class History:
 
 def read_method(directory: Path, device: str = "cpu") -> Method:
     """The trained method of a finished trial that was run with ``--save-models``."""
-    spec = TrialSpec.read(directory / "spec.json")
+    spec = TrialSpec.read(trial_files.find(directory, "spec.json") or directory / "spec.json")
     model = directory / "model"
     if not model.is_dir():
-        raise UserError(f"{directory} holds no trained model - run it with --save-models")
-    return registry.method(spec.method).load(model, device=device)
+        raise DamagedFileError(
+            f"{directory} holds no trained model - delete it and run the command again with --save-models"
+        )
+    for path in sorted(model.rglob("*")):
+        trial_files.find(directory, path.relative_to(directory).as_posix())
+    try:
+        return registry.method(spec.method).load(model, device=device)
+    except Exception as error:
+        reason = str(error) if isinstance(error, UserError) else f"{model} cannot be loaded ({error!r})"
+        raise DamagedFileError(f"{' '.join(reason.split())} - {trial_files.way_out(directory)}") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from stbench.files import read_json
+from stbench.trial_files import read_ended
 
 from ..layout import caption
 from ..load import Section, records
@@ -37,10 +37,9 @@ def alarm_table(section: Section, finished: pd.DataFrame) -> pd.DataFrame:
     """One row for each entry and kind of alarm: entry, label, kind, trials, of_trials, example (one trial's words)."""
     rang = []
     for row in records(finished):
-        path = Path(row.directory) / "trials" / row.key / "state.json"
-        if path.is_file():
-            for alarm in read_json(path).get("alarms") or []:
-                rang.append((row.entry, row.key, str(alarm["kind"]), str(alarm["text"])))
+        state = read_ended(Path(row.directory) / "trials" / row.key)
+        for alarm in (state or {}).get("alarms") or []:
+            rang.append((row.entry, row.key, str(alarm["kind"]), str(alarm["text"])))
     table = pd.DataFrame(rang, columns=["entry", "key", "kind", "text"])
     grouped = table.groupby(["entry", "kind"], sort=False)
     counted = grouped.agg(trials=("key", "nunique"), example=("text", "first")).reset_index()

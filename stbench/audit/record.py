@@ -58,7 +58,7 @@ def read_audit(path: Path) -> Audit:
         return Audit(content["dataset"], content["split"], content["badge"], findings)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path} is not an audit that this version wrote ({error}) - run the same command again to write it anew"
+            f"{path} is not an audit that this version wrote ({error}) - delete it to have it made again"
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from .. import registry
+from ..errors import PlaceError
 from ..locate import data_root
 from .console import err, out, with_bar
 from .lists import seed_list
@@ -89,9 +91,11 @@ def _run_trials(directory: Path, todo: Sequence[str]) -> pd.DataFrame:
             ConsoleListener({key: labels[key] for key in todo}, err, after_trial) as listener,
         ):
             LocalEngine().run(directory, todo, listener, stop)
-    finally:
-        summary = write_summary(directory)
-    return summary
+    except BaseException:
+        with contextlib.suppress(PlaceError):  # what stopped the run is to be told, not that the table cannot be made
+            write_summary(directory)
+        raise
+    return write_summary(directory)
 
 
 def _say_audit(directory: Path, setting: Setting, prepared: PreparedDataset) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stbench.results import SUMMARY_COLUMNS
+from stbench.results import METRICS, SUMMARY_COLUMNS
 
 HER2ST = ["A2", "A3", "A4", "A5", "A6", *(f"{p}{i}" for p in "BCD" for i in range(1, 7))]
 HER2ST += [f"{p}{i}" for p in "EFG" for i in (1, 2, 3)]
@@ -58,6 +58,7 @@ CONTROLS = (
     Fake("feature_ridge", "Feature ridge", 0.15, "control", weights="random", mse=0.31),
     Fake("feature_knn", "Feature kNN", 0.09, "control", weights="random", mse=0.34),
 )
+SCORED = ["slice", "patient", "n_spots", "n_genes", *METRICS, "n_constant_truth", "n_constant_prediction"]
 TARGET = "spot-log10-cp10k"
 
 
@@ -85,7 +86,8 @@ def make_results(
     chosen = list(expected if slices is None else slices)
     genes = [f"GENE{i}" for i in range(n_genes)]
     effect = {name: rng.normal(0, 0.04) for name in chosen}
-    rows = []
+    rows, trials = [], {}
+    stamps = {"started": 0.0, "ended": 60.0}
     for method in methods:
         for run_seed in seeds:
             for name in chosen:
@@ -100,12 +102,16 @@ def make_results(
                     **{"seed": run_seed, "slice": name, "patient": patients[name]},
                     **{"same_patient_training_slices": same, "state": state, "reason": reason},
                 }
+                identity = (dataset, target, split, name, method.name, method.preset, method.variant, method.weights)
+                trials[key] = {"identity": [*identity, str(run_seed)], "label": f"{method.name} {name} seed {run_seed}"}
                 trial = directory / "trials" / key
                 trial.mkdir(parents=True, exist_ok=True)
                 notes = ["peak memory was measured for the whole process"] if method.name == "stnet" else []
-                (trial / "state.json").write_text(json.dumps({"state": state, "reason": reason, "notes": notes}))
+                ended = {**stamps, "state": state, "reason": reason, "notes": notes}
+                (trial / "state.json").write_text(json.dumps(ended))
                 if state == "finished":
                     row |= _scores(method, trial, name, genes, effect[name], with_genes, rng)
+                    pd.DataFrame([row])[SCORED].to_csv(trial / "metrics.csv", index=False)
                 elif state == "failed":
                     lines = [f"2025-01-01 12:00:{i:02d} INFO epoch {i}" for i in range(30)]
                     (trial / "log.txt").write_text("\n".join([*lines, f"ERROR failed: {reason}"]) + "\n")
@@ -136,6 +142,7 @@ def make_results(
         "commands": [f"stbench run --methods all --dataset {dataset}"],
         "versions": {"python": "3.11.2", "stbench": "0.1.0", "torch": "2.4.0"},
         "machine": {"system": "Linux 6.1", "cores": 2},
+        "trials": trials,
         "sections": {f"{dataset}|{split}|{target}": section},
     }
     (directory / "run.json").write_text(json.dumps(record))
