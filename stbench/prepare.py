@@ -288,8 +288,13 @@ def damage(entry: Path) -> str | None:
     record = entry / "digests.json"
     try:
         digests = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # what is no text is a ValueError too
         return f"digests.json cannot be read: {error}"
+    if not isinstance(digests, dict) or not digests:
+        return "digests.json lists no files"
+    unlisted = [path.name for path in entry.glob("*.npy") if path.name not in digests]
+    if unlisted:
+        return f"digests.json does not list {', '.join(sorted(unlisted))}"
     for name, digest in digests.items():
         path = entry / name
         if not path.is_file():

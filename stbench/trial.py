@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import numbers
 import os
 import shutil
 import time
@@ -29,7 +30,7 @@ from .domains import domains
 from .environment import versions
 from .errors import DamagedFileError, Interrupted, NotApplicable, PlaceError, UserError, first_problem
 from .exchange import NOT_MEASURED, predict_exchanged, scores_of_exchange
-from .files import OF_THE_PLACE, read_object, refused_errno, value_digest, write_json, writing_to
+from .files import OF_THE_PLACE, flush, read_object, refused_errno, value_digest, write_json, writing_to
 from .memory import PeakMemory
 from .method import Method, Run
 from .metrics import gene_table, score_slide
@@ -248,7 +249,7 @@ def _attempt(
     should_stop: Callable[[], bool],
 ) -> dict[str, Any]:
     shutil.copyfile(done.parent.parent / "specs" / f"{spec.key}.json", work / "spec.json")
-    handler = logging.FileHandler(work / "log.txt", encoding="utf-8")
+    handler = TrialLog(work / "log.txt", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -292,6 +293,7 @@ def _attempt(
     history.write_csv(work / "history.csv")
     shutil.rmtree(work / "checkpoint", ignore_errors=True)
     (work / "history.jsonl").unlink(missing_ok=True)
+    flush(work)  # before the name that says that all is there
     state |= {"ended": time.time(), "files": trial_files.list_files(work)}
     write_json(work / "state.json", state)
     done.parent.mkdir(parents=True, exist_ok=True)
@@ -377,7 +379,7 @@ def _work(
         "fit_s": round(fit_s, 3),
         "predict_s": round(predict_s, 3),
         "peak_mem_mb": round(memory.peak_mb, 1),
-        "n_parameters": getattr(method, "n_parameters", None),
+        "n_parameters": _n_parameters(method),
         "alarms": [asdict(alarm) for alarm in rung],
         "versions": versions(),
         "trained_by": spec.trained_by,
@@ -401,6 +403,16 @@ def _trained_elsewhere(spec: TrialSpec, method: Method, results: Path, run: Run)
     else:
         trained.config = method.config
     return trained
+
+
+def _n_parameters(method: Method) -> int | None:
+    """What the method says of its size, if it says anything; a report counts with it."""
+    said = getattr(method, "n_parameters", None)
+    if said is None:
+        return None
+    if isinstance(said, bool) or not isinstance(said, numbers.Integral) or said < 0:
+        raise ValueError(f"{method.name}.n_parameters is {said!r}, not a number of parameters")
+    return int(said)
 
 
 def _seed(spec: TrialSpec) -> int:
@@ -500,6 +512,8 @@ def write_prediction(
 ) -> None:
     """One predicted slice as AnnData: ``X`` the prediction, ``layers["truth"]`` the target, positions of the slide."""
     import anndata
+    import h5py
+    from anndata.io import write_elem
 
     obs = pd.DataFrame(
         {"array_row": slide.array_xy[:, 1], "array_col": slide.array_xy[:, 0], "total_counts": slide.total_counts},
@@ -524,7 +538,14 @@ def write_prediction(
         "target": data.target.name,
         "target_formula": data.target.formula,
     }
-    table.write_h5ad(path, compression="gzip")
+    # made in memory: on a disk that is full HDF5 goes on complaining long after its error was caught
+    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
+        write_elem(file, "/", table, dataset_kwargs={"compression": "gzip"})
+        if "raw" in file:  # a null, which anndata before 0.12 does not read
+            del file["raw"]
+        file.flush()
+        content = file.id.get_file_image()
+    path.write_bytes(content)
 
 
 def open_data(spec: DataSpec) -> PreparedDataset:
@@ -546,6 +567,13 @@ def _device_name(device: str) -> str:
 
         return torch.cuda.get_device_name(device)
     return device
+
+
+class TrialLog(logging.FileHandler):
+    """A log whose errors are raised: a disk that takes no line of it takes nothing else either."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        raise  # the error that logging is handling
 
 
 class History:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
+import logging
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,9 +27,10 @@ from stbench.files import refused_errno, replacing, writing_to
 from stbench.interrupt import stop_on_signals
 from stbench.method import Run, configure
 from stbench.out_of_memory import out_of_memory
+from stbench.prepare import damage
 from stbench.registry import method
 from stbench.training import Checkpoints, TrainingState
-from stbench.trial import state_of
+from stbench.trial import TrialLog, _n_parameters, state_of
 
 PROBE = f"{Path(__file__).parent / 'probe_method.py'}:Probe"
 DEMO = ("--dataset", "demo", "--slices", "P1a,P1b", "--no-mlflow")
@@ -364,6 +368,36 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
     done = subprocess.run([sys.executable, "-c", program], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
     assert done.stderr == ""
+
+
+def test_a_log_that_takes_no_line_is_an_error(tmp_path: Path) -> None:
+    handler = TrialLog(tmp_path / "log.txt")
+    handler.setStream(FullStream())
+    logger = logging.getLogger("test of a full disk")
+    logger.addHandler(handler)
+    with pytest.raises(OSError, match="No space left"):
+        logger.error("a line")
+    logger.removeHandler(handler)
+
+
+class FullStream(io.StringIO):
+    def write(self, text: str) -> int:
+        raise FULL
+
+
+@pytest.mark.parametrize("said", ["12M", 1.5, True, -1])
+def test_a_method_s_size_is_a_whole_number(said: object) -> None:
+    with pytest.raises(ValueError, match=r"mine.n_parameters is .*, not a number of parameters"):
+        _n_parameters(SimpleNamespace(name="mine", n_parameters=said))
+    assert _n_parameters(SimpleNamespace(name="mine", n_parameters=np.int64(12))) == 12
+    assert _n_parameters(SimpleNamespace(name="mine")) is None
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"facts.json": "0"}'])
+def test_a_prepared_entry_whose_digests_say_nothing_is_damaged(tmp_path: Path, content: str) -> None:
+    np.save(tmp_path / "counts.npy", np.ones(3))
+    (tmp_path / "digests.json").write_text(content)
+    assert "digests.json" in str(damage(tmp_path))
 
 
 def test_json_without_finite_numbers_is_refused(tmp_path: Path) -> None:
