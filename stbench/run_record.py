@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import DamagedFileError, first_problem
-from .files import read_object
+from .files import read_json
 
 RUN_LOST = "restore it, or delete it and run every command of it again (trials that ended are reused)"
 
@@ -56,9 +56,9 @@ class RunRecord(Record):
 
 def read(path: Path) -> dict[str, Any]:
     """The record in ``path``, as it stands there. Raises ``DamagedFileError``."""
-    record = read_object(path, RUN_LOST)
+    record = read_json(path, RUN_LOST)
     try:
         RunRecord.model_validate(record)
     except ValidationError as error:
         raise DamagedFileError(f"{path} is not a run's record ({first_problem(error)}) - {RUN_LOST}") from error
-    return record
+    return dict(record)

@@ -47,7 +47,8 @@ def test_one_parent_and_one_child_a_trial_with_everything_that_matters(benchmark
 
     parents, children = _runs(benchmark_run)
     assert len(parents) == 1
-    summary = pd.read_csv(benchmark_run / "summary.csv").set_index("key")
+    # numbers are recorded exactly as they stand there, which pandas' default parser does not always give
+    summary = pd.read_csv(benchmark_run / "summary.csv", float_precision="round_trip").set_index("key")
     assert sorted(child.data.tags["stbench.key"] for child in children) == sorted(summary.index)
     spec_keys = json.loads(next((benchmark_run / "specs").iterdir()).read_text())["data"]["keys"]
     client = MlflowClient(tracking_uri=f"sqlite:///{benchmark_run.parent / 'mlflow.db'}")
