@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 
 from .alarms import Alarm
+from . import run_record
 from .environment import versions
 from .errors import UserError
 from .external import ExternalPrediction
-from .files import read_json, replacing_directory, write_json, writing_to
+from .files import replacing_directory, write_json, writing_to
 from .prediction_checks import check_prediction
 from .prepare import PreparedDataset
 from .results import record_finished
@@ -56,7 +57,7 @@ def earlier_slices(results: Path, dataset: str, split: str, target: str) -> list
 
 def _recorded(results: Path, dataset: str, split: str, target: str) -> Mapping[str, Any] | None:
     path = results / "run.json"
-    return read_json(path).get("sections", {}).get(f"{dataset}|{split}|{target}") if path.is_file() else None
+    return run_record.read(path).get("sections", {}).get(f"{dataset}|{split}|{target}") if path.is_file() else None
 
 
 def require_same_protocol(results: Path, data: PreparedDataset, folds: Sequence[Fold], split: str) -> None:

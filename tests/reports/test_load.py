@@ -147,7 +147,10 @@ def break_summary(text: str):
         (break_summary('a,b\n"1'), "not a readable table"),
         (lambda place: (place / "run.json").write_text("{"), "is not valid JSON"),
         (lambda place: (place / "run.json").write_text("[]"), "is not a run's record"),
-        (lambda place: next(place.glob("trials/*/genes.parquet")).write_bytes(b"PAR1"), "parquet is not a readable table"),
+        (
+            lambda place: next(place.glob("trials/*/genes.parquet")).write_bytes(b"PAR1"),
+            "parquet is not a readable table",
+        ),
     ],
 )
 def test_damaged_results_are_refused_in_one_line_that_names_the_file(tmp_path: Path, damage, message: str) -> None:
