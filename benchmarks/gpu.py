@@ -153,7 +153,7 @@ def ours(
     if on_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    method.fit(slides, Run(device=device, precision=precision, dataset="her2st"))
+    method.fit(slides, Run(device=device, precision=precision))
     seconds = [row["seconds"] for row in method.history[1:]]  # of an epoch up to and with its wait for the device
     return statistics.median(seconds), torch.cuda.max_memory_allocated(device) if on_gpu else None
 

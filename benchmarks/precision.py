@@ -152,7 +152,7 @@ def trained(
     fields = {"epochs": epochs, "weights": "random", "validation": "none", "batch_size": 16, "accumulate": 1} | changes
     own = {field: value for field, value in fields.items() if field in method.Config.model_fields}
     ready = method(configure(cast(Any, method), preset, "her2st", own))
-    ready.fit(slides, Run(seed=1, dataset="her2st"))
+    ready.fit(slides, Run(seed=1))
     return ready
 
 

@@ -296,6 +296,7 @@ class Hist2ST(WholeSlideMethod):
     title: ClassVar[str] = "Hist2ST"
     switches: ClassVar[str] = "stbench.methods.switches.hist2st:SWITCHES"
     safe_precisions = frozenset({"fp32", "tf32", "bf16"})
+    inference_fields = frozenset({"predict_from"})
 
     class Config(WholeSlideConfig):
         """Defaults are those of the published script and tutorial."""
@@ -429,6 +430,13 @@ class Hist2ST(WholeSlideMethod):
             with torch.no_grad():
                 mean = data.counts[data.training_spots.to(data.device)].float().mean(dim=0).clamp(min=1e-3)
                 network.zinb.mean.bias.copy_((2 * mean).log())
+        self._note_scale(run)
+
+    def reconfigure(self, config: Config, run: Run) -> None:
+        super().reconfigure(config, run)
+        self._note_scale(run)
+
+    def _note_scale(self, run: Run) -> None:
         if self.config.predict_from == "zinb_mean":
             run.note("predict_from = zinb_mean: predictions are on the scale log10(1 + 10,000 * share of the panel)")
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from stbench import augment
@@ -28,6 +28,7 @@ from stbench.torch_method import (
     TorchMethod,
     TrainingData,
 )
+from stbench.training import batches_of_spots
 
 # What the published analysis scripts fix for the authors' own breast sections.
 FIXED_MEAN = (0.54, 0.51, 0.68)
@@ -85,6 +86,15 @@ class STNetConfig(EncoderConfig, SpotBatchConfig, TorchConfig):
         description="weights after the last epoch, or after the epoch with the lowest error in an inner 4-fold"
         " cross-validation over training patients (official; 5 trainings)",
     )
+
+    @model_validator(mode="after")
+    def _one_way_to_fine_tune(self) -> Self:
+        if self.freeze_trunk and self.trained_parts is not None:
+            raise ValueError(
+                f"freeze_trunk = true trains the head alone, trained_parts = {self.trained_parts} parts of the encoder "
+                "too: leave one of the two out"
+            )
+        return self
 
 
 class STNetwork(nn.Module):
@@ -157,6 +167,11 @@ class STNet(TorchMethod):
     }
     config: STNetConfig
 
+    @property
+    def inference_fields(self) -> frozenset[str]:
+        # the inner cross-validation chooses an epoch by predictions as they will be made
+        return frozenset() if self.config.select == "inner_cv" else frozenset({"tta"})
+
     def describe(self, data: TrainingData) -> dict[str, Any]:
         return {"n_genes": data.n_genes}
 
@@ -165,7 +180,13 @@ class STNet(TorchMethod):
         if self.config.freeze_trunk:
             network.freeze([network.encoder])
         elif self.config.trained_parts is not None:
-            network.freeze(parts_of(network.encoder)[: -self.config.trained_parts])
+            parts = parts_of(network.encoder)
+            if self.config.trained_parts > len(parts):
+                raise UserError(
+                    f"stnet.trained_parts = {self.config.trained_parts}, and {self.config.encoder} has {len(parts)} "
+                    "parts - give fewer, or none for all of it"
+                )
+            network.freeze(parts[: -self.config.trained_parts])
         return network
 
     def start(self, network: nn.Module, data: TrainingData, run: Run) -> None:
@@ -319,8 +340,9 @@ def choose_epoch(config: STNetConfig, slides: Sequence[TrainingSlide], run: Run,
         inner.held_out = tuple(patients[fold::n_folds])
         folder = run.checkpoint_directory / f"inner-{fold}" if run.checkpoint_directory else None
         inner.fit(slides, dataclasses.replace(run, checkpoint_directory=folder, on_log=None))
+        # the history has means over batches: times their number, they are sums over spots
         n_spots = sum(slide.n_spots for slide in slides if slide.patient in inner.held_out)
-        n_batches = -(-n_spots // inner.batch_size)
+        n_batches = len(batches_of_spots(torch.arange(n_spots), inner))
         errors += (
             torch.tensor([row["validation_squared_error"] for row in inner.history], dtype=torch.float64) * n_batches
         )

@@ -8,11 +8,11 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
@@ -362,6 +362,14 @@ class THItoGene(WholeSlideMethod):
         self_loops: bool = Field(
             False, description="a spot is its own neighbour in the graph attention; not so as published"
         )
+
+        @model_validator(mode="after")
+        def _one_graph(self) -> Self:
+            if self.graph == "self" and self.self_loops:
+                raise ValueError(
+                    "graph = self has no neighbours that self_loops = true could add a spot to: leave one of them out"
+                )
+            return self
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "published": {},

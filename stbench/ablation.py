@@ -196,9 +196,9 @@ def plan_ablation(
     def config_of(changes: Mapping[str, Any]) -> MethodConfig:
         return configure(method, preset, dataset, inherited | dict(changes))
 
-    at_inference = inference_fields(method)
     # kept for what a later command may reuse
-    choice = MethodChoice(reference, method, preset, "", config_of({}), keep_model=bool(at_inference))
+    keep = bool(inference_fields(method, config_of({})))
+    choice = MethodChoice(reference, method, preset, "", config_of({}), keep_model=keep)
     base = Configuration(target, choice)
     settings = base.choice.config.model_dump(mode="json")
     wanted: dict[str, tuple[str, str, MethodConfig, dict[str, Any]]] = {}
@@ -219,7 +219,8 @@ def plan_ablation(
 
     made = {_same(target, {}): base}
     groups: dict[str, list[str]] = {_same(target, {}): [_same(target, {})]}  # who shares a training
-    for key, (scale, _, _, changed) in wanted.items():
+    for key, (scale, _, config, changed) in wanted.items():
+        at_inference = inference_fields(method, config)
         training = {field: value for field, value in changed.items() if field not in at_inference}
         members = groups.setdefault(_same(scale, training), [])
         if key not in members:

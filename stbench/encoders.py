@@ -6,10 +6,17 @@ weights; every other name is timm's, a tag included where one is given (``resnet
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import pickle
 import re
-from collections.abc import Mapping
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +39,8 @@ TORCHVISION = {  # name: its pinned weights, the name of its classifier
 }
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+INSTEAD = "give it with --weights PATH, or use --weights random, which labels every number"
+ANSWER_S = 5.0  # how long a server is waited for before its files count as out of reach
 CLASSIFIERS = ("classifier.", "fc.", "head.", "last_linear.")
 
 
@@ -59,7 +68,7 @@ def build_encoder(name: str, weights: str = "random", run: Run | None = None) ->
         import timm
 
         if not timm.is_model(name):
-            raise unknown("encoder", name, TORCHVISION, hint="or any name that timm.list_models() gives")
+            raise _unknown_encoder(name)
         # a ViT would refuse images of another size than it was trained on; it interpolates its positions instead
         vision_transformer = timm.models.is_model_in_modules(name, ["vision_transformer"])
         any_size: dict[str, Any] = {"dynamic_img_size": True, "dynamic_img_pad": True} if vision_transformer else {}
@@ -67,6 +76,49 @@ def build_encoder(name: str, weights: str = "random", run: Run | None = None) ->
         # of what comes out: some networks (MobileNetV3) widen their features between the pooling and the classifier
         n_features = getattr(module, "head_hidden_size", module.num_features)
     return Encoder(module, n_features, load_weights(module, name, weights, run))
+
+
+def require_encoders(wanted: Iterable[tuple[str, str]]) -> None:
+    """``UserError``, in one line for all, where encoders or their weights cannot be had; what is missing is downloaded.
+
+    ``wanted``: name and weights as :func:`build_encoder` takes them. Each distinct pair is looked at once: first at
+    names and files, then at whether the servers of what is missing answer, and only then is anything loaded.
+    """
+    pairs = list(dict.fromkeys(wanted))
+    _in_one_line(pairs, _require_named)
+    missing = list(dict.fromkeys(name for name, weights in pairs if weights == "imagenet" and _kept(name) is None))
+    reasons = _out_of_reach(missing)
+    if reasons:
+        raise UserError(_cannot_be_downloaded(reasons))
+    _in_one_line(pairs, build_encoder)
+
+
+def _in_one_line(pairs: Iterable[tuple[str, str]], look: Callable[[str, str], object]) -> None:
+    """Look at all pairs, and then raise what was wrong with any of them."""
+    wrong: dict[str, UserError] = {}
+    for name, weights in pairs:
+        try:
+            look(name, weights)
+        except UserError as error:
+            wrong.setdefault(str(error), error)
+    if len(wrong) == 1:
+        raise next(iter(wrong.values()))
+    if wrong:
+        raise UserError(f"{len(wrong)} encoders cannot be had: {'; '.join(wrong)}")
+
+
+def _require_named(name: str, weights: str) -> None:
+    """An encoder that is known, weights that have a name or are a file: nothing is loaded."""
+    if name not in TORCHVISION:
+        import timm
+
+        if not timm.is_model(name):
+            raise _unknown_encoder(name)
+    weights_label(name, weights)
+
+
+def _unknown_encoder(name: str) -> UserError:
+    return unknown("encoder", name, TORCHVISION, hint="or any name that timm.list_models() gives")
 
 
 def load_weights(module: nn.Module, name: str, weights: str, run: Run | None = None) -> str:
@@ -115,10 +167,100 @@ def _published_name(name: str) -> str:
     return f"{configuration.architecture}.{configuration.tag}" if configuration.tag else str(configuration.architecture)
 
 
+def _source(name: str) -> str:
+    """Where the published weights are, for people to get them."""
+    if name in TORCHVISION:
+        return str(TORCHVISION[name][0].url)
+    import huggingface_hub
+
+    return f"{huggingface_hub.constants.ENDPOINT}/timm/{_published_name(name)}"
+
+
+def _kept(name: str) -> Path | None:
+    """The published weights in the cache of the library that they come with; None where they are not there yet."""
+    if name in TORCHVISION:
+        path = Path(torch.hub.get_dir()) / "checkpoints" / _published_name(name)
+        return path if path.is_file() else None
+    import huggingface_hub
+    import timm
+
+    configuration = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    if configuration is None or not configuration.hf_hub_id:
+        return None
+    files = (
+        [configuration.hf_hub_filename] if configuration.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    )
+    cache = huggingface_hub.constants.HF_HUB_CACHE
+    found = (huggingface_hub.try_to_load_from_cache(configuration.hf_hub_id, file, cache_dir=cache) for file in files)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
+def _out_of_reach(names: Iterable[str]) -> dict[str, str]:
+    """Encoders whose weights cannot be downloaded now, each with the reason; their servers are asked all at once."""
+    import huggingface_hub
+
+    reasons: dict[str, str] = {}
+    waiting: dict[str, threading.Thread] = {}
+    answers: dict[str, str] = {}  # source to what is wrong; empty: it answers
+    for name in names:
+        if name not in TORCHVISION and huggingface_hub.constants.HF_HUB_OFFLINE:
+            reasons[name] = "HF_HUB_OFFLINE is set"
+            continue
+        source = _source(name)
+        waiting[name] = threading.Thread(target=lambda at=source: answers.update({at: _answer(at)}), daemon=True)
+        waiting[name].start()
+    until = time.monotonic() + ANSWER_S
+    for name, thread in waiting.items():
+        thread.join(max(0.0, until - time.monotonic()))
+        host = urllib.parse.urlsplit(_source(name)).netloc
+        wrong = answers.get(_source(name), f"none within {ANSWER_S:g} s")
+        if wrong:
+            reasons[name] = f"no answer from {host}: {wrong}"
+    return reasons
+
+
+def _answer(url: str) -> str:
+    """Empty where a server answers, whatever it says; else what is wrong. One try, no retries."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=ANSWER_S):
+            return ""
+    except urllib.error.HTTPError:
+        return ""
+    except (OSError, http.client.HTTPException) as error:
+        return " ".join(str(getattr(error, "reason", error)).split())[:120] or type(error).__name__
+
+
+def _cannot_be_downloaded(reasons: Mapping[str, str]) -> str:
+    """One line for all of them."""
+    why = "; ".join(dict.fromkeys(reasons.values()))
+    if len(reasons) == 1:
+        (name,) = reasons
+        file = _published_name(name)
+        return (
+            f"the pretrained weights {file} could not be downloaded ({why}) - get it from {_source(name)} and {INSTEAD}"
+        )
+    files = ", ".join(f"{_published_name(name)} ({_source(name)})" for name in reasons)
+    return (
+        f"pretrained weights could not be downloaded ({why}): {files} - get them and give each with "
+        "--set METHOD.weights=PATH, or use --weights random, which labels every number"
+    )
+
+
+@contextlib.contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """The hub's client tells of every retry; what it makes of them in the end is said once, by whoever asked."""
+    from huggingface_hub.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
 def _published(name: str) -> Mapping[str, Tensor]:
     """The published ImageNet weights of an encoder, from the libraries' cache or their download."""
-    import http.client
-
     import huggingface_hub.errors
 
     errors: tuple[type[Exception], ...] = (OSError, http.client.HTTPException, huggingface_hub.errors.HfHubHTTPError)
@@ -129,16 +271,19 @@ def _published(name: str) -> Mapping[str, Tensor]:
     except ImportError:
         pass
     file = _published_name(name)
-    where = TORCHVISION[name][0].url if name in TORCHVISION else f"https://huggingface.co/timm/{file}"
     cache = torch.hub.get_dir() + "/checkpoints" if name in TORCHVISION else "the Hugging Face cache"
-    remedy = f"get it from {where} and give it with --weights PATH, or use --weights random, which labels every number"
+    remedy = f"get it from {_source(name)} and {INSTEAD}"
     try:
         if name in TORCHVISION:
             state = TORCHVISION[name][0].get_state_dict(progress=False, check_hash=True, weights_only=True)
             return {_modern_name(key): value for key, value in state.items() if not key.startswith(CLASSIFIERS)}
         import timm
 
-        return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
+        kept = _kept(name)  # the hub's client would ask the network first, also for what it has
+        overlay = None if kept is None else {"file": str(kept)}
+        with _quiet_hub():
+            model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0)
+        return model.state_dict()
     except errors as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"the pretrained weights {file} could not be downloaded ({reason}) - {remedy}") from error

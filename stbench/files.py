@@ -10,11 +10,15 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .errors import DamagedFileError, PlaceError, UserError
+
+SETTLED_S = 2.0  # the coarsest clock of a file system in use (FAT) ticks this often
+_digests: dict[Path, tuple[tuple[int, ...], str]] = {}  # of this process: path to stamp and digest
 
 
 @contextlib.contextmanager
@@ -221,9 +225,30 @@ def reading_tensors(path: Path) -> Iterator[None]:
 
 
 def file_digest(path: Path) -> str:
-    """BLAKE2b-128 of a file's content, as hexadecimal."""
+    """BLAKE2b-128 of a file's content, as hexadecimal.
+
+    A file is read once in a process, for as long as its path, size, and times of change stay what they were. One that
+    was changed within the last ``SETTLED_S`` seconds is read every time: another change could fall on the same tick of
+    its file system's clock.
+    """
+    path = Path(path).absolute()
     with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        stamp = _stamp(os.fstat(handle.fileno()))
+        known = _digests.get(path)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        digest = hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        after = os.fstat(handle.fileno())
+    if _stamp(after) == stamp and time.time() - max(after.st_mtime, after.st_ctime) > SETTLED_S:
+        _digests[path] = (stamp, digest)
+    else:
+        _digests.pop(path, None)
+    return digest
+
+
+def _stamp(of: os.stat_result) -> tuple[int, ...]:
+    """What changes with a file's content; whoever writes cannot set back the second of its times."""
+    return of.st_dev, of.st_ino, of.st_size, of.st_mtime_ns, of.st_ctime_ns
 
 
 def value_digest(value: Any) -> str:

@@ -86,7 +86,6 @@ class Run:
     seed: int = 0
     device: str = "cpu"  # a torch device string
     precision: Precision = "fp32"
-    dataset: str = ""  # the dataset's name, for settings that the published code has per dataset
     checkpoint_directory: Path | None = None
     deadline: float | None = None
     on_progress: Callable[[int, int, str], None] | None = None
@@ -189,7 +188,10 @@ def configure(
         return method.Config(**fields)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "config"
+        where = ".".join(map(str, first["loc"]))
+        if not where:  # settings that are valid one by one, and not together
+            reason = str(first["msg"]).removeprefix("Value error, ")
+            raise UserError(f"{method.name}: {reason} - see 'stbench methods show {method.name}'") from error
         raise UserError(
             f"{method.name}.{where} = {first['input']!r} is not valid: {first['msg']} - "
             f"see 'stbench methods show {method.name}'"

@@ -131,7 +131,7 @@ def prepare(
     trial never runs on data that changed since it was planned. Raises ``UserError`` when no slice can be used.
     """
     chosen_target = target(target_name)
-    sources, missing = _choose(dataset, slices)
+    sources, missing = choose(dataset, slices)
     panel = dataset.panel()
     prepared: dict[str, PreparedSlide] = {}
     notices: list[str] = list(getattr(dataset, "panel_notices", ()))
@@ -158,7 +158,11 @@ def prepare(
     )
 
 
-def _choose(dataset: Dataset, slices: Sequence[str] | None) -> tuple[list[SlideSource], list[Missing]]:
+def choose(dataset: Dataset, slices: Sequence[str] | None) -> tuple[list[SlideSource], list[Missing]]:
+    """The slices to use, all that are present or those of ``slices``, and those that are missing; reads no content.
+
+    Raises ``UserError`` for a slice that is unknown or not there, and where there is none.
+    """
     sources, missing = dataset.find()
     if slices is not None:
         for name in slices:
@@ -176,6 +180,20 @@ def _choose(dataset: Dataset, slices: Sequence[str] | None) -> tuple[list[SlideS
             "name the folder with --data DIR or STBENCH_DATA, and see 'stbench data list'"
         )
     return sources, missing
+
+
+def require_readable(sources: Iterable[SlideSource]) -> None:
+    """``UserError`` for a file of a slice that is gone, or that may not be read; costs nothing."""
+    for source in sources:
+        for path in source.files:
+            try:
+                with open(path, "rb") as handle:
+                    handle.read(1)
+            except OSError as error:
+                raise UserError(
+                    f"{path} of slice {source.id} cannot be read ({error.strerror or error}) - restore it, or see "
+                    "'stbench data list'"
+                ) from error
 
 
 def slide_key(dataset: Dataset, source: SlideSource, panel: Sequence[str]) -> str:

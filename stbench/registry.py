@@ -69,20 +69,29 @@ def expand_methods(names: str) -> list[str]:
     ``controls`` stands for every registered control, ``published`` for every other registered method, and ``all`` for
     those methods followed by the controls. Anything else is a name as :func:`method` takes it.
     """
+    registered = method_names()
+    expanded: list[str] = []
+    for word in known_methods(names):
+        if word in GROUPS_OF_METHODS:
+            kinds = {"all": ("method", "control"), "published": ("method",), "controls": ("control",)}[word]
+            expanded += [name for kind in kinds for name in registered if method(name).kind == kind]
+        else:
+            expanded.append(word)
+    return list(dict.fromkeys(expanded))
+
+
+def known_methods(names: str) -> list[str]:
+    """The words of such a list, without importing anything; ``UserError`` for one that names no method."""
     words = [word.strip() for word in names.split(",") if word.strip()]
     if not words:
         raise UserError("no method is named - give names, path/to/file.py:Class, or all, published, controls")
     registered = method_names()
-    expanded: list[str] = []
     for word in words:
-        if word in GROUPS_OF_METHODS:
-            kinds = {"all": ("method", "control"), "published": ("method",), "controls": ("control",)}[word]
-            expanded += [name for kind in kinds for name in registered if method(name).kind == kind]
-        elif word in registered or _is_path(word):
-            expanded.append(word)
-        else:
+        if _is_path(word):
+            _method_file(word)
+        elif word not in registered and word not in GROUPS_OF_METHODS:
             raise unknown("method", word, [*registered, *GROUPS_OF_METHODS], hint="or path/to/file.py:Class")
-    return list(dict.fromkeys(expanded))
+    return words
 
 
 def dataset(name: str, root: Path | None = None) -> Dataset:
@@ -197,13 +206,20 @@ def _is_path(name: str) -> bool:
     return name.endswith(".py") or (bool(colon) and (file.endswith(".py") or "/" in file))
 
 
-def _method_from_file(name: str) -> type[Method]:
+def _method_file(name: str) -> tuple[Path, str]:
+    """The file and the class that ``path/to/file.py:Class`` names."""
     file, _, class_name = name.rpartition(":")
     if not file or not class_name.isidentifier():
         raise UserError(f"'{name}' does not name a class - write path/to/file.py:Class")
     path = expanded(file)
     if not path.is_file():
         raise UserError(f"there is no file {file} - write path/to/file.py:Class")
+    return path, class_name
+
+
+def _method_from_file(name: str) -> type[Method]:
+    file = name.rpartition(":")[0]
+    path, class_name = _method_file(name)
     module = _import_file(path.resolve(), file_digest(path))
     if not hasattr(module, class_name):
         classes = [

@@ -75,19 +75,12 @@ def plan(
     record of the study that the methods are the variants of.
     """
     lent = [choice.trained_by for choice in methods if choice.trained_by is not None]
+    distinct = {id(choice): choice for choice in (*methods, *lent)}
+    described = {place: _described(choice) for place, choice in distinct.items()}  # once, and not for every trial
 
     def spec_of(choice: MethodChoice, fold: Fold, seed: int) -> TrialSpec:
         return TrialSpec(
-            method=choice.reference,
-            name=choice.method.name,
-            method_source=registry.source_digest(choice.method),
-            title=choice.method.title,
-            kind=choice.method.kind,
-            oracle=choice.method(choice.config).needs.oracle,
-            preset=choice.preset,
-            variant=choice.variant,
-            config=choice.config.model_dump(mode="json"),
-            weights=choice.method(choice.config).weights_label,
+            **described[id(choice)],
             data=data_spec,
             split=split,
             fold=fold.name,
@@ -122,6 +115,23 @@ def plan(
         with FileLock(results / ".run.lock"):
             _record(results, data, specs, folds, split, command, ablation)
     return [spec.key for spec in specs]
+
+
+def _described(choice: MethodChoice) -> dict[str, Any]:
+    """The fields of a :class:`TrialSpec` that follow from the method and its configuration."""
+    configured = choice.method(choice.config)
+    return {
+        "method": choice.reference,
+        "name": choice.method.name,
+        "method_source": registry.source_digest(choice.method),
+        "title": choice.method.title,
+        "kind": choice.method.kind,
+        "oracle": configured.needs.oracle,
+        "preset": choice.preset,
+        "variant": choice.variant,
+        "config": choice.config.model_dump(mode="json"),
+        "weights": configured.weights_label,
+    }
 
 
 def record_finished(

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .alarms import Alarm
 from . import run_record
+from .alarms import Alarm
 from .environment import versions
 from .errors import UserError
 from .external import ExternalPrediction

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import UserError
-from .method import Method
+from .method import Method, MethodConfig
 
 NOT_PUBLISHED = "not in the paper"
 
@@ -63,9 +63,10 @@ def switches_of(method: type[Method]) -> tuple[Switch, ...]:
     return tuple(declared)
 
 
-def inference_fields(method: type[Method]) -> frozenset[str]:
-    """The config fields that only prediction looks at: a trained model predicts under any value of them.
+def inference_fields(method: type[Method], config: MethodConfig | None = None) -> frozenset[str]:
+    """The config fields that only prediction looks at: one training under ``config`` serves all of their values.
 
-    From the method's attribute ``inference_fields``; none where it has none.
+    From the attribute ``inference_fields`` of a method with that config (None: the defaults); none where it has none.
     """
-    return frozenset(getattr(method, "inference_fields", ()))
+    configured = method(method.Config() if config is None else config)
+    return frozenset(getattr(configured, "inference_fields", ()))

@@ -1,7 +1,7 @@
 """The base of every torch method: a network, a loss and a config become a :class:`stbench.method.Method`.
 
-A method is written by subclassing :class:`TorchMethod`; see ``methods/stnet.py`` for one of about a hundred lines. The
-loop, the device, mixed precision, batches, checkpoints and resuming are in :mod:`stbench.training`, written once.
+A method is written by subclassing :class:`TorchMethod`, as those in ``methods/`` are. The loop, the device, mixed
+precision, batches, checkpoints and resuming are in :mod:`stbench.training`, written once.
 """
 
 from __future__ import annotations
@@ -76,9 +76,13 @@ class TorchMethod(ABC):
     Config: ClassVar[type[MethodConfig]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     batching: ClassVar[Literal["spots", "slides"]]  # what one training step sees: a batch of spots, or a whole slide
-    inference_fields: ClassVar[frozenset[str]] = frozenset()  # settings that nothing but prediction looks at
     safe_precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32"})  # see stbench/precision.py: measured by tests
     switches: ClassVar[str] = ""  # where its ablation switches stand, "package.module:NAME" (stbench/switches.py)
+
+    @property
+    def inference_fields(self) -> frozenset[str]:
+        """Settings that, under this config, nothing but prediction looks at."""
+        return frozenset()
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -177,6 +181,11 @@ class TorchMethod(ABC):
         """Whether every epoch has an order of its own; else all have the first one's."""
         return True
 
+    @property
+    def cuts_windows(self) -> bool:
+        """Whether the method has cut the slides' windows to the size that it wants before :meth:`fit` sees them."""
+        return False
+
     # What the harness uses ----------------------------------------------------------------------------------------
 
     @property
@@ -209,7 +218,8 @@ class TorchMethod(ABC):
             raise UserError(f"{self.name} has no slide to learn from - a fold needs at least one training slide")
         device = torch.device(resolve_device(run.device))
         self.precision = run.precision
-        bank = PatchBank(slides, self.config.patch_px, self.input_px, device, note=run.note)
+        note = None if self.cuts_windows else run.note
+        bank = PatchBank(slides, self.config.patch_px, self.input_px, device, note=note)
         data = TrainingData(slides, bank)
         held_out = self.validation_spots(data, run)
         if held_out is not None:

@@ -313,7 +313,7 @@ def _training_groups(method: TorchMethod, data: TrainingData, run: Run, epoch: i
         slides = _slides_of(data, data.training_spots)
         return [slides[i] for i in torch.randperm(len(slides), generator=generator)]
     order = torch.randperm(len(data.training_spots), generator=generator)
-    return _batches_of_spots(data.training_spots[order], method)
+    return batches_of_spots(data.training_spots[order], method)
 
 
 def _validation_groups(method: TorchMethod, data: TrainingData) -> list[Group]:
@@ -321,7 +321,7 @@ def _validation_groups(method: TorchMethod, data: TrainingData) -> list[Group]:
         return []
     if method.batching == "slides":
         return _slides_of(data, data.validation_spots)
-    return _batches_of_spots(data.validation_spots, method)
+    return batches_of_spots(data.validation_spots, method)
 
 
 def _slides_of(data: TrainingData, spots: Tensor) -> list[Group]:
@@ -330,7 +330,7 @@ def _slides_of(data: TrainingData, spots: Tensor) -> list[Group]:
     return [slide for slide, is_chosen in zip(data.whole_slides(), chosen, strict=True) if is_chosen]
 
 
-def _batches_of_spots(spots: Tensor, method: TorchMethod) -> list[Group]:
+def batches_of_spots(spots: Tensor, method: TorchMethod) -> list[Group]:
     """``spots`` in batches, in their order. With ``drop_last`` an incomplete one is left out, unless it is alone.
 
     A single spot that would be left for the last batch joins the batch before: batch normalisation fails on it where

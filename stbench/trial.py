@@ -328,7 +328,6 @@ def _work(
         seed=_seed(spec),
         device=device,
         precision=precision,
-        dataset=data.name,
         checkpoint_directory=work / "checkpoint",
         on_progress=on_progress,
         on_log=history.add,

@@ -90,10 +90,25 @@ class WholeSlideMethod(TorchMethod):
     batching: ClassVar[Literal["slides"]] = "slides"
 
     def fit(self, slides: Sequence[TrainingSlide], run: Run) -> None:
-        super().fit([self._field_of_view(slide) for slide in slides], run)
+        cut = [self._field_of_view(slide) for slide in slides]
+        if self.cuts_windows:
+            self._note_windows(slides, cut, run)
+        super().fit(cut, run)
 
     def predict(self, slide: TestSlide) -> np.ndarray:
         return super().predict(self._field_of_view(slide))
+
+    @property
+    def cuts_windows(self) -> bool:
+        return self.config.patch_um is not None
+
+    def _note_windows(self, slides: Sequence[TrainingSlide], cut: Sequence[TrainingSlide], run: Run) -> None:
+        """How many of the dataset's pixels are used: it depends on each slide's resolution."""
+        used, whole = ({slide.patches.shape[1] for slide in some} for some in (cut, slides))
+        run.note(
+            f"{self.name}.patch_um = {self.config.patch_um:g}: the central {_range(used)} px of the dataset's windows "
+            f"of {_range(whole)} px are used, resized to {self.input_px} px"
+        )
 
     def _field_of_view(self, slide: AnySlide) -> AnySlide:
         """The slide with windows of ``patch_um`` micrometres, to the next even number of pixels."""
@@ -193,3 +208,9 @@ class WholeSlideMethod(TorchMethod):
         self, network: nn.Module, device: torch.device
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler | None]:
         return torch.optim.Adam(network.parameters(), lr=self.config.lr, fused=device.type == "cuda"), None
+
+
+def _range(sizes: set[int]) -> str:
+    """``84``, ``84 to 90``"""
+    low, high = min(sizes), max(sizes)
+    return f"{low}" if low == high else f"{low} to {high}"

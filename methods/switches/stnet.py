@@ -36,14 +36,20 @@ SWITCHES = (
         "Parts of the encoder that are trained",
         (
             Variant("all", "the whole encoder", {"trained_parts": None, "freeze_trunk": False}),
-            Variant("last block", "the last dense block, its norm and the head", {"trained_parts": 2}),
-            Variant("head", "the head alone, on a frozen encoder", {"freeze_trunk": True}),
+            Variant(
+                "last block", "the last dense block, its norm and the head", {"trained_parts": 2, "freeze_trunk": False}
+            ),
+            Variant("head", "the head alone, on a frozen encoder", {"freeze_trunk": True, "trained_parts": None}),
         ),
         under={
             "quick": (
                 Variant("all", "the whole encoder", {"trained_parts": None, "freeze_trunk": False}),
-                Variant("last stage", "the last stage of the small ResNet and the head", {"trained_parts": 1}),
-                Variant("head", "the head alone, on a frozen encoder", {"freeze_trunk": True}),
+                Variant(
+                    "last stage",
+                    "the last stage of the small ResNet and the head",
+                    {"trained_parts": 1, "freeze_trunk": False},
+                ),
+                Variant("head", "the head alone, on a frozen encoder", {"freeze_trunk": True, "trained_parts": None}),
             )
         },
     ),

@@ -28,7 +28,7 @@ SWITCHES = (
         "Graph attention",
         (
             Variant("neighbours", "a spot receives from its neighbours", {"graph": "neighbours"}),
-            Variant("self", "from itself alone: linear layers", {"graph": "self"}),
+            Variant("self", "from itself alone: linear layers", {"graph": "self", "self_loops": False}),
         ),
         "claimed by its paper",
     ),

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from .. import registry
+from ..targets import target as known_target
 from .console import out
 from .lists import words
 from .method_choices import require_weights
@@ -91,6 +92,8 @@ def ablate(
         mlflow=mlflow,
         dry_run=dry_run,
     )
+    registry.known_methods(method)
+    known_target(target)
     setting.check()
     chosen = registry.method(method)
     setting.check_precision([chosen])

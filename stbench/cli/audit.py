@@ -15,7 +15,7 @@ from ..files import write_json
 from ..locate import data_root
 from .console import out
 from .options import DEFAULT_TARGET, DataOption, DatasetOption, FoldsOption, SlicesOption, SplitOption, TargetOption
-from .preparing import check_split, prepare_slices, split_folds
+from .preparing import check_split, prepare_slices, require_data, split_folds
 
 if TYPE_CHECKING:
     from ..audit import Finding
@@ -38,8 +38,9 @@ def audit(
 
     check_split(split, folds)
     opened = registry.dataset(dataset, data_root(data))
+    require_data(opened, slices, split, folds)
     prepared = prepare_slices(opened, target, slices)
-    made = split_folds(split, folds, prepared)
+    made = split_folds(split, folds, prepared.patients)
     ranks = ranks_if_needed(prepared, opened)
     audits = [examine(prepared, some, name, ranks=ranks) for name, some in made.items()]
     for place, one in enumerate(audits):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import registry
@@ -15,13 +16,24 @@ if TYPE_CHECKING:
     from ..results import MethodChoice
 
 
+def require_words(names: str, changes: Sequence[str], encoders: str | None) -> None:
+    """What can be told of ``--methods``, ``--set`` and ``--encoders`` without importing a method."""
+    named = registry.known_methods(names)
+    for change in changes:
+        name, _, _ = _parse_change(change)
+        if name not in named and not set(named) & set(registry.GROUPS_OF_METHODS):
+            raise unknown("method in --set", name, named, hint="it must be among --methods")
+    for word in [] if encoders is None else words(encoders, "--encoders"):
+        encoder_fields(word)
+
+
 def choose_methods(
     names: str, preset: str, dataset: str, changes: list[str], weights: str | None, encoders: str | None
 ) -> list[MethodChoice]:
     """The methods of ``--methods`` with their settings, those with an encoder once with each of ``--encoders``.
 
-    Raises ``UserError`` for what names nothing, contradicts itself or changes nothing, and for an encoder or weights
-    that cannot be had.
+    Raises ``UserError`` for what names nothing, contradicts itself or changes nothing. That encoders and weights can be
+    had is another question, see :func:`require_weights`.
     """
     from ..results import MethodChoice
 
@@ -57,7 +69,6 @@ def choose_methods(
                 used = True
             config = configure(method, preset, dataset, own)
             choices.append(MethodChoice(name, method, preset, variant, config))
-            require_weights(config)
     if without:
         verb = "has no encoder and is" if len(without) == 1 else "have no encoder and are"
         out.print(f"{', '.join(without)} {verb} run once, whatever --encoders", soft_wrap=True)
@@ -79,14 +90,13 @@ def encoder_fields(word: str) -> dict[str, str]:
 
 
 def require_weights(*configs: MethodConfig) -> None:
-    """Before anything runs: an encoder or weights that cannot be had stop the run with one line."""
+    """Before anything runs: encoders or weights that cannot be had stop the run, with one line for all of them."""
     fields = [config.model_dump() for config in configs]
-    for name, weights in dict.fromkeys(
-        (one["encoder"], one.get("weights", "random")) for one in fields if "encoder" in one
-    ):
-        from ..encoders import build_encoder
+    wanted = [(one["encoder"], one.get("weights", "random")) for one in fields if "encoder" in one]
+    if wanted:
+        from ..encoders import require_encoders
 
-        build_encoder(name, weights)
+        require_encoders(wanted)
 
 
 def _parse_change(text: str) -> tuple[str, str, Any]:

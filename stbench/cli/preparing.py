@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from ..errors import UserError
+from ..errors import UserError, unknown
 from ..locate import cache_root
 from .console import with_bar
 from .lists import slice_list, words
@@ -14,6 +14,18 @@ if TYPE_CHECKING:
     from ..dataset import Dataset
     from ..prepare import PreparedDataset
     from ..splits import Fold
+
+
+def require_data(opened: Dataset, slices: str | None, split: str, folds: int | None) -> None:
+    """Stop, before anything that takes time, where slices are not there, cannot be read, or are too few for the split.
+
+    ``slices``, ``split`` and ``folds`` as they were typed.
+    """
+    from ..prepare import choose, require_readable
+
+    sources, _ = choose(opened, slice_list(slices))
+    split_folds(split, folds, {source.id: source.patient for source in sources})
+    require_readable(sources)
 
 
 def prepare_slices(opened: Dataset, target: str, slices: str | None) -> PreparedDataset:
@@ -32,14 +44,19 @@ def notes_of(prepared: PreparedDataset) -> Iterator[str]:
 
 
 def check_split(split: str, folds: int | None) -> None:
-    """A ``UserError`` for a ``--split`` that is no list of names, and for ``--folds`` without ``--split kfold``."""
+    """A ``UserError`` for a ``--split`` that is no list of splits, and for ``--folds`` without ``--split kfold``."""
+    from ..splits import SPLITS
+
     names = words(split, "--split")
+    for name in names:
+        if name not in SPLITS:
+            raise unknown("split", name, SPLITS)
     if folds is not None and "kfold" not in names:
         raise UserError(f"--folds {folds} needs --split kfold, not {split} - leave one of the two out")
 
 
-def split_folds(split: str, folds: int | None, prepared: PreparedDataset) -> dict[str, list[Fold]]:
-    """Every split of ``--split`` to its folds."""
+def split_folds(split: str, folds: int | None, patients: Mapping[str, str]) -> dict[str, list[Fold]]:
+    """Every split of ``--split`` to its folds; ``patients``: slice to patient, in fold order."""
     from ..splits import make_folds
 
-    return {name: list(make_folds(name, prepared.patients, k=folds or 5, seed=0)) for name in words(split, "--split")}
+    return {name: list(make_folds(name, patients, k=folds or 5, seed=0)) for name in words(split, "--split")}

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from .. import registry
-from .method_choices import choose_methods
+from ..targets import target as known_target
+from .method_choices import choose_methods, require_weights, require_words
 from .options import (
     DEFAULT_TARGET,
     DataOption,
@@ -82,7 +83,10 @@ def run(
         mlflow=mlflow,
         dry_run=dry_run,
     )
+    require_words(methods, change or [], encoders)
+    known_target(target)
     setting.check()
     setting.check_precision([registry.method(name) for name in registry.expand_methods(methods)])
     chosen = choose_methods(methods, preset, dataset, change or [], weights, encoders)
+    require_weights(*(choice.config for choice in chosen))
     run_choices(setting, {target: chosen}, preset)

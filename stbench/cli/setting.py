@@ -13,7 +13,7 @@ from ..locate import cache_root, data_root
 from ..user_paths import expanded
 from .console import out, say_once
 from .lists import seed_list
-from .preparing import check_split, notes_of, prepare_slices, split_folds
+from .preparing import check_split, notes_of, prepare_slices, require_data, split_folds
 
 if TYPE_CHECKING:
     from ..method import Method
@@ -44,16 +44,22 @@ class Setting:
     dry_run: bool
 
     def check(self) -> None:
-        """Stop, before any work, at what cannot be run."""
+        """Stop, before any work, at what cannot be run: first at arguments, then at data, then at the device.
+
+        What costs nothing is asked first, so that nobody waits for torch to be told that a folder is missing.
+        """
         from ..precision import require_capable, resolve_precision
-        from ..training import resolve_device
 
         if self.engine != "local":
             raise unknown("engine", self.engine, ["local"])
         check_split(self.split, self.folds)
-        precision = resolve_precision(self.precision)
-        require_capable(precision, resolve_device(self.device))  # a device that is not there, or cannot
         seed_list(self.seeds)
+        precision = resolve_precision(self.precision)
+        require_data(registry.dataset(self.dataset, data_root(self.data)), self.slices, self.split, self.folds)
+
+        from ..training import resolve_device
+
+        require_capable(precision, resolve_device(self.device))  # a device that is not there, or cannot
 
     def check_precision(self, methods: Sequence[type[Method]]) -> None:
         """Refuse a precision that is not safe for some of ``methods``; say so where it is insisted on."""
@@ -79,7 +85,7 @@ class Setting:
 
     def split_folds(self, prepared: PreparedDataset) -> dict[str, list[Fold]]:
         """Every split to its folds."""
-        return split_folds(self.split, self.folds, prepared)
+        return split_folds(self.split, self.folds, prepared.patients)
 
 
 def prepare_setting(setting: Setting, target: str) -> tuple[PreparedDataset, DataSpec]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -425,6 +426,22 @@ def test_the_chosen_epoch_has_the_lowest_error_over_all_held_out_patients(make_t
     ]
     assert chosen == 1 + int(np.argmin(totals))
     assert len({round(total, 6) for total in totals}) > 1
+
+
+def test_a_batch_that_takes_in_a_single_spot_counts_once(make_training_slides, monkeypatch):
+    """65 spots in batches of 32 are two batches, 32 and 33 spots: the mean over them weighs two batches, not three."""
+    first, *_, second = make_training_slides(n_slides=3, n_spots=65)
+    arrays = ("patches", "array_xy", "pixel_xy", "target", "counts", "total_counts")
+    second = dataclasses.replace(second, **{name: getattr(second, name)[:64] for name in arrays})
+    means = {65: [10.0, 12.0], 64: [13.0, 10.5]}  # of two batches each: sums 20, 24 and 26, 21
+
+    def fit(self, slides, run):
+        (held_out,) = [slide for slide in slides if slide.patient in self.held_out]
+        self.history = [{"validation_squared_error": mean} for mean in means[held_out.n_spots]]
+
+    monkeypatch.setattr(stnet._InnerFold, "fit", fit)
+    chosen = choose_epoch(config(select="inner_cv", epochs=2, batch_size=32), [first, second], Run())
+    assert chosen == 2  # 45 against 46; three batches for two would make it 57 against 56
 
 
 def test_training_then_runs_for_the_chosen_number_of_epochs(make_training_slides, monkeypatch):

@@ -30,7 +30,10 @@ TINY = {
         **{"mlp_width": 16, "heads": 2, "head_width": 8},
     },
 }
-OTHER_VALUES = {"k": 2, "distance": "l1", "aggregation": "inverse-square", "augment_at_test": True}
+OTHER_VALUES = {
+    **{"k": 2, "distance": "l1", "aggregation": "inverse-square", "augment_at_test": True},
+    **{"tta": "none", "predict_from": "zinb_mean"},
+}
 
 
 def variants_of(switch: Switch) -> Iterator[Variant]:
@@ -150,6 +153,27 @@ def test_a_marked_setting_is_looked_at_by_prediction_alone(
     after = loaded.predict(hide_expression(slides[0]))
     np.testing.assert_array_equal(after, own.predict(hide_expression(slides[0])))
     assert not np.array_equal(after, before)
+
+
+def test_marked_are_the_settings_of_retrieval_of_the_symmetries_and_of_the_head_that_predicts() -> None:
+    assert {(name, field) for name, field in MARKED if name in ("stnet", "hist2st")} == {
+        ("stnet", "tta"),
+        ("hist2st", "predict_from"),
+    }
+
+
+def test_the_symmetries_are_part_of_a_training_whose_epoch_their_predictions_choose() -> None:
+    stnet = registry.method("stnet")
+    assert inference_fields(stnet, configure(stnet, changes={"select": "inner_cv"})) == frozenset()
+
+
+def test_a_reused_model_says_on_which_scale_it_predicts(slides: list[TrainingSlide]) -> None:
+    method = fitted("hist2st", slides)
+    run = Run()
+    method.reconfigure(method.config.model_copy(update={"predict_from": "zinb_mean"}), run)
+    assert run.notes == [
+        "predict_from = zinb_mean: predictions are on the scale log10(1 + 10,000 * share of the panel)"
+    ]
 
 
 def test_a_reused_model_says_that_there_are_fewer_keys_than_neighbours(
@@ -291,6 +315,40 @@ def test_without_expression_the_keys_are_those_of_the_positions(slides: list[Tra
     assert not torch.equal(keys[0], keys[1])
     with_expression = fitted("mclstexp", slides).extras["keys"]
     assert not torch.allclose(with_expression[:12], with_expression[12:])
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "both"),
+    [
+        ("stnet", {"freeze_trunk": True, "trained_parts": 1}, ("freeze_trunk = true", "trained_parts = 1")),
+        ("thitogene", {"graph": "self", "self_loops": True}, ("graph = self", "self_loops = true")),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused_by_name(
+    name: str, changes: dict[str, Any], both: tuple[str, str]
+) -> None:
+    with pytest.raises(UserError) as caught:
+        tiny(name, **changes)
+    message = str(caught.value)
+    assert message.startswith(f"{name}: ")
+    assert all(setting in message for setting in both)
+    assert message.endswith(f"see 'stbench methods show {name}'")
+    for setting in changes:  # each of the two alone is fine
+        tiny(name, **{setting: changes[setting]})
+
+
+@pytest.mark.parametrize(("name", "base"), [("stnet", {"freeze_trunk": True}), ("stnet", {"trained_parts": 1})])
+def test_a_switch_sets_aside_what_would_contradict_it(name: str, base: dict[str, Any]) -> None:
+    method = registry.method(name)
+    for switch in switches_of(method):
+        for variant in variants_of(switch):
+            if set(variant.changes) & {"freeze_trunk", "trained_parts"}:
+                configure(method, "quick", changes=base | dict(variant.changes))
+
+
+def test_more_trained_parts_than_there_are_is_refused(slides: list[TrainingSlide]) -> None:
+    with pytest.raises(UserError, match=r"stnet.trained_parts = 99, and test_resnet has \d+ parts"):
+        fitted("stnet", slides, trained_parts=99)
 
 
 def test_spots_without_expression_and_position_are_refused() -> None:

@@ -189,7 +189,10 @@ def test_windows_of_equal_micrometres_are_taken(method_class, make_training_slid
         window = method._field_of_view(slide).patches
         border = (32 - side) // 2
         np.testing.assert_array_equal(window, slide.patches[:, border : 32 - border, border : 32 - border])
-    method.fit([fine, coarse], Run())
+    run = Run()
+    method.fit([fine, coarse], run)
+    (note,) = [note for note in run.notes if " px" in note]
+    assert "patch_um = 12: the central 12 to 24 px of the dataset's windows of 32 px are used, resized to" in note
     assert np.isfinite(method.predict(fine)).all()
     with pytest.raises(UserError, match="patch_um = 20 is 40 px on slide S0"):
         small(method_class, patch_um=20.0).fit([fine], Run())

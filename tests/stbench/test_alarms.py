@@ -87,6 +87,53 @@ def test_alarms_on_the_training(diagnostics: dict[str, float], history: Mapping,
     assert [alarm.kind for alarm in after_training(_method(redness, **diagnostics), history)] == [kind]
 
 
+@pytest.mark.parametrize(("change", "rings"), [(0.5e-4, False), (2e-4, True)])
+@pytest.mark.parametrize("spread", [0.5, 20.0])
+def test_how_much_of_a_change_counts_as_dependence_on_the_batch(
+    change: float, rings: bool, spread: float, slide: TrainingSlide
+) -> None:
+    """1e-4 of the prediction's spread; below a spread of 1, which is that of most targets, 1e-4 itself."""
+    base = redness(slide).astype(np.float64)
+    scale = spread / base.std()
+
+    def predict(seen: TestSlide) -> np.ndarray:
+        value = redness(seen).astype(np.float64) * scale
+        return value + (change * max(1.0, spread) if seen.n_spots < slide.n_spots else 0)
+
+    kinds = {alarm.kind for alarm in after_prediction(_method(predict), slide, base * scale, base, RNG)}
+    assert ("the prediction of a spot depends on the other spots of its batch" in kinds) is rings
+
+
+@pytest.mark.parametrize(("change", "rings"), [(0.0, True), (0.9e-6, True), (1.2e-6, False), (1.0, False)])
+def test_how_little_of_a_movement_counts_as_none(change: float, rings: bool, slide: TrainingSlide) -> None:
+    """A millionth of the prediction's spread at the spot that moves most: what rounding does."""
+    prediction = np.random.default_rng(0).normal(3, 5, slide.target.shape)
+    exchanged = prediction.copy()
+    exchanged[4, 2] += change * prediction.std()
+    assert bool(list(after_exchange(slide, prediction, exchanged))) is rings
+
+
+def test_three_spots_are_enough_to_see_that_the_image_is_not_used(
+    make_training_slides: Callable[..., list[TrainingSlide]],
+) -> None:
+    for n_spots, rings in ((2, False), (3, True)):
+        (few,) = make_training_slides(n_slides=1, n_spots=n_spots)
+        blind = np.arange(n_spots * 6, dtype=float).reshape(n_spots, 6)
+        assert bool(list(after_exchange(few, blind, blind))) is rings
+
+
+@pytest.mark.parametrize(("rank", "rings"), [(0.449, False), (0.45, True)])
+def test_a_rank_within_a_twentieth_of_guessing_rings(rank: float, rings: bool) -> None:
+    assert bool(list(after_training(_method(redness, retrieval_rank=rank), {}))) is rings
+
+
+def test_the_last_epochs_loss_is_the_one_that_is_compared_with_guessing() -> None:
+    guessing, learnt = {"loss": math.log(64)}, {"loss": 1.0}
+    method = _method(redness, contrastive_batch=64)
+    assert list(after_training(method, {2: learnt, 1: guessing})) == []
+    assert len(list(after_training(method, {2: guessing, 1: learnt}))) == 1
+
+
 def test_a_contrastive_loss_away_from_chance_rings_nothing() -> None:
     history = {1: {"loss": math.log(128) * 1.021}}
     assert list(after_training(_method(redness, contrastive_batch=128), history)) == []

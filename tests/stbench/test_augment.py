@@ -72,6 +72,26 @@ def test_colours_are_adjusted_as_torchvision_does_in_any_order(order):
     torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
 
 
+def test_colour_jitter_makes_its_adjustments_in_each_of_the_six_orders():
+    """Which order an image met is told by trying all six with the factors that it was given."""
+    n = 600
+    images = augment.to_float(patches(1, side=6)).expand(n, -1, -1, -1)
+    out = augment.colour_jitter(images, generator())
+    draws = torch.rand((n, 3), generator=generator())
+    factors = 0.5 + draws  # uniform in [0.5, 1.5]
+    orders = list(itertools.permutations(range(3)))
+    tried = torch.stack(
+        [augment.adjust_colours(images, factors, torch.tensor([order]).expand(n, 3)) for order in orders]
+    )
+    error = (tried - out).abs().flatten(2).amax(2)  # (6, n)
+    assert error.amin(0).max() < 1e-6
+    clear = error.sort(0).values[1] > 1e-3  # images whose order can be told
+    met = torch.bincount(error[:, clear].argmin(0), minlength=6) / clear.sum()
+    assert clear.sum() > n / 2
+    assert met.min() > 0.08  # one in six expected
+    assert met.max() < 0.26
+
+
 def test_colour_jitter_gives_each_image_factors_and_an_order_of_its_own():
     images = augment.to_float(patches(1)).expand(64, -1, -1, -1)
     out = augment.colour_jitter(images, generator())

@@ -136,6 +136,17 @@ def test_a_gene_with_one_count_has_no_ceiling_above_zero_and_is_flagged() -> Non
     assert found["ceiling_r"][0] == 0
 
 
+def test_counts_are_thinned_ten_times_unless_told_otherwise() -> None:
+    counts = np.random.default_rng(0).poisson(3, (30, 4)).astype(np.int32)
+    totals = counts.sum(axis=1)
+    found, ten = (
+        gene_ceilings(counts, totals, target("lognorm"), np.random.default_rng(1), **repeats)
+        for repeats in ({}, {"repeats": 10})
+    )
+    for name in found:
+        np.testing.assert_array_equal(found[name], ten[name])
+
+
 def test_totals_below_the_panel_s_counts_are_refused() -> None:
     with pytest.raises(ValueError, match="sums over all genes"):
         gene_ceilings(np.ones((3, 2), dtype=int), np.ones(3, dtype=int), target("lognorm"), np.random.default_rng(0))

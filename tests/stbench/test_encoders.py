@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 import timm
 import torch
@@ -16,7 +19,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from stbench import encoders
-from stbench.encoders import build_encoder, load_weights, read_weights, weights_label
+from stbench.encoders import build_encoder, load_weights, read_weights, require_encoders, weights_label
 from stbench.errors import UserError
 from stbench.method import Run
 
@@ -271,6 +274,101 @@ def test_a_failed_download_says_which_file_and_what_to_do_instead(mirror):
     assert f"/{mirror.file.name}" in message
     assert "--weights PATH, or use --weights random, which labels every number" in message
     assert "\n" not in message
+
+
+@pytest.fixture
+def nobody(tmp_path, monkeypatch) -> Iterator[Callable[[bool], str]]:
+    """``nobody(silent)``: the address of a server that is not there, or that takes a call and never answers."""
+    for proxy in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    listening = socket.create_server(("127.0.0.1", 0))
+    free = socket.create_server(("127.0.0.1", 0))
+    closed_port = free.getsockname()[1]
+    free.close()
+
+    def address(silent: bool) -> str:
+        return f"http://127.0.0.1:{listening.getsockname()[1] if silent else closed_port}"
+
+    def serve(at: str) -> None:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", at)
+        for name in ("resnet18", "densenet121"):
+            pinned = SimpleNamespace(url=f"{at}/{name}-01234567.pth", get_state_dict=lambda **_: pytest.fail("tried"))
+            monkeypatch.setitem(encoders.TORCHVISION, name, (pinned, encoders.TORCHVISION[name][1]))
+
+    yield lambda silent: serve(address(silent)) or address(silent)
+    listening.close()
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_all_weights_that_are_out_of_reach_are_told_at_once_in_one_line(nobody, monkeypatch, silent, capfd):
+    monkeypatch.setattr(encoders, "ANSWER_S", 0.5)
+    at = nobody(silent)
+    started = time.monotonic()
+    wanted = [("resnet18", "imagenet"), ("resnet18", "random"), ("densenet121", "imagenet"), ("resnet10t", "imagenet")]
+    with pytest.raises(UserError) as caught:
+        require_encoders([*wanted, *wanted])
+    assert time.monotonic() - started < 5
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(
+        f"pretrained weights could not be downloaded (no answer from {at.removeprefix('http://')}"
+    )
+    for file in ("resnet18-01234567.pth", "densenet121-01234567.pth", "resnet10t.c3_in1k"):
+        assert message.count(f"{file} ({at}") == 1
+    assert capfd.readouterr().err == ""  # no retries are told
+
+
+def test_one_that_is_out_of_reach_is_told_as_when_it_is_loaded(nobody):
+    at = nobody(False)
+    with pytest.raises(UserError) as caught:
+        require_encoders([("resnet18", "imagenet")])
+    assert str(caught.value).startswith(
+        "the pretrained weights resnet18-01234567.pth could not be downloaded (no answer"
+    )
+    assert f"get it from {at}/resnet18-01234567.pth and give it with --weights PATH" in str(caught.value)
+
+
+def test_every_wrong_name_and_file_is_told_before_any_server_is_asked(nobody, monkeypatch, tmp_path):
+    monkeypatch.setattr(encoders, "_answer", lambda url: pytest.fail(f"{url} was asked"))
+    nobody(False)
+    with pytest.raises(UserError) as caught:
+        require_encoders(
+            [
+                ("resnet18", "imagenet"),
+                ("resnet99", "random"),
+                ("resnet18", str(tmp_path / "a.pth")),
+                ("resnet34", "b.pth"),
+            ]
+        )
+    message = str(caught.value)
+    assert message.startswith("3 encoders cannot be had: unknown encoder 'resnet99'")
+    assert "a.pth" in message
+    assert "b.pth" in message
+    assert "\n" not in message
+
+
+def test_each_distinct_encoder_is_built_once(monkeypatch):
+    built: list[tuple[str, str]] = []
+    monkeypatch.setattr(encoders, "build_encoder", lambda name, weights: built.append((name, weights)))
+    require_encoders([("resnet18", "random")] * 3 + [("resnet34", "random")])
+    assert built == [("resnet18", "random"), ("resnet34", "random")]
+
+
+def test_weights_in_the_hubs_cache_are_loaded_without_asking_anybody(nobody, tmp_path, images):
+    nobody(False)
+    donor = timm.create_model("resnet10t", pretrained=False)
+    snapshot = tmp_path / "hub" / "models--timm--resnet10t.c3_in1k" / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    save_file(donor.state_dict(), snapshot / "model.safetensors")
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("0123")
+    require_encoders([("resnet10t", "imagenet")])
+    encoder = build_encoder("resnet10t", "imagenet")
+    donor.reset_classifier(0)
+    assert torch.equal(features(encoder.module, images), features(donor, images))
 
 
 def test_without_a_network_timms_weights_fail_with_the_same_line(tmp_path, monkeypatch):

@@ -128,6 +128,12 @@ def test_a_constant_prediction_has_no_spread_to_move_by_and_is_zero_in_the_stric
     assert scores["exchanged_strict_pcc_acg"] == 0
 
 
+def test_what_rounding_of_a_mean_leaves_is_no_spread() -> None:
+    constant = np.full((3, 2), 0.1)
+    assert constant.mean(axis=0)[0] != 0.1
+    assert math.isnan(movement(constant, constant + 1))
+
+
 def test_one_spot_has_nothing_to_exchange_with_and_the_reason_is_told(
     make_training_slides: Callable[..., list[TrainingSlide]],
 ) -> None:

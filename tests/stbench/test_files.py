@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from stbench import files
 from stbench.errors import UserError, unknown
-from stbench.files import read_json, replacing, replacing_directory, value_digest, write_json, writing_to
+from stbench.files import (
+    file_digest,
+    read_json,
+    replacing,
+    replacing_directory,
+    value_digest,
+    write_json,
+    writing_to,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path: Path) -> None:
@@ -70,6 +82,60 @@ def test_json_never_holds_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"a": float("nan")})
     assert not (tmp_path / "a.json").exists()
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are read to be hashed; files count as settled at once."""
+    seen: list[str] = []
+    read = hashlib.file_digest
+
+    def counting(handle: Any, digest: Any) -> Any:
+        seen.append(Path(handle.name).name)
+        return read(handle, digest)
+
+    monkeypatch.setattr(hashlib, "file_digest", counting)
+    monkeypatch.setattr(files, "SETTLED_S", -1.0)
+    return seen
+
+
+def test_a_file_is_read_once_for_its_digest(tmp_path: Path, reads: list[str]) -> None:
+    (tmp_path / "a").write_bytes(b"content")
+    expected = hashlib.blake2b(b"content", digest_size=16).hexdigest()
+    assert [file_digest(tmp_path / "a") for _ in range(3)] == [expected] * 3
+    assert reads == ["a"]
+
+
+@pytest.mark.parametrize("with_times_set_back", [False, True])
+def test_a_file_whose_content_changed_has_another_digest(
+    tmp_path: Path, reads: list[str], with_times_set_back: bool
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"before")
+    before, stat = file_digest(path), path.stat()
+    while True:  # until the clock of the file system has ticked
+        path.write_bytes(b"after!")  # of the same size
+        if path.stat().st_ctime_ns != stat.st_ctime_ns:
+            break
+    if with_times_set_back:
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert file_digest(path) == hashlib.blake2b(b"after!", digest_size=16).hexdigest() != before
+
+
+def test_another_file_in_its_place_has_another_digest(tmp_path: Path, reads: list[str]) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    first, second = file_digest(tmp_path / "a"), file_digest(tmp_path / "b")
+    os.replace(tmp_path / "b", tmp_path / "a")
+    assert file_digest(tmp_path / "a") == second != first
+
+
+def test_a_file_that_has_just_changed_is_read_every_time(tmp_path: Path, reads: list[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr(files, "SETTLED_S", 60.0)
+    (tmp_path / "a").write_bytes(b"content")
+    for _ in range(2):
+        file_digest(tmp_path / "a")
+    assert reads == ["a", "a"]
 
 
 def test_digests_do_not_depend_on_the_order_of_keys() -> None:

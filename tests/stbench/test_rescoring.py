@@ -47,6 +47,13 @@ def test_scores_are_those_of_scipy_over_the_targets_own_highly_expressed_genes()
         assert table.loc[name, "strict_pcc_heg"] == pytest.approx(r[np.argsort(pooled)[-50:]].mean(), abs=1e-6)
 
 
+def test_means_of_the_training_slides_are_over_their_spots_together() -> None:
+    training = [_slide("T", n_spots=10), _slide("U", n_spots=90)]
+    for name, mean in training_means(training).items():
+        pooled = np.concatenate([TARGETS[name](of.counts, of.total_counts) for of in training])
+        np.testing.assert_allclose(mean, pooled.mean(axis=0, dtype=np.float64), rtol=1e-9, err_msg=name)
+
+
 def test_the_scale_of_the_prediction_does_not_matter() -> None:
     slide, means = _slide(), training_means([_slide("T")])
     prediction = np.random.default_rng(2).normal(size=slide.target.shape)
