@@ -202,13 +202,30 @@ def open_dataset_path(path: Path) -> Dataset:
     """
     path = expanded(path)
     if path.is_dir():
+        _point_into(path)
         return _single(path, {"reader": "space-ranger", "folder": path})
     existing(path)
     if path.suffix.lower() == ".h5ad":
         return _single(path, {"reader": "h5ad", "file": path})
     if path.suffix.lower() == ".toml":
         return read_manifest(path)
+    if path.suffix.lower() in (".h5", ".mtx") or path.name.lower().endswith(".mtx.gz"):
+        raise UserError(
+            f"{path} is a matrix without positions and image - give the folder of Space Ranger that it is in"
+        )
     raise UserError(f"{path} is not a dataset - give a manifest (.toml), an .h5ad file, or a Space Ranger folder")
+
+
+def _point_into(folder: Path) -> None:
+    """Refuse a folder that is no section's output but holds files that could have been meant, with their names."""
+    if any((folder / name).is_file() for name in (".zgroup", "zarr.json")):
+        raise UserError(
+            f"{folder} is a Zarr store, which is not read - write its table as .h5ad, with image and positions"
+        )
+    files = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in (".toml", ".h5ad"))
+    if files and not any(folder.glob("*spatial/")):
+        some = ", ".join(files[:4]) + (", ..." if len(files) > 4 else "")
+        raise UserError(f"{folder} is a folder with {some} - name one of them, or list the sections in a manifest")
 
 
 def _single(path: Path, entry: dict[str, Any]) -> OwnDataset:

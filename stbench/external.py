@@ -15,6 +15,7 @@ import pandas as pd
 from .compressed import existing, locked_hdf5
 from .errors import UserError, unknown
 from .prepare import PreparedDataset, PreparedSlide
+from .scalars import as_text, single
 from .spot_names import indices_in_names
 
 if TYPE_CHECKING:
@@ -130,8 +131,8 @@ def _read(path: Path) -> AnnData:
 
 def _name_in_uns(adata: AnnData) -> str | None:
     for place in (adata.uns, _ours(adata)):
-        name = place.get("slice")
-        if isinstance(name, str) and name:
+        name = as_text(place.get("slice"))
+        if name is not None:
             return name
     return None
 
@@ -157,7 +158,7 @@ def _slide(name: str, path: Path, data: PreparedDataset) -> PreparedSlide:
 
 def _require_same_question(section: AnnData, path: Path, data: PreparedDataset, split: str) -> None:
     for what, ours in (("dataset", data.name), ("target", data.target.name), ("split", split)):
-        stated = _ours(section).get(what)
+        stated = single(_ours(section).get(what))
         if stated is not None and str(stated) != ours:
             raise UserError(f"{path} states the {what} {stated}, not {ours} - give --{what} {stated}")
 

@@ -40,15 +40,17 @@ def check_prediction(
 ) -> Iterator[Alarm]:
     """Alarms on the prediction of slice ``name``.
 
-    ``prediction``, ``truth`` (on ``target``) and ``counts`` are (n_spots, n_genes), of the genes that were predicted;
-    ``total_counts`` (n_spots,).
+    ``prediction``, ``truth`` (on ``target``) and ``counts`` are (n_spots, n_genes), of the whole panel, as the other
+    scales depend on it; a gene that was not predicted is NaN in every spot. ``total_counts`` (n_spots,).
     """
-    prediction = prediction.astype(np.float64)
     scales = {target.name: truth.astype(np.float64)}
     scales |= {
         other.name: other(counts, total_counts).astype(np.float64) for other in TARGETS.values() if other is not target
     }
     scales |= {label: of(counts.astype(np.float64), total_counts) for label, of in OTHER_SCALES.items()}
+    given = ~np.isnan(prediction).any(axis=0)
+    prediction = prediction[:, given].astype(np.float64)
+    scales = {scale: values[:, given] for scale, values in scales.items()}
     told = yield from _equality(name, prediction, scales)
     if not told:
         yield from _scale(name, prediction, scales, target.name)

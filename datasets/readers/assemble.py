@@ -90,17 +90,6 @@ def require_counts(values: np.ndarray, place: str) -> None:
         raise UserError(f"{place}: {fault} - give raw counts: non-negative integers")
 
 
-def as_number(value: Any) -> float | None:
-    """A finite number, be it written as text; ``None`` for anything else, logical values included."""
-    if isinstance(value, bool | np.bool_) or not isinstance(value, str | bytes | int | float | np.number):
-        return None
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if np.isfinite(number) else None
-
-
 def unmatched(ours: Sequence[str], theirs: Sequence[str]) -> tuple[str, str]:
     """One name of either side that the other lacks (else its first), for a message that names do not match."""
     known, given = set(ours), set(theirs)

@@ -19,11 +19,12 @@ import numpy as np
 from stbench.compressed import existing, is_gzipped, locked_hdf5
 from stbench.errors import UserError, unknown
 from stbench.image import Level, SlideImage
+from stbench.scalars import as_number, as_text
 from stbench.slide import Slide
 from stbench.spot_names import indices_in_names
 from stbench.user_paths import expanded
 
-from .assemble import as_number, assemble
+from .assemble import assemble
 from .h5ad_counts import counts_and_genes
 from .pitch import nearest_neighbour_pitch
 from .space_ranger import VISIUM_PITCH_UM
@@ -112,7 +113,7 @@ def named_image(path: Path, library: str | None = None) -> Path | None:
         named = _part(section, "metadata").get("source_image_path")
         if isinstance(named, h5py.Dataset):
             named = None if named.shape is None else named[()]  # a dataset without a shape is how None is written
-        return _beside(path, _text(named))
+        return _beside(path, as_text(named))
 
 
 @contextmanager
@@ -158,26 +159,11 @@ def _part(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return part if isinstance(part, Mapping) else {}
 
 
-def _single(value: Any) -> Any:
-    """``value`` itself, or what a vector of one holds: R knows no other scalars."""
-    if isinstance(value, str | bytes) or value is None:
-        return value
-    array = np.asarray(value, dtype=object)
-    return array.ravel()[0] if array.size == 1 else value
-
-
-def _text(value: Any) -> str | None:
-    value = _single(value)
-    if isinstance(value, bytes):
-        value = value.decode(errors="replace")
-    return value if isinstance(value, str) and value.strip() not in ("", "NA", "None") else None
-
-
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     """Those of ``values`` that are one number each, be it written as text or as a vector of one."""
     numbers = {}
     for name, value in values.items():
-        number = as_number(_single(value))
+        number = as_number(value)
         if number is not None:
             numbers[name] = number
     return numbers
@@ -341,7 +327,7 @@ def _integers(path: Path, adata: AnnData, column: str) -> np.ndarray:
 def _image(path: Path, given: Path | None, content: Mapping[str, Any], factors: Mapping[str, float]) -> SlideImage:
     if given is not None:
         return SlideImage.from_file(given)
-    named = _text(_part(content, "metadata").get("source_image_path"))
+    named = as_text(_part(content, "metadata").get("source_image_path"))
     source = _beside(path, named)
     if source is not None:
         return SlideImage.from_file(source)

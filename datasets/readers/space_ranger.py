@@ -20,10 +20,11 @@ import numpy as np
 from stbench.compressed import existing, locked_hdf5, open_binary, open_text
 from stbench.errors import UserError
 from stbench.image import Level, SlideImage
+from stbench.scalars import as_number
 from stbench.slide import Slide
 from stbench.user_paths import unset_variables
 
-from .assemble import as_number, assemble, require_counts, unique_symbols, unmatched
+from .assemble import assemble, require_counts, unique_symbols, unmatched
 from .pitch import nearest_neighbour_pitch
 
 if TYPE_CHECKING:
@@ -332,10 +333,7 @@ def read_scale_factors(path: Path) -> dict[str, float]:
             raise UserError(f"{path} is not valid JSON ({error}) - fetch it again") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no scale factors (not a JSON object) - fetch it again")
-    single = {
-        name: value[0] if isinstance(value, list) and len(value) == 1 else value for name, value in content.items()
-    }
-    numbers = {name: as_number(value) for name, value in single.items()}
+    numbers = {name: as_number(value) for name, value in content.items()}
     return {name: number for name, number in numbers.items() if number is not None}  # newer versions also record names
 
 
@@ -357,6 +355,8 @@ def read_positions(path: Path) -> pd.DataFrame:
             frame = pd.read_parquet(path)
         except (OSError, ValueError) as error:
             raise UserError(f"{path} is a damaged parquet file ({_one_line(error)}) - fetch it again") from error
+        if frame.index.name == "barcode":  # pandas puts a column that was its index back there
+            frame = frame.reset_index()
     else:
         frame = _positions_table(path)
     missing = [name for name in POSITION_COLUMNS if name not in frame]
@@ -488,6 +488,8 @@ def _read_mex(matrix_path: Path, barcodes_path: Path, features_path: Path) -> tu
                 f"{matrix_path} is not a Matrix Market file ({_one_line(error)}) - fetch it again"
             ) from error
     if matrix.shape != (len(barcodes), len(symbols)):
+        if matrix.shape == (len(symbols), len(barcodes)):
+            raise UserError(f"{matrix_path} has barcodes as rows - transpose it: features are rows, barcodes columns")
         raise UserError(
             f"{matrix_path} is {matrix.shape[1]} x {matrix.shape[0]}, but there are {len(symbols)} features in "
             f"{features_path.name} and {len(barcodes)} barcodes in {barcodes_path.name} - they do not belong together"

@@ -242,3 +242,16 @@ def test_the_check_shows_every_slice_and_ends_with_2(manifest: Path, stbench_com
     for name in ("S1", "S2", "S3"):
         assert f"│ {name}" in done.out
     assert "error S1: " in done.out
+
+
+def test_a_path_near_the_right_one_points_to_it(manifest: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is a folder with mine.toml, s3.h5ad - name one of them"):
+        open_dataset_path(manifest.parent)
+    with pytest.raises(UserError, match="give the folder of Space Ranger that it is in"):
+        open_dataset_path(manifest.parent / "s2/filtered_feature_bc_matrix.h5")
+    (tmp_path / "s.zarr").mkdir()
+    (tmp_path / "s.zarr/zarr.json").write_text("{}")
+    with pytest.raises(UserError, match="is a Zarr store"):
+        open_dataset_path(tmp_path / "s.zarr")
+    (manifest.parent / "S3.H5AD").write_bytes((manifest.parent / "s3.h5ad").read_bytes())
+    assert open_dataset_path(manifest.parent / "S3.H5AD").slices == ("S3",)

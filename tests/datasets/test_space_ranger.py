@@ -311,3 +311,20 @@ def test_counts_that_are_whole_but_for_rounding_are_rounded_and_said(
     slide = read(folder)
     assert_is(slide, section)
     assert any("counts are whole but for rounding" in note for note in slide.notes)
+
+
+def test_a_parquet_table_whose_barcodes_are_its_index_is_read(folder: Path, section: upstream.VisiumSection) -> None:
+    path = folder / "spatial/tissue_positions.csv"
+    pd.read_csv(path).set_index("barcode").to_parquet(folder / "spatial/tissue_positions.parquet")
+    path.unlink()
+    assert_is(read(folder), section)
+
+
+def test_a_matrix_with_barcodes_as_rows_is_said_to_be_turned(folder: Path, section: upstream.VisiumSection) -> None:
+    (folder / "filtered_feature_bc_matrix.h5").unlink()
+    place = folder / "filtered_feature_bc_matrix"
+    section.write_mex(place, raw=False, zipped=False)
+    with (place / "matrix.mtx.gz").open("wb") as stream:
+        mmwrite(stream, sparse.coo_matrix(section.rows(section.tissue_barcodes)))
+    with pytest.raises(UserError, match="has barcodes as rows - transpose it"):
+        read(folder)

@@ -93,8 +93,9 @@ def test_exported_predictions_get_the_scores_that_they_were_exported_with(
     ours = _trial(tmp_path / "scored", "P1a")
     assert {path.name for path in ours.iterdir()} == {path.name for path in theirs.iterdir()}
     pd.testing.assert_frame_equal(pd.read_parquet(ours / "genes.parquet"), pd.read_parquet(theirs / "genes.parquet"))
-    notes = json.loads((ours / "state.json").read_text())["notes"]
-    assert any("is declared by whoever made them" in note for note in notes)
+    state = json.loads((ours / "state.json").read_text())
+    assert any("is declared by whoever made them" in note for note in state["notes"])
+    assert state["alarms"] == []
 
 
 def test_scores_join_a_run_and_its_report_and_its_next_run(
@@ -525,3 +526,18 @@ def test_poor_predictions_on_the_right_scale_ring_none(oblong: Path, score: Call
     assert EQUAL not in done.err
     assert SCALE not in done.err
     assert json.loads((_trial(tmp_path / "scored", "Q1") / "state.json").read_text())["alarms"] == []
+
+
+def test_what_r_writes_as_vectors_of_one_is_read(oblong: Path, score: Callable, tmp_path: Path) -> None:
+    xy, truth, _ = _truth(oblong)
+    path = _write(tmp_path / "mine.h5ad", _noisy(truth), [f"{a}x{b}" for a, b in xy], None, None)
+
+    def named(adata: anndata.AnnData) -> None:
+        adata.uns["slice"] = np.array(["Q1"], dtype=object)
+        adata.uns["stbench"] = {"dataset": np.array(["oblong"], dtype=object)}
+
+    _change(path, named)
+    done = score(path, words=("--dataset", oblong))
+    assert done.code == 0, done.err
+    _change(path, lambda adata: adata.uns.update(stbench={"dataset": np.array(["other"], dtype=object)}))
+    _assert_refused(score(path, words=("--dataset", oblong)), "states the dataset other, not oblong")
