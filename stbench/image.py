@@ -1,7 +1,8 @@
 """The image of a slide: lazily opened, always RGB with 8 bits, and cut into patches around spots.
 
 Pixel coordinates have their origin at the top left, x to the right and y down, as they are stored: an orientation
-tag (EXIF) is not applied, because spot positions refer to the pixels as stored.
+tag (EXIF) is not applied, because spot positions refer to the pixels as stored. So do scanpy, squidpy and tifffile.
+Transparent pixels are white.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 
+from .colour import Alpha, Colours, Model, eight_bits, on_white
 from .compressed import existing, is_gzipped, open_binary
 from .errors import UserError
 
@@ -83,8 +85,7 @@ class SlideImage:
             kind = _format(path)
             if kind == "tiff":
                 with _tiff(path) as series:
-                    height, width = _tiff_layout(path, series.shape)[1]
-                    return width, height
+                    return _TiffLayout.of(path, series).size
             if kind == "openslide":
                 with _openslide(path) as slide:
                     return slide.dimensions
@@ -116,8 +117,34 @@ class SlideImage:
                 with _openslide(self.path) as slide:
                     return np.asarray(slide.get_thumbnail((max_side, max_side)).convert("RGB"))
             with _picture(self.path) as picture:
+                if kind == "png":
+                    return _reduced(_picture_array(self.path, picture), max_side)
                 picture.thumbnail((max_side, max_side))  # a JPEG is decoded at a coarser scale, at once
                 return np.asarray(picture.convert("RGB"))
+
+    def remarks(self) -> list[str]:
+        """What the file says beyond its pixels that a user should know; reads no more than its header.
+
+        An orientation tag, which is not applied; colours that had to be converted; a colour profile other than sRGB,
+        which is not applied.
+        """
+        if self.path is None:
+            return []
+        with _one_line(self.path):
+            kind = _format(self.path)
+            if kind == "openslide":
+                return []
+            if kind == "tiff":
+                with _tiff(self.path) as series:
+                    model = _TiffLayout.of(self.path, series).colours.model
+                    return _remarks(
+                        _tag(series.keyframe, "Orientation"),
+                        None if model in ("RGB", "palette") or _decodes_to_rgb(series.keyframe) else model,
+                        _tag(series.keyframe, "InterColorProfile"),
+                    )
+            with _picture(self.path) as picture:
+                model = "CMYK" if picture.mode == "CMYK" else None
+                return _remarks(picture.getexif().get(_ORIENTATION), model, picture.info.get("icc_profile"))
 
     def cut(
         self, centres: np.ndarray, side: int, pad: int = 255, out: np.ndarray | None = None
@@ -186,13 +213,14 @@ class SlideImage:
             kind = _format(path)
             if kind == "tiff":
                 with _tiff(path) as series:
-                    yield _TiledTiff(path, series) if series.keyframe.is_tiled else _tiff_array(path, series)
+                    lazily = series.keyframe.is_tiled and not _needs_libtiff(series.keyframe)
+                    yield _TiledTiff(path, series) if lazily else _tiff_array(path, series)
             elif kind == "openslide":
                 with _openslide(path) as slide:
                     yield _OpenSlidePixels(slide)
             else:
                 with _picture(path) as picture:
-                    yield np.asarray(picture.convert("RGB"))
+                    yield _picture_array(path, picture)
 
 
 def _check_scale(scale: float, name: str) -> None:
@@ -207,9 +235,11 @@ def _one_line(path: Path) -> Iterator[None]:
         yield
     except (OSError, EOFError, ValueError, KeyError, SyntaxError, RuntimeError, struct.error, zlib.error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f"{path} cannot be read as an image ({reason}) - it is damaged or cut off: fetch it again"
-        ) from error
+        if isinstance(error, NotImplementedError) or "not supported" in reason:
+            advice = "this form of image is not supported: save it as RGB, in PNG or TIFF"
+        else:
+            advice = "it is damaged or cut off: fetch it again"
+        raise UserError(f"{path} cannot be read as an image ({reason}) - {advice}") from error
 
 
 # --- formats -------------------------------------------------------------------------------------------------------
@@ -249,11 +279,33 @@ def _picture(path: Path) -> Iterator[Any]:
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, PIXEL_LIMIT
     try:
         with open_binary(path) as stream, Image.open(stream) as picture:
-            if picture.mode not in ("RGB", "RGBA", "P", "CMYK", "YCbCr"):
-                raise _not_rgb(path, f"mode {picture.mode}")
+            if picture.mode not in ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr"):
+                grey = picture.mode in ("1", "L", "LA", "I", "F") or picture.mode.startswith("I;16")
+                raise _not_rgb(path, f"greyscale, mode {picture.mode}" if grey else f"mode {picture.mode}")
             yield picture
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+
+
+def _picture_array(path: Path, picture: Any) -> np.ndarray:
+    """All pixels of a JPEG or PNG that Pillow has opened: (height, width, 3) uint8."""
+    if picture.format == "PNG" and _png_bits(path) == 16:  # Pillow drops the lower half of the bits
+        import imagecodecs
+
+        with open_binary(path) as stream:
+            samples = imagecodecs.png_decode(stream.read())
+        colours = Colours("RGB", "unassociated" if samples.shape[2] == 4 else None)
+        white = _white_levels(path, colours, samples)
+        parts = [eight_bits(samples[..., :3], white[0]), eight_bits(samples[..., 3:], white[1])]
+        return colours.rgb(np.concatenate(parts, axis=-1))
+    if picture.mode in ("RGBA", "PA") or "transparency" in picture.info:
+        return Colours("RGB", "unassociated").rgb(np.asarray(picture.convert("RGBA")))
+    return np.asarray(picture.convert("RGB"))
+
+
+def _png_bits(path: Path) -> int:
+    with open_binary(path) as stream:
+        return stream.read(25)[24]  # signature, then the header chunk: length, name, width, height, bits a sample
 
 
 def _not_rgb(path: Path, what: str) -> UserError:
@@ -293,41 +345,214 @@ def _tiff(path: Path) -> Iterator[Any]:
         yield series
 
 
-def _tiff_layout(path: Path, shape: tuple[int, ...]) -> tuple[int, tuple[int, int]]:
-    """Which axis of ``shape`` holds the colours, and (height, width): (y, x, c), (c, y, x), each with leading ones."""
-    axes = [axis for axis, length in enumerate(shape) if length != 1]
-    lengths = [shape[axis] for axis in axes]
-    if len(axes) == 3 and lengths[2] in (3, 4):
-        return axes[2], (lengths[0], lengths[1])
-    if len(axes) == 3 and lengths[0] in (3, 4):
-        return axes[0], (lengths[1], lengths[2])
-    raise _not_rgb(path, f"its TIFF axes are {' x '.join(map(str, shape))}, not height x width x 3 or 4")
+@dataclass(frozen=True, eq=False)
+class _TiffLayout:
+    """Which axes of a series' shape hold rows, columns and samples of a pixel, and what the samples mean."""
+
+    rows: int
+    columns: int
+    samples: int | None  # None: one sample, without an axis of its own
+    size: tuple[int, int]  # width, height
+    colours: Colours
+
+    @classmethod
+    def of(cls, path: Path, series: Any) -> _TiffLayout:
+        """(y, x, c), (c, y, x), or (y, x) for a palette, each with ones between them. ``series`` may be one level."""
+        page, shape = series.keyframe, series.shape
+        colours = _tiff_colours(path, page)
+        axes = [axis for axis, length in enumerate(shape) if length != 1]
+        lengths = [shape[axis] for axis in axes]
+        if colours.model == "palette" and colours.alpha is None and len(axes) == 2:
+            return cls(axes[0], axes[1], None, (lengths[1], lengths[0]), colours)
+        # planes of one sample each, as OME-TIFF has them, are taken in the order red, green, blue
+        possible = (3, 4) if page.samplesperpixel == 1 else (page.samplesperpixel,)
+        if len(axes) == 3 and lengths[2] in possible and lengths[2] >= colours.n_samples:
+            return cls(axes[0], axes[1], axes[2], (lengths[1], lengths[0]), colours)
+        if len(axes) == 3 and lengths[0] in possible and lengths[0] >= colours.n_samples:
+            return cls(axes[1], axes[2], axes[0], (lengths[2], lengths[1]), colours)
+        if len(axes) == 2 or page.samplesperpixel == 2:
+            raise _not_rgb(path, "greyscale" + (" with an alpha channel" if page.samplesperpixel == 2 else ""))
+        raise _not_rgb(path, f"its TIFF axes are {' x '.join(map(str, shape))}, not height x width x 3 or 4")
+
+    def last(self, pixels: np.ndarray) -> np.ndarray:
+        """``pixels``, an array of the series' axes, as (height, width, samples)."""
+        height, width = pixels.shape[self.rows], pixels.shape[self.columns]
+        if self.samples is not None:
+            pixels = np.moveaxis(pixels, self.samples, -1)
+        return pixels.reshape(height, width, -1)
+
+
+_ORIENTATION = 274  # the tag's number in TIFF and EXIF
+_SHOWN_FROM = {  # where an orientation tag wants the first stored row and column
+    2: "mirrored left to right",
+    3: "turned by 180 degrees",
+    4: "mirrored top to bottom",
+    5: "mirrored across the diagonal",
+    6: "turned by 90 degrees clockwise",
+    7: "mirrored across the other diagonal",
+    8: "turned by 90 degrees anticlockwise",
+}
+_JPEG = (6, 7, 34892)
+_JPEG2000_YCBCR, _JPEG2000_RGB = 33003, 33005  # Aperio's, whatever the photometric tag says
+_BT601 = (0.299, 0.587, 0.114)
+_FULL_RANGE = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0)
+
+
+def _tiff_colours(path: Path, page: Any) -> Colours:
+    """What the samples of a TIFF page mean once decoded; a model that cannot be converted is refused by its name."""
+    photometric = getattr(page.photometric, "name", str(page.photometric))
+    if page.compression == _JPEG2000_YCBCR:
+        photometric = "YCBCR"
+    elif page.compression == _JPEG2000_RGB or _decodes_to_rgb(page):
+        photometric = "RGB"
+    if photometric == "PALETTE":
+        return Colours("palette", palette=_tiff_palette(path, page))
+    models: dict[str, Model] = {
+        "RGB": "RGB",
+        "MINISBLACK": "RGB",  # of three or four planes; a single one is refused as grey
+        "YCBCR": "YCbCr",
+        "SEPARATED": "CMYK",
+        "CIELAB": "CIELab",
+        "ICCLAB": "ICCLab",
+    }
+    model = models.get(photometric)
+    if photometric == "MINISWHITE" and page.samplesperpixel <= 2:
+        raise _not_rgb(path, "greyscale, white is zero")
+    if model is None:
+        raise _not_rgb(path, f"the colours of this TIFF are {photometric}, which is not converted")
+    if model in ("CIELab", "ICCLab") and page.dtype != np.uint8:
+        raise _not_rgb(path, f"its colours are {model} of type {page.dtype}, of which only 8 bits are converted")
+    if model == "YCbCr":
+        _require_usual_ycbcr(path, page)
+    if model == "CMYK" and page.samplesperpixel < 4:
+        raise _not_rgb(path, f"it has {page.samplesperpixel} inks, not the four of CMYK")
+    return Colours(model, None if photometric == "MINISBLACK" else _tiff_alpha(page, model))
+
+
+def _decodes_to_rgb(page: Any) -> bool:
+    """A JPEG inside a TIFF is decoded to RGB, unless its three components lie apart."""
+    return page.photometric == 6 and page.compression in _JPEG and page.planarconfig == 1
+
+
+def _needs_libtiff(page: Any) -> bool:
+    """Chroma of fewer pixels than luma, without JPEG: tifffile decodes it not, libtiff does."""
+    return page.photometric == 6 and page.compression not in _JPEG and page.subsampling not in (None, (1, 1))
+
+
+def _tiff_alpha(page: Any, model: Model) -> Alpha | None:
+    n = 4 if model == "CMYK" else 3
+    if page.samplesperpixel <= n:
+        return None
+    if not page.extrasamples:  # against the standard; Pillow and libtiff take it for opacity
+        return "unassociated" if page.samplesperpixel == n + 1 else None
+    kinds: dict[int, Alpha] = {1: "associated", 2: "unassociated"}
+    return kinds.get(int(page.extrasamples[0]))  # 0: unspecified, no opacity
+
+
+def _tiff_palette(path: Path, page: Any) -> np.ndarray:
+    table = _tag(page, "ColorMap")
+    if table is None:
+        raise _not_rgb(path, "its colours are those of a palette that it lacks")
+    table = np.asarray(table, dtype=np.uint16).reshape(3, -1).T
+    # 16 bits; some writers put 8 into them
+    return (table >> 8 if table.max() > 255 else table).astype(np.uint8)
+
+
+def _require_usual_ycbcr(path: Path, page: Any) -> None:
+    for tag, usual in (("YCbCrCoefficients", _BT601), ("ReferenceBlackWhite", _FULL_RANGE)):
+        stated = _tag(page, tag)
+        if stated is None:
+            continue
+        pairs = np.asarray(stated, dtype=np.float64).reshape(-1, 2)
+        values = pairs[:, 0] / pairs[:, 1]
+        # one unit of black and white makes no difference that is seen
+        if len(values) != len(usual) or np.abs(values - usual).max() > (0.001 if tag == "YCbCrCoefficients" else 1):
+            shown = ", ".join(f"{value:g}" for value in values)
+            raise _not_rgb(path, f"its colours are YCbCr with the {tag} {shown}, which is not converted")
+
+
+def _tag(page: Any, name: str) -> Any:
+    tag = page.tags.get(name)
+    return None if tag is None else tag.value
+
+
+def _remarks(orientation: Any, model: str | None, profile: Any) -> list[str]:
+    said = []
+    if orientation in _SHOWN_FROM:
+        said.append(
+            f"its orientation tag ({orientation}) says that it should be shown {_SHOWN_FROM[orientation]}; the tag is "
+            "not applied, because positions are taken to be those of the stored pixels, as in scanpy and squidpy - "
+            "look at the picture of 'stbench data check'"
+        )
+    if model is not None:
+        said.append(f"its colours are {model}; they are converted to RGB without a colour profile")
+    if profile:
+        name = _profile_name(bytes(profile))
+        if "srgb" not in name.lower():
+            said.append(f"its colour profile ({name}) is not applied: other slides may have other colours for that")
+    return said
+
+
+def _profile_name(profile: bytes) -> str:
+    from PIL import ImageCms
+
+    try:
+        return " ".join(ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile))).split())
+    except (OSError, ImageCms.PyCMSError):
+        return "unreadable"
 
 
 def _tiff_array(path: Path, series: Any) -> np.ndarray:
     """All pixels of a series or of one level of it: (height, width, 3) uint8."""
-    colour_axis, (height, width) = _tiff_layout(path, series.shape)
-    pixels = np.moveaxis(series.asarray(), colour_axis, -1).reshape(height, width, -1)[..., :3]
-    return _eight_bits(path, pixels, _white_level(path, pixels))
+    layout = _TiffLayout.of(path, series)
+    if _needs_libtiff(series.keyframe):
+        return _libtiff_array(path, series.keyframe)
+    return _tiff_rgb(path, layout, series.asarray(), None)
+
+
+def _tiff_rgb(path: Path, layout: _TiffLayout, pixels: np.ndarray, white: tuple[float, float] | None) -> np.ndarray:
+    samples, colours = layout.last(pixels)[..., : layout.colours.n_samples], layout.colours
+    if colours.model != "palette" and samples.dtype != np.uint8:
+        white = white or _white_levels(path, colours, samples)
+        n = colours.n_samples - (colours.alpha is not None)
+        parts = [eight_bits(samples[..., :n], white[0])]
+        if colours.alpha is not None:
+            parts.append(eight_bits(samples[..., n:], white[1]))
+        samples = np.concatenate(parts, axis=-1)
+    return colours.rgb(samples)
+
+
+def _libtiff_array(path: Path, page: Any) -> np.ndarray:
+    """The page as libtiff converts it to RGB, in the order in which its rows and columns are stored."""
+    import imagecodecs
+
+    with open_binary(path) as stream:
+        content = bytearray(stream.read())
+    tag = page.tags.get("Orientation")
+    if tag is not None:  # libtiff would apply half of it
+        upright = struct.pack(page.parent.byteorder + "H", 1)
+        content[tag.valueoffset : tag.valueoffset + 2] = upright
+    rgba = imagecodecs.tiff_decode(bytes(content), index=page.index, asrgb=True)
+    return np.ascontiguousarray(rgba[..., :3])
+
+
+def _white_levels(path: Path, colours: Colours, samples: np.ndarray) -> tuple[float, float]:
+    """The values that stand for white, and for opaque."""
+    if colours.model == "palette" or samples.dtype == np.uint8:
+        return 255.0, 255.0
+    n = colours.n_samples - (colours.alpha is not None)
+    white = _white_level(path, samples[..., :n])
+    return white, _white_level(path, samples[..., n]) if colours.alpha is not None else white
 
 
 def _white_level(path: Path, pixels: np.ndarray) -> float:
     """The value that stands for white. 16-bit files hold 8, 10, 12, 14 or 16 significant bits: the fewest that fit."""
-    if pixels.dtype == np.uint8:
-        return 255.0
     highest = float(pixels.max())
     if pixels.dtype == np.uint16:
         return next(2.0**bits - 1 for bits in (8, 10, 12, 14, 16) if highest < 2**bits)
     if pixels.dtype.kind == "f" and float(pixels.min()) >= 0 and highest <= 1:
         return 1.0
     raise _not_rgb(path, f"values of type {pixels.dtype} up to {highest:g}, not 8 or 16 bits")
-
-
-def _eight_bits(path: Path, pixels: np.ndarray, white: float) -> np.ndarray:
-    if pixels.dtype == np.uint8:
-        return np.ascontiguousarray(pixels)
-    scaled = np.multiply(pixels, 255.0 / white, dtype=np.float32)
-    return np.rint(scaled).clip(0, 255).astype(np.uint8)
 
 
 class _TiledTiff:
@@ -338,23 +563,22 @@ class _TiledTiff:
 
         self._path = path
         self._array: Any = zarr.open(series.aszarr(level=0), mode="r")
-        self._colour_axis, (height, width) = _tiff_layout(path, series.shape)
-        self._row_axis, self._column_axis = [
-            axis for axis, length in enumerate(series.shape) if length != 1 and axis != self._colour_axis
-        ]
+        self._layout = _TiffLayout.of(path, series)
+        width, height = self._layout.size
         self.shape = (height, width, 3)
-        # the coarsest level is enough to see how many bits are in use
-        coarsest = series.levels[-1]
-        self._white = 255.0 if series.dtype == np.uint8 else _white_level(path, coarsest.asarray())
+        self._white: tuple[float, float] | None = None
+        if series.dtype != np.uint8 and self._layout.colours.model != "palette":
+            # the coarsest level is enough to see how many bits are in use
+            samples = self._layout.last(series.levels[-1].asarray())
+            self._white = _white_levels(path, self._layout.colours, samples)
 
     def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
-        index: list[int | slice] = [0] * len(self._array.shape)
-        index[self._row_axis], index[self._column_axis] = key
-        index[self._colour_axis] = slice(0, 3)
-        pixels = np.asarray(self._array[tuple(index)])
-        if self._colour_axis < self._row_axis:
-            pixels = np.moveaxis(pixels, 0, -1)
-        return _eight_bits(self._path, pixels, self._white)
+        # axes keep their places: an axis of length one is sliced, not dropped
+        index = [slice(0, 1)] * len(self._array.shape)
+        index[self._layout.rows], index[self._layout.columns] = key
+        if self._layout.samples is not None:
+            index[self._layout.samples] = slice(0, self._layout.colours.n_samples)
+        return _tiff_rgb(self._path, self._layout, np.asarray(self._array[tuple(index)]), self._white)
 
 
 @contextmanager
@@ -382,9 +606,8 @@ class _OpenSlidePixels:
         top, bottom, _ = key[0].indices(self.shape[0])
         left, right, _ = key[1].indices(self.shape[1])
         region = self._slide.read_region((left, top), 0, (right - left, bottom - top))
-        white = np.full((bottom - top, right - left, 3), 255, dtype=np.uint8)  # unscanned areas are transparent
-        rgba = np.asarray(region)
-        return np.where(rgba[..., 3:] > 0, rgba[..., :3], white)
+        rgba = np.asarray(region)  # unscanned areas are transparent
+        return on_white(rgba[..., :3], rgba[..., 3])
 
 
 # --- windows -------------------------------------------------------------------------------------------------------

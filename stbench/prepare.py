@@ -27,7 +27,7 @@ from .slide import Slide, validate
 from .targets import Target, target
 from .thumbnails import spot_diameter, write_thumbnail
 
-LAYOUT = 2  # raise it whenever what is written below changes
+LAYOUT = 3  # raise it whenever what is written below changes
 PADDING = 255  # a window that crosses the image's border is filled with white, and counted
 PADDING_RULE = "parts of a window outside the image are white (255)"
 

@@ -223,4 +223,5 @@ def _notices(slide: Slide) -> list[str]:
         notices.append(
             f"its image is the {slide.image.level} one, {slide.image.scale:.4g} pixels per full-resolution pixel"
         )
+    notices += [f"{slide.image.name}: {text}" for text in slide.image.remarks()]
     return notices

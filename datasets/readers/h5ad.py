@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stbench.colour import Colours, eight_bits
 from stbench.compressed import existing, is_gzipped, locked_hdf5
 from stbench.errors import UserError, unknown
 from stbench.image import Level, SlideImage
@@ -353,17 +354,18 @@ def _image(path: Path, given: Path | None, content: Mapping[str, Any], factors: 
 
 
 def _eight_bits(path: Path, name: str, array: np.ndarray) -> np.ndarray:
-    """RGB, 8 bits: embedded images are uint8, or floating point from 0 to 1."""
+    """RGB, 8 bits, transparent parts white: embedded images are uint8, or floating point from 0 to 1."""
     if array.ndim != 3 or array.shape[2] not in (3, 4):
-        raise UserError(f"{path}: the {name} image has the shape {array.shape}, not (height, width, 3) - replace it")
-    array = array[..., :3]
-    if array.dtype == np.uint8:
-        return np.ascontiguousarray(array)
+        grey = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 2))
+        what = f"the shape {array.shape}" + (" (greyscale)" if grey else "")
+        raise UserError(f"{path}: the {name} image has {what}, not (height, width, 3) - replace it")
     if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:
-        return np.rint(array * 255).astype(np.uint8)
-    raise UserError(
-        f"{path}: the {name} image is {array.dtype} up to {array.max():g}, neither uint8 nor 0 to 1 - convert it"
-    )
+        array = eight_bits(array, 1.0)
+    if array.dtype != np.uint8:
+        raise UserError(
+            f"{path}: the {name} image is {array.dtype} up to {array.max():g}, neither uint8 nor 0 to 1 - convert it"
+        )
+    return Colours(alpha="unassociated" if array.shape[2] == 4 else None).rgb(array)
 
 
 def _um_per_px(

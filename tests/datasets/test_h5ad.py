@@ -376,3 +376,24 @@ def test_a_gzipped_object_is_said_to_be_one(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(path.read_bytes()))
     with pytest.raises(UserError, match="gzipped: unpack it"):
         h5ad.read("S1", "P1", path)
+
+
+@pytest.mark.parametrize("floating", [False, True])
+def test_transparent_parts_of_an_embedded_image_are_white(tmp_path: Path, floating: bool) -> None:
+    adata = make()
+    rgba = np.zeros((150, 200, 4), dtype=np.uint8)
+    rgba[:, 60:] = 200, 120, 160, 255  # left of it: black and clear
+    rgba[:, 190:, 3] = 51  # a fifth opaque
+    adata.uns["spatial"]["lib"]["images"]["hires"] = (rgba / 255).astype(np.float32) if floating else rgba
+    pixels = read(adata, tmp_path).image.read()
+    assert (pixels[:, :60] == 255).all()
+    assert (pixels[:, 60:190] == [200, 120, 160]).all()
+    assert (pixels[:, 190:] == [244, 228, 236]).all()  # 255 + (200 - 255) / 5, ...
+
+
+@pytest.mark.parametrize("shape", [(150, 200), (150, 200, 1), (150, 200, 2)])
+def test_an_embedded_image_in_grey_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    adata = make()
+    adata.uns["spatial"]["lib"]["images"]["hires"] = np.zeros(shape, dtype=np.uint8)
+    with pytest.raises(UserError, match=r"hires image has the shape .* \(greyscale\)"):
+        read(adata, tmp_path)

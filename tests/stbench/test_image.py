@@ -33,10 +33,14 @@ def encoded(array: np.ndarray, form: str) -> bytes:
     return buffer.getvalue()
 
 
+def opaque(array: np.ndarray) -> np.ndarray:
+    return np.full(array.shape[:2], 255, dtype=np.uint8)
+
+
 # each writes the same picture losslessly in another form
 FORMS: dict[str, Callable[[Path, np.ndarray], object]] = {
     "png": lambda path, array: path.write_bytes(encoded(array, "PNG")),
-    "png with alpha": lambda path, array: path.write_bytes(encoded(np.dstack([array, array[..., :1]]), "PNG")),
+    "png with alpha": lambda path, array: path.write_bytes(encoded(np.dstack([array, opaque(array)]), "PNG")),
     "gzipped png": lambda path, array: path.write_bytes(gzip.compress(encoded(array, "PNG"))),
     "striped tiff": lambda path, array: tifffile.imwrite(path, array, photometric="rgb"),
     "tiled tiff": lambda path, array: tifffile.imwrite(path, array, photometric="rgb", tile=(32, 48)),
@@ -52,7 +56,7 @@ FORMS: dict[str, Callable[[Path, np.ndarray], object]] = {
     ),
     "tiff, leading one": lambda path, array: tifffile.imwrite(path, array[None], photometric="rgb", tile=(32, 32)),
     "tiff, four channels": lambda path, array: tifffile.imwrite(
-        path, np.dstack([array, array[..., 0]]), photometric="rgb", extrasamples=["unassalpha"], tile=(32, 32)
+        path, np.dstack([array, opaque(array)]), photometric="rgb", extrasamples=["unassalpha"], tile=(32, 32)
     ),
     "tiff, 16 bits": lambda path, array: tifffile.imwrite(path, array.astype(np.uint16) * 257, photometric="rgb"),
     "tiff, 16 bits of which 8 are used": lambda path, array: tifffile.imwrite(
