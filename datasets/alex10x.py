@@ -6,6 +6,7 @@ The two sections of Block A are of one tumour, hence of one patient.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -101,13 +102,8 @@ def _section_folder(folder: Path) -> SpaceRangerFiles:
     raw, filtered = folder / "raw_feature_bc_matrix", folder / "filtered_count_matrix"
     barcodes = first_file([filtered], "barcodes.tsv.gz", "barcodes.tsv")
     found = space_ranger.find(folder)
-    return SpaceRangerFiles(
-        counts=found.counts,
-        positions=found.positions,
-        scale_factors=found.scale_factors,
-        image=found.image,
-        level=found.level,
-        hires=found.hires,
+    return replace(
+        found,
         barcodes=barcodes if found.counts == raw else None,
         labels=annotation,
         label_column=None if annotation is None else "fine_annot_type",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from .dataset import Dataset, Missing, SlideSource
 from .errors import UserError, about_slice, unknown
 from .files import file_digest, replacing_directory, value_digest, writing_to
 from .method import OracleSlide, TestSlide, TrainingSlide
-from .slide import Slide, validate
+from .slide import Slide, check_slide, refuse
 from .targets import Target, target
 from .thumbnails import spot_diameter, write_thumbnail
 
@@ -245,7 +245,10 @@ def _entry(
                 shutil.rmtree(entry)
             with about_slice(source.id):
                 slide = source.read()
-            validate(slide, panel=panel)
+            problems = check_slide(slide, panel=panel)
+            refuse(slide, problems)
+            told = tuple(f"{slide.id}: {problem.text}" for problem in problems if problem.lasting)
+            slide = replace(slide, notes=(*slide.notes, *told))
             with replacing_directory(entry) as temporary:
                 _write(temporary, slide, panel, dataset.patch_px, key)
     return entry

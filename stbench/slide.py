@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from . import geometry
 from .counts import count_fault
 from .errors import UserError
+from .geometry import NOTHING, Evidence, Finding
 from .image import SlideImage
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class Slide:
     image: SlideImage
     um_per_px: float | None = None  # µm per full-resolution pixel; None: unknown
     notes: tuple[str, ...] = ()  # what a reader had to decide, in plain words; shown once to the user
+    evidence: Evidence = NOTHING  # what says whether image, positions and counts belong together
 
     @property
     def n_spots(self) -> int:
@@ -65,15 +68,24 @@ class Slide:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something about a slide: an ``error`` forbids its use, a ``notice`` is for the user to know."""
+    """Something about a slide: an ``error`` forbids its use, a ``notice`` is for the user to know.
+
+    What is ``lasting`` may make its numbers wrong: it is told wherever they are, not only when the data are checked.
+    """
 
     severity: Literal["error", "notice"]
     text: str
+    lasting: bool = False
 
 
 def validate(slide: Slide, *, panel: Sequence[str] | None = None) -> None:
     """Raise a ``UserError`` with the first error that :func:`check_slide` finds; notices pass."""
-    for problem in check_slide(slide, panel=panel):
+    refuse(slide, check_slide(slide, panel=panel))
+
+
+def refuse(slide: Slide, problems: Iterable[Problem]) -> None:
+    """Raise a ``UserError`` with the first error among ``problems``, if there is one."""
+    for problem in problems:
         if problem.severity == "error":
             raise UserError(f"slice {slide.id}: {problem.text}")
 
@@ -85,15 +97,30 @@ def check_slide(slide: Slide, *, panel: Sequence[str] | None = None) -> list[Pro
     zero times, but a slide that lists none of the panel's genes uses other names for them.
     """
     errors = [*_image_errors(slide), *_schema_errors(slide)]
+    misfits: list[Finding] = []
     if not errors:  # the rest relies on the schema
-        errors += [*_count_errors(slide), *_position_errors(slide)]
-        errors += _array_errors(slide)
-    on_panel = [] if panel is None or errors else panel_problems(slide.genes, panel)
-    notices = [] if errors or any(one.severity == "error" for one in on_panel) else _notices(slide)
-    return sorted(
-        [*(Problem("error", text) for text in errors), *(Problem("notice", text) for text in notices), *on_panel],
-        key=lambda problem: problem.severity,
-    )
+        misfits = _found(geometry.check_image, slide)
+        errors += _count_errors(slide)
+        errors += [finding.text for finding in misfits if finding.severity == "error"]
+        errors += [*_position_errors(slide), *_array_errors(slide)]
+    if errors:
+        return [Problem("error", text) for text in errors]
+    misfits += _found(geometry.check_spots, slide)
+    problems = [Problem(finding.severity, finding.text, lasting=True) for finding in misfits]
+    problems += [] if panel is None else panel_problems(slide.genes, panel)
+    if all(problem.severity == "notice" for problem in problems):
+        remarks = [Problem("notice", f"{slide.image.name}: {text}", lasting=True) for text in slide.image.remarks()]
+        notices = [Problem("notice", text) for text in _notices(slide)]
+        problems = [*problems, *remarks, *notices]
+    return sorted(problems, key=lambda problem: problem.severity)
+
+
+def _found(look: Callable[[Slide], list[Finding]], slide: Slide) -> list[Finding]:
+    """What ``look`` finds; it reads images, of which only the headers have been read before."""
+    try:
+        return look(slide)
+    except UserError as error:
+        return [Finding("error", str(error))]
 
 
 def _image_errors(slide: Slide) -> list[str]:
@@ -223,5 +250,4 @@ def _notices(slide: Slide) -> list[str]:
         notices.append(
             f"its image is the {slide.image.level} one, {slide.image.scale:.4g} pixels per full-resolution pixel"
         )
-    notices += [f"{slide.image.name}: {text}" for text in slide.image.remarks()]
     return notices

@@ -9,6 +9,7 @@ import numpy as np
 
 from stbench.counts import count_fault, distance_to_whole
 from stbench.errors import UserError
+from stbench.geometry import NOTHING, Evidence
 from stbench.image import SlideImage
 from stbench.slide import Slide
 
@@ -27,6 +28,7 @@ def assemble(
     spot_diameter_px: float | None = None,
     labels: Sequence[str | None] | None = None,
     notes: Sequence[str] = (),
+    evidence: Evidence = NOTHING,
 ) -> Slide:
     """A slide of ``counts`` (n_spots, n_genes; sparse, already checked to be counts) and what goes with its rows.
 
@@ -60,9 +62,8 @@ def assemble(
         obsm={"spatial": np.asarray(centres, dtype=np.float64)},
         uns={"spatial": {slide_id: {"images": {}, "scalefactors": scale_factors, "metadata": metadata}}},
     )
-    return Slide(
-        slide_id, patient, adata, image, um_per_px, tuple(f"{slide_id}: {note}" for note in (*notes, *rounded))
-    )
+    told = tuple(f"{slide_id}: {note}" for note in (*notes, *rounded))
+    return Slide(slide_id, patient, adata, image, um_per_px, told, evidence)
 
 
 def _whole(counts: Any) -> tuple[Any, list[str]]:

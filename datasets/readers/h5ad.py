@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 from stbench.colour import Colours, eight_bits
 from stbench.compressed import existing, is_gzipped, locked_hdf5
 from stbench.errors import UserError, unknown
+from stbench.geometry import Evidence
 from stbench.image import Level, SlideImage
 from stbench.scalars import as_number, as_text
 from stbench.slide import Slide
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 LIBRARY_COLUMNS = ("library_id", "library", "batch", "sample", "region")
 SECTION_COLUMNS = LIBRARY_COLUMNS[:-1]  # a region may be a part of one section
 IN_LIBRARY = ("images", "scalefactors", "metadata")
+# the last is HEST-1k's name for its only small image
+EMBEDDED: tuple[tuple[str, Level], ...] = (("hires", "hires"), ("lowres", "lowres"), ("downscaled_fullres", "lowres"))
 
 
 def read(
@@ -79,6 +82,7 @@ def read(
         array_xy=array_xy,
         centres=centres[keep],
         image=_image(path, image, content, factors),
+        evidence=Evidence(_smaller(path, content, factors)),
         um_per_px=_um_per_px(factors, array_xy, centres[keep], pitch_um),
         spot_diameter_px=factors.get("spot_diameter_fullres"),
         labels=_labels(path, adata, label, keep),
@@ -134,10 +138,12 @@ def _hdf5(path: Path) -> Iterator[Any]:
 
 
 def _beside(path: Path, named: str | None) -> Path | None:
+    """The file as named, or one of that name beside the object: paths of another machine lead nowhere here."""
     if named is None:
         return None
-    source = path.parent / expanded(named)  # an absolute path stays what it is
-    return source if source.is_file() else None
+    # an absolute path stays what it is
+    places = (path.parent / expanded(named), path.parent / PureWindowsPath(named).name)
+    return next((place for place in places if place.is_file()), None)
 
 
 def _libraries(spatial: Any, prefix: str = "") -> dict[str, Mapping[str, Any]]:
@@ -333,13 +339,7 @@ def _image(path: Path, given: Path | None, content: Mapping[str, Any], factors: 
     if source is not None:
         return SlideImage.from_file(source)
     images = _part(content, "images")
-    # the last is HEST-1k's name for its only small image
-    choices: tuple[tuple[str, Level], ...] = (
-        ("hires", "hires"),
-        ("lowres", "lowres"),
-        ("downscaled_fullres", "lowres"),
-    )
-    for name, level in choices:
+    for name, level in EMBEDDED:
         if name in images and np.size(images[name]):
             scale = factors.get(f"tissue_{name}_scalef")
             if scale is None:
@@ -351,6 +351,24 @@ def _image(path: Path, given: Path | None, content: Mapping[str, Any], factors: 
     raise UserError(
         f"{path} holds no image in uns['spatial']{missing} - name the full-resolution image with 'image' in a manifest"
     )
+
+
+def _smaller(path: Path, content: Mapping[str, Any], factors: Mapping[str, float]) -> tuple[SlideImage, ...]:
+    """The images inside the file, largest first, that are sound and of a known scale: to check the chosen one by."""
+    images = _part(content, "images")
+    found = []
+    for name, level in EMBEDDED:
+        array, scale = np.asarray(images.get(name, ())), factors.get(f"tissue_{name}_scalef", 0.0)
+        if _is_colour(array) and np.isfinite(scale) and scale > 0:
+            found.append(SlideImage.from_array(_eight_bits(path, name, array), scale, level))
+    return tuple(found)
+
+
+def _is_colour(array: np.ndarray) -> bool:
+    """Whether an embedded image is what :func:`_eight_bits` takes."""
+    if array.ndim != 3 or array.shape[2] not in (3, 4) or array.size == 0:
+        return False
+    return array.dtype == np.uint8 or (array.dtype.kind == "f" and bool(array.min() >= 0 and array.max() <= 1))
 
 
 def _eight_bits(path: Path, name: str, array: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ import numpy as np
 
 from stbench.compressed import existing, locked_hdf5, open_binary, open_text
 from stbench.errors import UserError
+from stbench.geometry import Evidence, OffTissue
 from stbench.image import Level, SlideImage
 from stbench.scalars import as_number
 from stbench.slide import Slide
@@ -36,6 +37,14 @@ POSITIONS = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positio
 POSITION_COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
 WHOLE = ("in_tissue", "array_row", "array_col")
 _LOGICAL = {"TRUE": 1, "True": 1, True: 1, "FALSE": 0, "False": 0, False: 0}
+MADE_BY_SPACE_RANGER = (
+    "tissue_hires_image",
+    "tissue_lowres_image",
+    "aligned_fiducials",
+    "aligned_tissue_image",
+    "detected_tissue_image",
+    "cytassist_image",
+)
 PICTURE_SUFFIXES = (".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg", ".svs", ".ndpi")
 
 
@@ -48,16 +57,22 @@ class SpaceRangerFiles:
     scale_factors: Path
     image: Path
     level: Level
-    hires: Path | None = None  # kept beside a full-resolution image to check that the two belong together
+    smaller: Path | None = None  # the next smaller picture of the section, to check that the two belong together
+    smaller_level: Level = "hires"
     barcodes: Path | None = None  # keep only these, in this order: for a raw matrix
     labels: Path | None = None  # a table with the barcode in its first column
     label_column: str | None = None
     passed_over: tuple[Path, ...] = ()  # pictures beside the matrix whose name does not say that they are the image
 
+    @property
+    def filtered(self) -> bool:
+        """Whether the matrix is said to hold the spots under tissue alone."""
+        return self.barcodes is not None or "filtered" in self.counts.name
+
     def paths(self) -> tuple[Path, ...]:
         """Every file that the slide depends on."""
         counts = _matrix_files(self.counts) if self.counts.is_dir() else (self.counts,)
-        others = (self.positions, self.scale_factors, self.image, self.hires, self.barcodes, self.labels)
+        others = (self.positions, self.scale_factors, self.image, self.smaller, self.barcodes, self.labels)
         return (*counts, *(path for path in others if path is not None))
 
 
@@ -136,8 +151,11 @@ def from_parts(
             f"there is no image: {spatial} has neither tissue_hires_image.png nor tissue_lowres_image.png, and no "
             "full-resolution image lies beside it - add one of them"
         )
-    beside = hires if level == "full" else None
-    return SpaceRangerFiles(counts, positions, scale_factors, chosen, level, beside, barcodes, labels, label_column)
+    smaller = (hires or lowres) if level == "full" else lowres if level == "hires" else None
+    smaller_level: Level = "hires" if smaller is not None and smaller == hires else "lowres"
+    return SpaceRangerFiles(
+        counts, positions, scale_factors, chosen, level, smaller, smaller_level, barcodes, labels, label_column
+    )
 
 
 def find_counts(folder: Path) -> Path:
@@ -186,10 +204,12 @@ def _full_resolution(folder: Path) -> Path | None:
 
 
 def _pictures(folder: Path) -> list[Path]:
+    """Pictures in the folder itself that Space Ranger did not make."""
     return [
         path
         for path in sorted(folder.iterdir())
         if path.is_file() and path.name.lower().removesuffix(".gz").endswith(PICTURE_SUFFIXES)
+        if path.name.lower().split(".")[0] not in MADE_BY_SPACE_RANGER
     ]
 
 
@@ -246,6 +266,7 @@ def read(slide_id: str, patient: str, files: SpaceRangerFiles, *, pitch_um: floa
         array_xy=placed[["array_col", "array_row"]].to_numpy(dtype=np.int64),
         centres=centres,
         image=_image(files, factors),
+        evidence=Evidence(_smaller(files, factors), _off_tissue(barcodes, positions, files)),
         um_per_px=_um_per_px(factors, centres, pitch_um),
         spot_diameter_px=factors.get("spot_diameter_fullres"),
         labels=None if files.labels is None else _labels(files, [barcodes[row] for row in rows]),
@@ -303,18 +324,23 @@ def _image(files: SpaceRangerFiles, factors: dict[str, float]) -> SlideImage:
     if files.level != "full":
         scale = _factor(factors, f"tissue_{files.level}_scalef", files.scale_factors)
         return SlideImage.from_file(files.image, scale, files.level)
-    image = SlideImage.from_file(files.image)
-    if files.hires is not None and "tissue_hires_scalef" in factors:
-        width, height = SlideImage.from_file(files.hires, factors["tissue_hires_scalef"]).full_resolution_size
-        # the small picture is a rounded copy of the large one: a pixel of it is 1 / scale pixels
-        tolerance = 2 / factors["tissue_hires_scalef"]
-        if abs(image.size[0] - width) > tolerance or abs(image.size[1] - height) > tolerance:
-            raise UserError(
-                f"{files.image} is {image.size[0]} x {image.size[1]} px, but by {files.hires.name} and "
-                f"{files.scale_factors.name} the full-resolution image has about {width:.0f} x {height:.0f} - "
-                "give the image that Space Ranger was run on"
-            )
-    return image
+    return SlideImage.from_file(files.image)
+
+
+def _smaller(files: SpaceRangerFiles, factors: dict[str, float]) -> tuple[SlideImage, ...]:
+    """The next smaller picture of the section, where its scale is known."""
+    scale = factors.get(f"tissue_{files.smaller_level}_scalef", 0.0)
+    if files.smaller is None or not (np.isfinite(scale) and scale > 0):
+        return ()
+    return (SlideImage.from_file(files.smaller, scale, files.smaller_level),)
+
+
+def _off_tissue(barcodes: list[str], positions: pd.DataFrame, files: SpaceRangerFiles) -> OffTissue | None:
+    """Barcodes of a filtered matrix that should not be in it. Those without any position have been counted before."""
+    if not files.filtered:
+        return None
+    off = positions.index[positions["in_tissue"] != 1].intersection(barcodes)
+    return OffTissue(len(off), len(barcodes), str(files.counts), str(files.positions))
 
 
 def _um_per_px(factors: dict[str, float], centres: np.ndarray, pitch_um: float) -> float | None:

@@ -12,6 +12,10 @@ import pytest
 from stbench.datasets.alex10x import Alex10x
 from stbench.datasets.her2st import HER2ST
 from stbench.datasets.manifest import open_dataset_path
+from stbench.datasets.readers import legacy_st, space_ranger
+from stbench.errors import UserError
+from stbench.geometry import array_map, likeness
+from stbench.lattice import pitch
 from stbench.slide import Slide, check_slide, validate
 
 pytestmark = pytest.mark.data
@@ -146,3 +150,45 @@ def test_olfactory_bulbs_are_read_through_a_manifest(data_root: Path, tmp_path: 
     for slide in slides:
         assert check_slide(slide, panel=dataset.panel()) == []
         assert tissue_contrast(slide) > 0.5
+
+
+def test_no_section_is_mirrored_and_every_spot_lies_where_the_array_puts_it(data_root: Path) -> None:
+    """Position files alone, as eight HER2+ sections have no image here: limits of stbench.geometry stand on these."""
+    spot_tables = [
+        *sorted((data_root / "her2st/data/ST-spotfiles").glob("*_selection.tsv")),
+        *sorted((data_root / "mob").glob("alignment_table_*.tsv")),
+    ]
+    found = {}
+    for path in spot_tables:
+        table = legacy_st.read_spots(path)
+        found[path.name] = table[["x", "y"]].to_numpy(), table[["pixel_x", "pixel_y"]].to_numpy()
+    for folder in sorted((data_root / "visium").glob("*/spatial")):
+        (path,) = folder.glob("tissue_positions*")
+        table = space_ranger.read_positions(path)
+        table = table[table["in_tissue"] == 1]
+        places = table[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=float)
+        found[folder.parent.name] = table[["array_col", "array_row"]].to_numpy(), places
+    assert len(found) == 21
+    for name, (array_xy, centres) in found.items():
+        fitted = array_map(array_xy, centres)
+        assert fitted is not None, name
+        assert fitted.turn > 0.99, name
+        assert fitted.residuals.max() < 0.4 * pitch(centres), name
+
+
+def test_no_visium_section_raises_an_alarm_and_its_two_pictures_are_alike(data_root: Path) -> None:
+    for folder in sorted(path.parent for path in (data_root / "visium").glob("*/spatial")):
+        slide = space_ranger.read(folder.name, folder.name, space_ranger.find(folder))
+        (lowres,) = slide.evidence.pictures
+        found = likeness(slide.image.thumbnail(256), lowres.thumbnail(256))
+        assert found.pop("as it is") > 0.99
+        assert max(found.values()) < 0.85
+        assert [problem.text for problem in check_slide(slide) if problem.lasting] == []
+
+
+def test_positions_of_another_visium_section_are_refused(data_root: Path, tmp_path: Path) -> None:
+    """All Visium slides share their barcodes: the lymph node's counts with the breast section's spatial/."""
+    lymph = space_ranger.find(data_root / "visium/V1_Human_Lymph_Node")
+    mixed = space_ranger.from_parts(lymph.counts, data_root / "visium/V1_Breast_Cancer_Block_A_Section_1/spatial")
+    with pytest.raises(UserError, match="488 of the 3962 barcodes"):
+        validate(space_ranger.read("mixed", "P", mixed))

@@ -137,7 +137,7 @@ def test_an_image_of_another_size_than_space_ranger_saw_is_refused(
 ) -> None:
     tifffile.imwrite(folder / "image.tif", section.image[:400], photometric="rgb")
     with pytest.raises(UserError, match=r"560 x 400 px, but .* about 560 x 560"):
-        read(folder)
+        validate(read(folder))
 
 
 def test_two_candidates_for_the_image_are_refused(folder: Path, section: upstream.VisiumSection) -> None:
