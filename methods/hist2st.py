@@ -455,7 +455,7 @@ class Hist2ST(WholeSlideMethod):
             )
         elif len(alone) and self.config.isolated == "self":
             edges = with_self(edges, alone)
-        elif len(alone):
+        elif len(alone) and not isinstance(slide, TrainingSlide):  # start tells of those
             log.warning(
                 "%s: %d spots of slide %s have no neighbour and receive nothing", self.name, len(alone), slide.id
             )

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from stbench.numerals import bounded
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -41,8 +43,8 @@ class Table:
 
 
 def number(value: float, digits: int = 4) -> str:
-    """``0.1234``, with a true minus sign; an undefined value is a dash."""
-    return "–" if value != value else f"{value:.{digits}f}".replace("-", "−")
+    """``0.1234``, with a true minus sign; an undefined value is a dash, and a huge one is ``2.7e+18``."""
+    return "–" if value != value else bounded(value, digits).replace("-", "−")
 
 
 def plus_minus(mean: float, spread: float, digits: int = 4) -> str:

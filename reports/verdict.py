@@ -19,7 +19,7 @@ from .comparison import (
     p_equals,
 )
 from .layout import PRESET_OF_OTHERS, slides
-from .load import Section, records
+from .load import Run, Section, records
 from .tables import METRICS, eligible, replicates, slice_scores
 from .typeset import number
 
@@ -247,6 +247,12 @@ def warnings(section: Section, board: pd.DataFrame) -> list[str]:
         whose = ", ".join(labels) if len(labels) <= NAMED else f"{len(labels)} of {len(entries)} entries"
         n_trials = int(said["trials"].sum())
         found.append(f"{whose}: {note} ({n_trials} trial{'s' if n_trials != 1 else ''}).")
+    n_superseded = sum(_n_superseded(section, run) for run in section.runs)
+    if n_superseded:
+        found.append(
+            f"{n_superseded} earlier trial{'s' if n_superseded != 1 else ''} of the same methods, slices and seeds, "
+            "with other code, data or precision, no longer counted and not shown."
+        )
     if section.without_genes:
         found.append(
             f"{len(section.without_genes)} finished trials have no per-gene table, so the box plots leave them out: "
@@ -275,6 +281,15 @@ def _arithmetic(precision: str, tf32: str) -> str:
     if precision == "tf32":
         return "TF32"
     return f"{precision}, with {tf32} in TF32" if tf32 else precision
+
+
+def _n_superseded(section: Section, run: Run) -> int:
+    """Trials of the section that ended, and that a later plan of the run replaced."""
+    question = [section.dataset, section.target, section.split]  # the first three of an identity
+    return sum(
+        list(trial["identity"][:3]) == question and (run.directory / "trials" / key).is_dir()
+        for key, trial in run.facts.get("superseded", {}).items()
+    )
 
 
 def _names(titles: Sequence[str] | pd.Series) -> str:

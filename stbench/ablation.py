@@ -106,7 +106,7 @@ def _entry(configuration: Configuration, precision: Precision) -> dict[str, Any]
         "method": choice.method.name,
         "preset": choice.preset,
         "variant": choice.variant,
-        "weights": choice.method(choice.config).weights_label,
+        "weights": choice.declared[1],
         "target": configuration.target,
         "lowered": "" if precision == "fp32" else precision,
     }

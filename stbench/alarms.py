@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .errors import MethodFailed
 from .method import Method, OracleSlide, TestSlide
 
 FLAT_SHARE = 0.05  # of the truth's variance
@@ -18,6 +19,8 @@ NEAR_CHANCE = 0.02  # relative distance of a contrastive loss from that of guess
 CHANCE_RANK = 0.45  # mean rank of a spot among the keys for its own patch, as a share; guessing gives 0.5
 SAME_OUTPUT = 1e-6  # largest change, relative to the predictions' spread, that counts as none
 BATCH_TOLERANCE = 1e-4
+FAR = 10  # times the target's range: predictions farther outside of it are not on its scale
+GREW = 10  # times its first value: a training loss that ends above that has diverged
 SAMPLE = 64  # spots that are predicted again, where a method predicts single spots
 
 
@@ -41,8 +44,10 @@ def after_training(method: Method, history: Mapping[int, Mapping[str, float]]) -
         if wrong:
             yield Alarm("a training value was not finite", f"{wrong[0]} was not finite in epoch {epoch}")
             break
-    diagnostics: Mapping[str, float] = getattr(method, "diagnostics", {})
+    diagnostics = _diagnostics(method)
     losses = [values["loss"] for _, values in sorted(history.items()) if "loss" in values]
+    if len(losses) > 1 and 0 < GREW * losses[0] < losses[-1] < math.inf:
+        yield Alarm("the training diverged", f"the loss grew from {losses[0]:.3g} to {losses[-1]:.3g}")
     if "contrastive_batch" in diagnostics and losses:
         chance = math.log(diagnostics["contrastive_batch"])
         if abs(losses[-1] - chance) <= NEAR_CHANCE * chance:
@@ -56,6 +61,18 @@ def after_training(method: Method, history: Mapping[int, Mapping[str, float]]) -
         yield Alarm(
             "retrieval is no better than guessing",
             f"for a training patch its own spot ranks at {rank:.2f} of all keys on average; guessing gives 0.50",
+        )
+
+
+def on_another_scale(slide: str, prediction: np.ndarray, truth: np.ndarray) -> Iterator[Alarm]:
+    """An alarm where predictions of a slide lie far outside the target's range: a training that diverged, say."""
+    low, high = float(truth.min()), float(truth.max())
+    reach = max(float(prediction.max()) - high, low - float(prediction.min()))
+    if reach > FAR * max(high - low, np.finfo(np.float32).tiny):
+        yield Alarm(
+            "predictions lie far outside the target's range",
+            f"{slide}: predictions from {prediction.min():.3g} to {prediction.max():.3g}, the target from {low:.3g} to "
+            f"{high:.3g}",
         )
 
 
@@ -92,6 +109,17 @@ def after_exchange(slide: TestSlide, prediction: np.ndarray, exchanged: np.ndarr
             "the prediction does not depend on the image",
             f"{slide.id}: exchanging the patches between spots changes nothing",
         )
+
+
+def _diagnostics(method: Method) -> dict[str, float]:
+    told = getattr(method, "diagnostics", {})
+    try:
+        numbers = {str(name): float(value) for name, value in told.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise MethodFailed(f"its diagnostics are {told!r:.100}, not names and numbers") from error
+    if not numbers.get("contrastive_batch", 1) > 0:
+        raise MethodFailed(f"its contrastive_batch is {numbers['contrastive_batch']}, not the size of a batch")
+    return numbers
 
 
 def _part(slide: TestSlide, spots: np.ndarray) -> TestSlide:

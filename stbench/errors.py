@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 LISTED = 40  # choices that one line of a message may hold
+LONGEST_MESSAGE = 400  # characters of a stranger's exception
 
 
 class UserError(Exception):
@@ -51,6 +52,31 @@ def about_slice(name: str) -> Iterator[None]:
         if str(error).startswith(f"slice {name}: "):
             raise
         raise UserError(f"slice {name}: {error}") from error
+
+
+class MethodFailed(Exception):  # noqa: N818 - what a method did, in words, without the name of a Python class in front
+    """A method did what no method may; the message says what."""
+
+
+def said(error: BaseException) -> str:
+    """What was raised, on one line, as a user reads it: ``it called sys.exit(0)``, ``ValueError: ...``."""
+    if isinstance(error, SystemExit):
+        code = "" if error.code is None else repr(error.code)
+        return _one_line(f"it called sys.exit({code})")
+    try:
+        text = _one_line(str(error))
+    except Exception as broken:  # noqa: BLE001 - a stranger's exception may fail at being printed, too
+        text = f"(its message cannot be read: {type(broken).__name__})"
+    if isinstance(error, (UserError, MethodFailed)):
+        return text
+    kind = type(error).__name__
+    shown = f"{kind}: {text}" if text else kind
+    return shown if isinstance(error, Exception) else f"it raised {shown}"
+
+
+def _one_line(text: str) -> str:
+    words = " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return words if len(words) <= LONGEST_MESSAGE else f"{words[:LONGEST_MESSAGE]} ..."
 
 
 def unknown(kind: str, name: str, choices: Iterable[str], hint: str = "") -> UserError:

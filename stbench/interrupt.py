@@ -34,6 +34,12 @@ class StopRequest:
                 os.close(nowhere)
 
 
+def receives_sigint() -> bool:
+    """Whether SIGINT is a request just now, so that nobody typed a ``KeyboardInterrupt`` that no request precedes."""
+    handler = signal.getsignal(signal.SIGINT)
+    return isinstance(getattr(handler, "__self__", None), StopRequest)
+
+
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
     """Within this context SIGINT, SIGTERM and SIGHUP are requests.

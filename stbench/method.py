@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .errors import Interrupted, UserError, unknown
+from .errors import Interrupted, UserError, said, unknown
+from .isolation import process_kept
 from .precision import Precision
 
 if TYPE_CHECKING:
@@ -111,13 +112,22 @@ class Run:
             self.on_progress(done, total, text)
 
     def log(self, epoch: int, **values: float) -> None:
-        """Record one row of the training history: numbers that belong to ``epoch`` (counted from 1)."""
+        """Record one row of the training history: numbers that belong to ``epoch`` (counted from 1).
+
+        A tensor or array of one number is taken as that number. Raises ``TypeError`` for what is no number.
+        """
+        row = {}
+        for name, value in values.items():
+            try:
+                row[name] = float(value)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise TypeError(f"run.log({name}=...) got {value!r:.100}, not a number") from error
         if self.on_log is not None:
-            self.on_log(epoch, values)
+            self.on_log(int(epoch), row)
 
     def note(self, text: str) -> None:
         """Record, once, what whoever reads the result must know: it stands in the trial's state and the report."""
-        if text not in self.notes:
+        if (text := str(text)) not in self.notes:
             self.notes.append(text)
 
     def check_interrupt(self) -> bool:
@@ -185,7 +195,8 @@ def configure(
             raise unknown(f"setting of {method.name}", name, method.Config.model_fields)
     fields |= changes or {}
     try:
-        return method.Config(**fields)
+        with process_kept():
+            return method.Config(**fields)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -196,3 +207,5 @@ def configure(
             f"{method.name}.{where} = {first['input']!r} is not valid: {first['msg']} - "
             f"see 'stbench methods show {method.name}'"
         ) from error
+    except (Exception, SystemExit) as error:  # a stranger's validator may fail in any way
+        raise UserError(f"{method.name}: its Config cannot be made: {said(error)}") from error

@@ -10,8 +10,9 @@ import ast
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -20,8 +21,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from .calls import Calls
 from .dataset import Dataset
-from .errors import UserError, unknown
+from .errors import MethodFailed, UserError, said, unknown
 from .files import file_digest, value_digest
 from .method import Method
 from .user_paths import expanded, unset_variables
@@ -119,6 +121,20 @@ def dataset(name: str, root: Path | None = None) -> Dataset:
     return opened
 
 
+def origin(name: str) -> str:
+    """Which method :func:`method` finds by ``name``, wherever it is called from: a file's path is made absolute."""
+    file, _, class_name = name.rpartition(":")
+    return f"{Path(file).expanduser().resolve()}:{class_name}" if _is_path(name) else name
+
+
+_changes_at_import: dict[str, list[str]] = {}  # module to what its import had changed in the process, in words
+
+
+def changes_at_import(method_class: type[Method]) -> list[str]:
+    """What importing the method's module had changed in the process, in words; it was put back."""
+    return list(_changes_at_import.get(method_class.__module__, []))
+
+
 @cache
 def source_digest(method_class: type[Method]) -> str:
     """Digest of the code that determines what a method computes; part of every trial's key.
@@ -189,8 +205,9 @@ def _load(group: str, kind: str, name: str, hint: str) -> Any:
         origins = " and ".join(f"{entry.value} ({_package(entry)})" for entry in found.values())
         raise UserError(f"two installed packages register a {kind} '{name}': {origins} - uninstall or rename one")
     entry = next(iter(found.values()))
+    calls = Calls(name, lambda text: _changes_at_import.setdefault(entry.module, []).append(text))
     try:
-        return entry.load()
+        return calls("the import of its module", entry.load)
     except Exception as error:  # a stranger's module may fail in any way
         raise UserError(
             f"cannot load {kind} '{name}' ({entry.value} of {_package(entry)}): {_reason(error)}"
@@ -242,27 +259,49 @@ def _import_file(path: Path, digest: str) -> ModuleType:
         raise UserError(f"{path} is not a Python file - its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # before its code runs: dataclasses and pydantic look their module up
+    calls = Calls(path.name, lambda text: _changes_at_import.setdefault(name, []).append(text))
     try:
+        source = path.read_bytes()
+        if "torch" in _top_level_names(source, path):
+            import_module("torch")  # before what the file may change in it, to know how it was
         # from the source: a compiled copy could be of an earlier version that was saved within the same second
-        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+        calls("its import", exec, compile(source, str(path), "exec"), module.__dict__)
     except Exception as error:  # a stranger's file may fail in any way
         del sys.modules[name]
         raise UserError(f"cannot load {path}: {_reason(error, path)}") from error
     return module
 
 
+def _top_level_names(source: bytes, path: Path) -> set[str]:
+    """Packages that a file imports anywhere in it."""
+    nodes = list(ast.walk(ast.parse(source, str(path))))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    origins = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    return {name.partition(".")[0] for name in plain | origins}
+
+
 def _reason(error: Exception, path: Path | None = None) -> str:
     """An exception on one line, with the line of ``path`` where it arose."""
+    raised = error.__cause__ if isinstance(error, MethodFailed) and error.__cause__ else error
     lines = [
-        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if path and frame.filename == str(path)
+        frame.lineno for frame in traceback.extract_tb(raised.__traceback__) if path and frame.filename == str(path)
     ]
     line = error.lineno if isinstance(error, SyntaxError) else next(reversed(lines), None)
-    text = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
-    return f"{f'line {line}: ' if line else ''}{type(error).__name__}: {text}"
+    text = f"{type(error).__name__}: {error.msg}" if isinstance(error, SyntaxError) else said(error)
+    return f"{f'line {line}: ' if line else ''}{text}"
 
 
 def _require_method(candidate: Any, name: str) -> type[Method]:
     """``candidate``, if it is a class with every member of a method."""
+    try:
+        return Calls(name)("its class", _complete, candidate, name)
+    except UserError:
+        raise
+    except Exception as error:  # a descriptor may fail in any way
+        raise UserError(f"{name} cannot be looked at: {said(error)}") from error
+
+
+def _complete(candidate: Any, name: str) -> type[Method]:
     missing = [member for member in METHOD_MEMBERS if not hasattr(candidate, member)]
     if not isinstance(candidate, type) or missing:
         what = f"lacks {', '.join(missing)}" if isinstance(candidate, type) else "is not a class"
@@ -270,6 +309,11 @@ def _require_method(candidate: Any, name: str) -> type[Method]:
     loaded: Any = candidate
     if loaded.kind not in ("method", "control"):
         raise UserError(f"{name} has kind = {loaded.kind!r} - it must be 'method' or 'control'")
+    for member in ("name", "title"):
+        if not isinstance(getattr(loaded, member), str) or not getattr(loaded, member):
+            raise UserError(f"{name} has {member} = {getattr(loaded, member)!r} - it must be a text")
+    if not isinstance(loaded.presets, Mapping) or not all(isinstance(one, Mapping) for one in loaded.presets.values()):
+        raise UserError(f"{name} has presets = {loaded.presets!r} - give each preset's name its changed settings")
     if not (isinstance(loaded.Config, type) and issubclass(loaded.Config, BaseModel)):
         raise UserError(f"{name} has a Config that is no pydantic model - derive it from stbench.method.MethodConfig")
     return loaded

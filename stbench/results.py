@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pandas as pd
 from filelock import FileLock
 
 from . import exchange, registry, run_record
+from .calls import Calls, declared
 from .environment import machine, versions
 from .errors import UserError
 from .files import replacing, write_json, writing_to
@@ -25,9 +26,10 @@ from .method import Method, MethodConfig
 from .precision import resolve_precision
 from .prepare import PADDING_RULE, PreparedDataset
 from .splits import Fold, same_patient
-from .trial import DataSpec, TrialSpec, state_of
+from .trial import EXTERNAL, DataSpec, TrialSpec, state_of
 from .trial_files import read_table
 
+UNKNOWN_WEIGHTS = "unknown"  # the label of what cannot say where its weights come from
 METRICS = ("pcc_acg", "pcc_heg", "mse", "mae", "strict_pcc_acg", "strict_pcc_heg")
 
 SUMMARY_COLUMNS = (
@@ -38,6 +40,7 @@ SUMMARY_COLUMNS = (
     *("n_constant_truth", "n_constant_prediction", "same_patient_training_slices"),
     *("fit_s", "predict_s", "peak_mem_mb", "n_parameters", "device", "precision", "tf32", "state", "reason"),
     "trained_by",  # key of the trial whose model was reused; empty where the trial trained its own
+    *("alarms", "notes"),  # what speaks against the number, and what its reader must know, each text once; "; " between
 )
 
 
@@ -52,6 +55,21 @@ class MethodChoice:
     config: MethodConfig
     trained_by: MethodChoice | None = None  # it predicts with that one's model: they differ in inference alone
     keep_model: bool = False  # of every trial, for others to reuse
+
+    @cached_property
+    def declared(self) -> tuple[bool, str]:
+        """Whether it is an oracle, and its weights label; of one that cannot be constructed nothing is known.
+
+        Its trials will fail with what the constructor raises, and the other methods' run. Bad input (``UserError``)
+        comes out, before anything runs.
+        """
+        try:
+            needs, label = declared(Calls(self.method.name), self.method, self.config)
+        except UserError:
+            raise
+        except Exception:  # noqa: BLE001 - each of its trials constructs it again, and fails with this very error
+            return False, UNKNOWN_WEIGHTS
+        return needs.oracle, label
 
 
 def plan(
@@ -94,6 +112,8 @@ def plan(
             trained_by="" if choice.trained_by is None else spec_of(choice.trained_by, fold, seed).key,
         )
 
+    for choice in methods:
+        _refuse_namesake(results, choice)
     # who trains comes before who reuses
     ordered = sorted(methods, key=lambda choice: choice.trained_by is not None)
     specs = [spec_of(choice, fold, seed) for seed in seeds for fold in folds for choice in ordered]
@@ -119,19 +139,41 @@ def plan(
 
 def _described(choice: MethodChoice) -> dict[str, Any]:
     """The fields of a :class:`TrialSpec` that follow from the method and its configuration."""
-    configured = choice.method(choice.config)
+    oracle, weights = choice.declared
     return {
         "method": choice.reference,
+        "origin": registry.origin(choice.reference),
         "name": choice.method.name,
         "method_source": registry.source_digest(choice.method),
         "title": choice.method.title,
         "kind": choice.method.kind,
-        "oracle": configured.needs.oracle,
+        "oracle": oracle,
         "preset": choice.preset,
         "variant": choice.variant,
         "config": choice.config.model_dump(mode="json"),
-        "weights": configured.weights_label,
+        "weights": weights,
     }
+
+
+def _refuse_namesake(results: Path, choice: MethodChoice) -> None:
+    """``UserError`` where ``results`` has trials of another method of the same name: one would replace the other.
+
+    The same method is what the registry finds at the same place, whatever became of its code since, or the same code
+    elsewhere.
+    """
+    if not (results / "run.json").is_file():
+        return
+    here = registry.origin(choice.reference)
+    for spec in trial_specs(results).values():
+        if spec.name != choice.method.name or spec.method.startswith(EXTERNAL):
+            continue
+        there = spec.origin or spec.method  # of an older version: as it was typed
+        if there in (here, choice.reference) or spec.method_source == registry.source_digest(choice.method):
+            continue
+        raise UserError(
+            f"{results} has trials of '{spec.name}' from {there}, and {here} calls itself '{spec.name}' too - rename "
+            "one, or give another --out: results are told apart by the name"
+        )
 
 
 def record_finished(
@@ -165,7 +207,11 @@ def _record(
     new = {spec.identity for spec in specs}
     new |= {identity[:-1] for identity in new}  # as a record has it that was written before precision was part of it
     trials = {key: trial for key, trial in record["trials"].items() if tuple(trial["identity"]) not in new}
+    superseded = record.get("superseded", {}) | {
+        key: trial for key, trial in record["trials"].items() if key not in trials
+    }
     trials |= {spec.key: {"identity": list(spec.identity), "label": spec.label} for spec in specs}
+    record["superseded"] = {key: trial for key, trial in superseded.items() if key not in trials}
     if command not in record["commands"]:
         record["commands"].append(command)
     section = f"{data.name}|{split}|{data.target.name}"
@@ -208,6 +254,17 @@ def read_run(results: Path) -> dict[str, Any]:
             f"{results} is not a results directory (it has no run.json) - name one that 'stbench run' wrote"
         )
     return run_record.read(path)
+
+
+def superseded(results: Path) -> dict[str, str]:
+    """The trials of a results directory that ended and no longer count, key to label.
+
+    A later command asked the same question with other code, data or precision. They stay in ``trials/``.
+    """
+    if not (results / "run.json").is_file():
+        return {}
+    found = read_run(results).get("superseded", {})
+    return {key: trial["label"] for key, trial in found.items() if (results / "trials" / key).is_dir()}
 
 
 def trial_specs(results: Path) -> dict[str, TrialSpec]:
@@ -271,6 +328,8 @@ def _rows(results: Path, key: str, spec: TrialSpec) -> list[dict[str, Any]]:
         "tf32": " ".join(state.get("tf32", [])),  # what was computed in it, as far as the device has it
         **{name: state.get(name) for name in ("state", "reason")},
         "trained_by": spec.trained_by,
+        "alarms": _joined(alarm["text"] for alarm in state.get("alarms") or []),
+        "notes": _joined(state.get("notes") or []),
     }
     scores: dict[str, dict[Hashable, Any]] = {}
     if state["state"] == "finished":
@@ -286,6 +345,10 @@ def _rows(results: Path, key: str, spec: TrialSpec) -> list[dict[str, Any]]:
             | {str(column): value for column, value in scores.get(name, {}).items()}
         )
     return rows
+
+
+def _joined(texts: Iterable[object]) -> str:
+    return "; ".join(dict.fromkeys(map(str, texts)))
 
 
 def write_summary(results: Path) -> pd.DataFrame:

@@ -14,8 +14,9 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,16 +27,27 @@ from filelock import FileLock, Timeout
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from . import __version__, alarms, registry, trial_files
+from .calls import Calls, declared
 from .domains import domains
 from .environment import versions
-from .errors import DamagedFileError, Interrupted, NotApplicable, PlaceError, UserError, first_problem
+from .errors import (
+    DamagedFileError,
+    Interrupted,
+    MethodFailed,
+    NotApplicable,
+    PlaceError,
+    UserError,
+    first_problem,
+    said,
+)
 from .exchange import NOT_MEASURED, predict_exchanged, scores_of_exchange
 from .files import OF_THE_PLACE, flush, read_object, refused_errno, value_digest, write_json, writing_to
 from .memory import PeakMemory
-from .method import Method, Run
+from .method import Method, Run, TestSlide
 from .metrics import gene_table, score_slide
 from .out_of_memory import out_of_memory
 from .precision import require_capable, resolve_precision, safe_precisions, tf32_allowed, tf32_flags, tf32_used
+from .predictions import as_prediction, require_finite
 from .prepare import PreparedDataset, PreparedSlide, prepare
 from .rescoring import rescore, training_means
 from .sharpness import sharpness
@@ -91,6 +103,7 @@ class TrialSpec:
     precision: str = "fp32"  # resolved; empty where predictions were made elsewhere
     save_model: bool = False
     trained_by: str = ""  # key of the trial whose trained model it predicts with; empty: it trains its own
+    origin: str = ""  # which method of that name it is, wherever it was called from: see registry.origin
 
     @property
     def key(self) -> str:
@@ -200,6 +213,7 @@ def run_trial(
     Whatever goes wrong inside the method is recorded as the state ``failed`` with its reason; only an interruption
     (state ``interrupted``, to be continued) and errors of the place itself (no such spec, full disk) come out.
     """
+    results = Path(results).absolute()  # a method may change the working folder
     spec_path = results / "specs" / f"{key}.json"
     if not spec_path.is_file():
         raise UserError(f"no trial {key} is planned in {results} - see {results / 'run.json'} for the keys")
@@ -280,16 +294,17 @@ def _attempt(
     except Exception as error:  # a method may fail in any way; it is recorded, and the others go on
         if refused_errno(error, work) in OF_THE_PLACE:
             raise  # as it comes: whoever called makes it the place's error, and the trial stays open
-        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        reason = said(error)
         memory = out_of_memory(error)
         if memory is not None:
             smaller = f"lower --set {spec.name}.batch_size, " if "batch_size" in spec.config else ""
             reason = f"{memory} - {smaller}free some or use another device, then run again with --retry-failed"
-        state |= {"state": "failed", "reason": " ".join(reason.split())}
-        log.error("failed: %s\n%s", reason, traceback.format_exc())
+        state |= {"state": "failed", "reason": reason}
+        log.error("failed: %s\n%s", reason, _traceback())
     finally:
         log.removeHandler(handler)
         handler.close()
+    state["notes"] = list(dict.fromkeys(" ".join(str(note).split()) for note in notes))
     history.write_csv(work / "history.csv")
     shutil.rmtree(work / "checkpoint", ignore_errors=True)
     (work / "history.jsonl").unlink(missing_ok=True)
@@ -301,6 +316,47 @@ def _attempt(
         shutil.rmtree(done)
     os.replace(work, done)
     return state
+
+
+def _traceback() -> str:
+    """Of the exception at work; an exception of a stranger's may refuse to be printed."""
+    try:
+        return traceback.format_exc()
+    except Exception as error:  # noqa: BLE001 - whatever its __str__ raises
+        return f"(the traceback cannot be printed: {type(error).__name__})"
+
+
+class WarningsNoted(logging.Handler):
+    """What is logged as a warning while a method works is a note of its trial: a log is read by nobody."""
+
+    def __init__(self, note: Callable[[str], object]) -> None:
+        super().__init__(logging.WARNING)
+        self.note = note
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.note(record.getMessage())
+
+
+@contextmanager
+def _warnings_noted(note: Callable[[str], object]) -> Iterator[None]:
+    handler = WarningsNoted(note)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
+class Asked:
+    """``should_stop`` that remembers that it said so once."""
+
+    def __init__(self, should_stop: Callable[[], bool]) -> None:
+        self.should_stop = should_stop
+        self.said_so = False
+
+    def __call__(self) -> bool:
+        self.said_so = self.should_stop() or self.said_so
+        return self.said_so
 
 
 def _work(
@@ -317,12 +373,12 @@ def _work(
     method_class = registry.method(spec.method)
     if registry.source_digest(method_class) != spec.method_source:
         raise UserError(f"the code of {spec.method} changed since this trial was planned - run the same command again")
-    method = method_class(method_class.Config(**spec.config))
     device = resolve_device(spec.device)
     precision = resolve_precision(spec.precision)
     require_capable(precision, device)
     if precision not in safe_precisions(method_class):
         notes.append(UNSAFE.format(precision=precision))
+    asked = Asked(should_stop)
     run = Run(
         # the method and the fold enter the seed, so no two trials share a stream by accident
         seed=_seed(spec),
@@ -331,35 +387,52 @@ def _work(
         checkpoint_directory=work / "checkpoint",
         on_progress=on_progress,
         on_log=history.add,
-        should_stop=should_stop,
+        should_stop=asked,
         notes=notes,
     )
-    if method.needs.same_patient and not same_patient(spec.test, spec.train, spec.patients):
+    calls = Calls(spec.name, run.note, lambda what: run.derive_seed("global", what), lambda: asked.said_so)
+    for text in registry.changes_at_import(method_class):
+        run.note(text)
+    config = calls("its Config", method_class.Config, **spec.config)
+    needs, weights = declared(calls, method_class, config)
+    if (needs.oracle, weights) != (spec.oracle, spec.weights):
+        raise MethodFailed(
+            f"it declares oracle = {needs.oracle} and the weights {weights!r} now, and {spec.oracle} and "
+            f"{spec.weights!r} when it was planned - run the same command again"
+        )
+
+    def read(value: Any, slide: TestSlide) -> np.ndarray:
+        return as_prediction(value, slide, data.genes, spec.name)
+
+    method = calls.guard(calls("its constructor", method_class, config), read)
+    if needs.same_patient and not same_patient(spec.test, spec.train, spec.patients):
         raise NotApplicable("no training slice is of the test slice's patient")
     training = [data.slides[name] for name in spec.train]
-    with PeakMemory(device) as memory:
+    with PeakMemory(device) as memory, _warnings_noted(run.note):
         if spec.trained_by:
-            method, fit_s = _trained_elsewhere(spec, method, work.parent.parent, run), 0.0
+            method, fit_s = calls.guard(_trained_elsewhere(spec, method, work.parent.parent, run, calls), read), 0.0
         else:
             started = time.perf_counter()
-            method.fit([slide.for_training() for slide in training], run)
+            method.fit([slide.for_training() for slide in training], replace(run))  # a copy: ours stays as it is
             fit_s = time.perf_counter() - started + history.seconds_of_earlier_attempts
         started = time.perf_counter()
         predictions = {
-            name: _checked(method.predict(data.slides[name].for_test(method.needs.oracle)), data.slides[name], spec)
+            name: require_finite(method.predict(data.slides[name].for_test(needs.oracle)), data.slides[name])
             for name in spec.test
         }
         predict_s = time.perf_counter() - started
-    seen = {name: data.slides[name].for_test(method.needs.oracle) for name in spec.test}
-    exchanged = {name: predict_exchanged(method, slide, data.name, spec.seed) for name, slide in seen.items()}
-    rung = [*alarms.after_training(method, history.rows)]
-    if spec.kind == "method":  # controls are blind or flat on purpose
+        seen = {name: data.slides[name].for_test(needs.oracle) for name in spec.test}
+        exchanged = {name: predict_exchanged(method, slide, data.name, spec.seed) for name, slide in seen.items()}
+        rung = [*alarms.after_training(method, history.rows)]
         for name, prediction in predictions.items():
-            rng = run.numpy_generator("alarms", name)
-            rung += alarms.after_prediction(method, seen[name], prediction, data.slides[name].target, rng)
-            moved = exchanged[name]
-            if moved is not None:
-                rung += alarms.after_exchange(seen[name], prediction, moved)
+            rung += alarms.on_another_scale(name, prediction, data.slides[name].target)
+        if spec.kind == "method":  # controls are blind or flat on purpose
+            for name, prediction in predictions.items():
+                rng = run.numpy_generator("alarms", name)
+                rung += alarms.after_prediction(method, seen[name], prediction, data.slides[name].target, rng)
+                moved = exchanged[name]
+                if moved is not None:
+                    rung += alarms.after_exchange(seen[name], prediction, moved)
     for alarm in rung:
         log.warning("alarm: %s", alarm.text)
     with writing_to(work):
@@ -385,7 +458,7 @@ def _work(
     }
 
 
-def _trained_elsewhere(spec: TrialSpec, method: Method, results: Path, run: Run) -> Method:
+def _trained_elsewhere(spec: TrialSpec, method: Method, results: Path, run: Run, calls: Calls) -> Method:
     """The model that ``spec.trained_by`` trained, predicting with the config of ``method``.
 
     A method with an attribute ``reconfigure(config, run)`` takes the config by it, else as its attribute ``config``.
@@ -396,12 +469,13 @@ def _trained_elsewhere(spec: TrialSpec, method: Method, results: Path, run: Run)
         raise NotApplicable(state["reason"])
     if state["state"] != "finished":
         raise UserError(f"trial {spec.trained_by}, whose model it reuses, {state['state']}: {state['reason']}")
-    trained = read_method(results / "trials" / spec.trained_by, run.device)
+    loaded = calls("load", read_method, results / "trials" / spec.trained_by, run.device)
+    trained = calls.guard(loaded)
     if hasattr(trained, "reconfigure"):
         trained.reconfigure(method.config, run)
     else:
         trained.config = method.config
-    return trained
+    return loaded
 
 
 def _n_parameters(method: Method) -> int | None:
@@ -416,22 +490,6 @@ def _n_parameters(method: Method) -> int | None:
 
 def _seed(spec: TrialSpec) -> int:
     return Run(seed=spec.seed).derive_seed(spec.name, spec.data.name, spec.data.target, spec.split, spec.fold)
-
-
-def _checked(prediction: np.ndarray, slide: PreparedSlide, spec: TrialSpec) -> np.ndarray:
-    wanted = slide.target.shape
-    if prediction.shape != wanted:
-        raise ValueError(
-            f"{spec.name} predicted an array of shape {prediction.shape} for slice {slide.id}, not {wanted}"
-        )
-    if not np.isfinite(prediction).all():
-        spot, gene = np.argwhere(~np.isfinite(prediction))[0]
-        count = int((~np.isfinite(prediction)).sum())
-        raise ValueError(
-            f"{count} predicted values for slice {slide.id} are NaN or infinite "
-            f"(first: spot {slide.spot_ids[spot]}, gene {slide.genes[gene]})"
-        )
-    return np.asarray(prediction, dtype=np.float32)
 
 
 def mean_target(training: Sequence[PreparedSlide]) -> np.ndarray:

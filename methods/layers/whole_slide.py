@@ -24,6 +24,7 @@ log = logging.getLogger("stbench")
 
 AnySlide = TypeVar("AnySlide", bound=TestSlide)
 
+UNTRAINED_SHARE = 0.05  # of a slide's spots at array positions that training did not see, above which it is said
 PREDICTED_AT_ONCE = 256  # patches that are embedded together at prediction; their number changes no value
 
 
@@ -130,7 +131,12 @@ class WholeSlideMethod(TorchMethod):
 
     def describe(self, data: TrainingData) -> dict[str, Any]:
         largest = max((int(slide.array_xy.max()) for slide in data.slides if slide.n_spots), default=0)
-        return {"n_genes": data.n_genes, "n_positions": max(self.config.n_pos, largest + 1)}
+        xy = np.concatenate([slide.array_xy for slide in data.slides])[data.training_spots.cpu().numpy()]
+        return {
+            "n_genes": data.n_genes,
+            "n_positions": max(self.config.n_pos, largest + 1),
+            "trained_positions": [sorted({int(at) for at in axis}) for axis in xy.T],  # of x, of y
+        }
 
     def start(self, network: nn.Module, data: TrainingData, run: Run) -> None:
         rows = self.shape["n_positions"]
@@ -147,7 +153,7 @@ class WholeSlideMethod(TorchMethod):
 
     def positions(self, slide: TestSlide) -> torch.Tensor:
         """(n_spots, 2) int64: rows of the position tables. A test slide may reach beyond every training slide and the
-        tables: such spots take the last row, which is logged.
+        tables: such spots take the last row, which is logged, as it is where many rows were never trained.
         """
         xy = np.asarray(slide.array_xy)
         if len(xy) and xy.min() < 0:
@@ -156,14 +162,34 @@ class WholeSlideMethod(TorchMethod):
                 " renumber them"
             )
         last = self.shape["n_positions"] - 1
+        if self.config.positions == "learnt" and not isinstance(slide, TrainingSlide):
+            self._warn_of_untrained(slide, xy, last)
+        return torch.from_numpy(np.minimum(xy, last).astype(np.int64))
+
+    def _warn_of_untrained(self, slide: TestSlide, xy: np.ndarray, last: int) -> None:
+        """Random values stand in rows of the tables that no training spot took."""
         beyond = int((xy > last).any(axis=1).sum())
         if beyond:
             log.warning(
-                "%s: %d spots of slide %s lie beyond array position %d, the position tables' last: they take its row;"
-                " raise n_pos",
-                *(self.name, beyond, slide.id, last),
+                "%s: %d of %d spots of slide %s lie beyond array position %d, the position tables' last: they take its"
+                " row; raise n_pos",
+                *(self.name, beyond, slide.n_spots, slide.id, last),
             )
-        return torch.from_numpy(np.minimum(xy, last).astype(np.int64))
+        trained = self.shape.get("trained_positions")  # a model that an older version saved does not tell
+        if trained is None or not len(xy):
+            return
+        rows = np.minimum(xy, last)
+        known = [np.isin(rows[:, axis], positions) for axis, positions in enumerate(trained)]
+        untrained = int((~known[0] | ~known[1]).sum())
+        if untrained > UNTRAINED_SHARE * slide.n_spots:
+            spans = " and ".join(
+                f"{axis} {positions[0]} to {positions[-1]}" for axis, positions in zip("xy", trained, strict=True)
+            )
+            log.warning(
+                "%s: %d of %d spots of slide %s are at array positions that no training spot had (those are %s): what"
+                " the position adds to their prediction was never trained",
+                *(self.name, untrained, slide.n_spots, slide.id, spans),
+            )
 
     def slide_constants(self, slide: TestSlide) -> dict[str, torch.Tensor]:
         return {"positions": self.positions(slide)}

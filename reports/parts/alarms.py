@@ -25,7 +25,7 @@ def part(section: Section, context: Context) -> Part | None:
     looked = (
         "Looked for after every trial: a contrastive loss or a retrieval no better than guessing, predictions that "
         "hardly vary, predictions that do not depend on the image or that depend on the company of other spots in a "
-        "batch, values that are not finite."
+        "batch, predictions far outside the target's range, a training loss that grew, values that are not finite."
     )
     if table.empty:
         return Part("alarms", title, [f"No alarm in {len(finished)} finished trials of methods.", looked])

@@ -9,6 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from .. import registry
+from ..calls import Calls, declared
+from ..errors import said
 from ..method import configure
 from ..precision import safe_precisions
 from .console import out
@@ -27,7 +29,11 @@ def methods_list() -> None:
     for name in registry.expand_methods("all"):
         method = registry.method(name)
         presets = ", ".join(dict.fromkeys(["published", *(preset.split("/")[0] for preset in method.presets)]))
-        needs = method(configure(method)).needs
+        try:
+            needs, _ = declared(Calls(name), method, configure(method))
+        except Exception as error:  # noqa: BLE001 - of an installed package: one that is broken does not hide the others
+            table.add_row(name, method.title, method.kind, presets, f"cannot be constructed: {escape(said(error))}")
+            continue
         sees = [
             "whole slides" if needs.whole_slide else "single spots",
             *(["a slice of the same patient"] if needs.same_patient else []),

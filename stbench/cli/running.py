@@ -39,7 +39,7 @@ def run_choices(
     """Plan and run methods, listed by target; running the same again resumes. Results are in DATASET-``label`` unless
     the setting names a place.
     """
-    from ..results import plan
+    from ..results import plan, superseded
 
     sections = [(prepare_setting(setting, target), methods) for target, methods in chosen.items()]
     seeds = seed_list(setting.seeds)
@@ -49,6 +49,7 @@ def run_choices(
     directory = setting.results or Path("results") / f"{sections[0][0][0].name}-{label}"
     command = "stbench " + shlex.join(sys.argv[1:])
     keys: list[str] = []
+    superseded_before = superseded(directory)
     for (prepared, data_spec), methods in sections:
         for split, folds in setting.split_folds(prepared).items():
             keys += plan(
@@ -57,6 +58,15 @@ def run_choices(
             )
     for (prepared, _), _ in sections:
         _say_audit(directory, setting, prepared)
+    gone = len(superseded(directory).keys() - superseded_before.keys())
+    if gone:
+        out.print(
+            f"{gone} earlier trials no longer count: the same methods, slices and seeds are planned with other code, "
+            f"data or precision (they stay in {directory / 'trials'})",
+            style="yellow",
+            soft_wrap=True,
+            markup=False,
+        )
     todo = _outstanding(directory, keys, setting.retry_failed)
     summary = _run_trials(directory, todo)
     if setting.mlflow:

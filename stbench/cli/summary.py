@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
+from ..numerals import bounded
 from .console import out
 
 if TYPE_CHECKING:
@@ -45,8 +46,31 @@ def print_summary(summary: pd.DataFrame) -> None:
                 f"{fit_s.sum():.0f}" if fit_s.notna().any() else "-",
             )
         out.print(table)
+    _print_remarks(summary)
+
+
+def _print_remarks(summary: pd.DataFrame) -> None:
+    """What speaks against the numbers above, counted: failures, alarms and notes of the trials."""
+    trials = summary.drop_duplicates("key")
+    for column, style, words in (
+        ("reason", "red", "failed"),
+        ("alarms", "yellow", "rang an alarm"),
+        ("notes", "yellow", "have notes"),
+    ):
+        chosen = trials[trials["state"] == "failed"] if column == "reason" else trials[trials[column] != ""]
+        if chosen.empty:
+            continue
+        counted = chosen.groupby("method", sort=False).size()
+        whose = ", ".join(f"{method} {n}" for method, n in counted.items())
+        out.print(
+            f"{len(chosen)} of {len(trials)} trials {words} ({whose}): column {column} of summary.csv, and the report",
+            style=style,
+            soft_wrap=True,
+            markup=False,
+            highlight=False,
+        )
 
 
 def _mean(values: pd.Series[float]) -> str:
     """The mean, or a dash where it is undefined for a slice (a constant prediction has no correlation)."""
-    return "-" if values.empty or values.isna().any() else f"{values.mean():.4f}"
+    return "-" if values.empty or values.isna().any() else bounded(values.mean())
