@@ -40,7 +40,7 @@ class Calls:
         self.seed = seed
         self.was_asked_to_stop = was_asked_to_stop
 
-    def __call__(self, what: str, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
+    def __call__(self, what: str, function: Callable[..., T], /, *arguments: Any, **named: Any) -> T:
         """``function(*arguments, **named)``, a call into the method that is known to its user as ``what``.
 
         Raises what the function raises, where an error of Python's is an answer, and ``MethodFailed`` for what would

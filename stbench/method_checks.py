@@ -14,7 +14,6 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from .errors import Interrupted, NotApplicable, UserError
+from .calls import Calls
+from .errors import Interrupted, MethodFailed, NotApplicable, UserError, said
 from .method import Method, MethodConfig, Needs, OracleSlide, Run, TestSlide, TrainingSlide, configure
+from .registry import changes_at_import
 
 N_GENES = 6
 # Settings that are made small where a method has them and no config is given
@@ -44,14 +45,13 @@ def run_checks(method: type[Method], config: MethodConfig | None = None) -> list
     """Every check on ``method``, in the order of ``CHECKS``.
 
     Without a ``config`` the method's preset "quick" is taken, with few epochs, small batches and random weights.
-    Global random state is left as it was found.
+    The process, its global random state included, is left as it was found.
     """
-    with _random_state_kept():
-        try:
-            subject = Subject(method, config or small_config(method))
-        except Exception as error:  # noqa: BLE001 - a stranger's method may fail in any way
-            return [CheckResult("declares_itself", False, f"no config can be made: {_reason(error)}")]
-        return [_run_check(check, subject) for check in CHECKS]
+    try:
+        subject = Subject(method, config or small_config(method))
+    except Exception as error:  # noqa: BLE001 - a stranger's method may fail in any way
+        return [CheckResult("declares_itself", False, f"no config can be made: {_reason(error)}")]
+    return [_run_check(check, subject) for check in CHECKS]
 
 
 def small_config(method: type[Method]) -> MethodConfig:
@@ -64,7 +64,7 @@ def _run_check(check: Callable[[Subject], str | None], subject: Subject) -> Chec
     try:
         with tempfile.TemporaryDirectory() as place:
             subject.place = Path(place)
-            note = check(subject)
+            note = Calls(str(subject.method.name))(check.__name__, check, subject)
     except CheckFailed as failure:
         return CheckResult(check.__name__, False, str(failure))
     except Exception as error:  # noqa: BLE001 - a stranger's method may fail in any way
@@ -83,9 +83,11 @@ def _expect(condition: bool, message: str) -> None:
 
 def _reason(error: Exception) -> str:
     """An exception on one line, with the place outside this file where it arose."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    raised = error.__cause__ if isinstance(error, MethodFailed) and error.__cause__ else error
+    ours = (__file__, *(sys.modules[f"stbench.{name}"].__file__ for name in ("calls", "isolation")))
+    frames = [frame for frame in traceback.extract_tb(raised.__traceback__) if frame.filename not in ours]
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
+    return f"{said(error)}{where}"
 
 
 # Slides -------------------------------------------------------------------------------------------------------------
@@ -213,7 +215,7 @@ class Subject:
 
 def _check_prediction(prediction: Any, n_spots: int) -> None:
     _expect(
-        isinstance(prediction, np.ndarray),
+        type(prediction) is np.ndarray,
         f"predict returns a {type(prediction).__name__} - return a numpy array (for a tensor: .cpu().numpy())",
     )
     shape = (n_spots, N_GENES)
@@ -320,6 +322,47 @@ def same_seed_same_numbers(subject: Subject) -> None:
         f"two fits with one seed predict differently (by up to {_difference(again, subject.prediction)}) - draw all"
         " random numbers from run.numpy_generator, run.torch_generator or run.derive_seed",
     )
+
+
+def remembers_nothing_between_fits(subject: Subject) -> None:
+    """What another instance learnt, of the test slide even, does not enter: folds and seeds follow in one process."""
+    expected = subject.prediction
+    truth = _training_slide("A3", "A", 6, subject.window)
+    subject.fit([truth, *subject.training()]).predict(subject.test(5, "A4"))
+    again = subject.fit().predict(subject.test())
+    _expect(
+        np.array_equal(again, expected),
+        f"a fit predicts differently after another instance was fitted on other slides (by up to"
+        f" {_difference(again, expected)}) - keep what is learnt in self, not in the class or the module",
+    )
+
+
+def leaves_the_process_as_it_was(subject: Subject) -> None:
+    """No call changes what all methods share: torch's defaults, generators, the working folder, signals, ..."""
+    told = [*changes_at_import(subject.method)]
+    calls = Calls(subject.method.name, told.append)
+    method = calls.guard(calls("its constructor", subject.method, subject.config))
+    method.needs, method.weights_label  # noqa: B018 - looking at them is a call, too
+    method.fit(subject.training(), Run(seed=1))
+    method.predict(subject.test())
+    saved = subject.place / "saved"
+    saved.mkdir()
+    method.save(saved)
+    calls.guard(calls("load", subject.method.load, saved)).predict(subject.test())
+    _expect(
+        not told,
+        f"{'; '.join(dict.fromkeys(told))} - set it for your own call alone (with torch.no_grad(): ..., a generator of"
+        " your own): a run puts it back, so that your next call does not find it either",
+    )
+
+
+def returns_arrays_of_its_own(subject: Subject) -> None:
+    """A prediction is not overwritten by the next one."""
+    method = subject.fitted
+    first = method.predict(subject.test())
+    before = np.array(first)
+    method.predict(subject.test(5, "A4"))
+    _expect(np.array_equal(first, before), "the next predict writes into the array returned before - return a copy")
 
 
 def order_of_test_slides_does_not_matter(subject: Subject) -> None:
@@ -521,6 +564,9 @@ CHECKS: tuple[Callable[[Subject], str | None], ...] = (
     constructor_does_no_work,
     fits_and_predicts,
     same_seed_same_numbers,
+    remembers_nothing_between_fits,
+    leaves_the_process_as_it_was,
+    returns_arrays_of_its_own,
     order_of_test_slides_does_not_matter,
     spots_are_independent_unless_declared,
     inputs_are_not_modified,
@@ -615,17 +661,3 @@ def _disturb_random_state() -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.manual_seed(20)
-
-
-@contextmanager
-def _random_state_kept() -> Iterator[None]:
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - given back as it was
-    torch = sys.modules.get("torch")
-    before = torch.random.get_rng_state() if torch is not None else None
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        if torch is not None:
-            torch.random.set_rng_state(before)

@@ -328,7 +328,7 @@ def _rows(results: Path, key: str, spec: TrialSpec) -> list[dict[str, Any]]:
         "tf32": " ".join(state.get("tf32", [])),  # what was computed in it, as far as the device has it
         **{name: state.get(name) for name in ("state", "reason")},
         "trained_by": spec.trained_by,
-        "alarms": _joined(alarm["text"] for alarm in state.get("alarms") or []),
+        "alarms": _joined(alarm["kind"] for alarm in state.get("alarms") or []),
         "notes": _joined(state.get("notes") or []),
     }
     scores: dict[str, dict[Hashable, Any]] = {}

@@ -124,9 +124,26 @@ def test_positions_beyond_the_tables_take_the_last_row(
     beyond[2] = (70, 0)  # same neighbours, three of the four being all others
     test = hide_expression(slides[0])
     inside = method.predict(replace(test, array_xy=line))
-    assert not caplog.records
+    assert "beyond" not in caplog.text
+    assert "5 of 5 spots of slide S0 are at array positions that no training spot had" in caplog.text
+    assert "(those are x 0 to 2 and y 0 to 1)" in caplog.text
     np.testing.assert_allclose(method.predict(replace(test, array_xy=beyond)), inside, atol=1e-5)
-    assert "beyond array position 63" in caplog.text
+    assert "1 of 5 spots of slide S0 lie beyond array position 63" in caplog.text
+    caplog.clear()
+    method.predict(test)
+    assert not caplog.records  # at the training spots' own positions there is nothing to tell
+
+
+@every_method
+def test_untrained_positions_matter_only_where_positions_are_learnt(
+    method_class, make_training_slides, hide_expression, caplog
+) -> None:
+    slides = make_training_slides(n_slides=1, n_spots=5)
+    method = small(method_class, positions="none")
+    method.fit(slides, Run())
+    test = hide_expression(slides[0])
+    method.predict(replace(test, array_xy=test.array_xy + 90))
+    assert "array position" not in caplog.text
 
 
 @every_method

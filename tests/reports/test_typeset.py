@@ -34,6 +34,7 @@ def test_a_mean_is_printed_as_in_the_paper(mean: float, spread: float, text: str
 
 def test_numbers_have_a_true_minus_sign() -> None:
     assert number(-0.5, 2) == "−0.50"
+    assert number(-2.71e18) == "−2.7e+18"
 
 
 def test_markdown_has_one_line_a_row_with_the_same_number_of_cells() -> None:

@@ -1,5 +1,7 @@
 """The headline and the warnings say what the numbers say, and say it only where it is so."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from synthetic import CONTROLS, METHODS, STNET, Fake
@@ -142,3 +144,15 @@ def test_wins_are_counted_on_slices_that_both_have(load_fake) -> None:
     section.rows.loc[done, "pcc_acg"] = section.rows["entry"].map({a: 0.1, b: 0.2})[done]
     assert wins_between(section, a, b) == (0, 0, 2)
     assert wins_between(section, b, a) == (2, 0, 2)
+
+
+def test_trials_that_a_later_plan_replaced_are_told(load_fake) -> None:
+    section = load_fake()
+    (run,) = section.runs
+    identity = [section.dataset, section.target, section.split, "A2", "mine", "quick", "", "none", "0"]
+    (run.directory / "trials" / "ended").mkdir()
+    facts = {key: {"identity": identity, "label": key} for key in ("ended", "never-run")}
+    facts["elsewhere"] = {"identity": ["other", *identity[1:]], "label": "elsewhere"}
+    told = replace(section, runs=(replace(run, facts={"superseded": facts}),))
+    assert any(text.startswith("1 earlier trial of the same methods") for text in warnings(told, board(told)))
+    assert not any("earlier trial" in text for text in warnings(section, board(section)))

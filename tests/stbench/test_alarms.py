@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stbench.alarms import after_exchange, after_prediction, after_training
+from stbench.alarms import after_exchange, after_prediction, after_training, on_another_scale
+from stbench.errors import MethodFailed
 from stbench.exchange import predict_exchanged
 from stbench.method import Needs, TestSlide, TrainingSlide
 
@@ -81,6 +82,7 @@ def test_a_method_that_normalises_over_the_batch_rings(slide: TrainingSlide) -> 
         ({"contrastive_batch": 128}, {1: {"loss": math.log(128) * 1.019}}, "the contrastive loss is that of guessing"),
         ({"retrieval_rank": 0.49}, {}, "retrieval is no better than guessing"),
         ({}, {1: {"loss": 1.0}, 2: {"loss": float("nan")}}, "a training value was not finite"),
+        ({}, {1: {"loss": 3.0}, 2: {"loss": 0.5}, 3: {"loss": 2.7e18}}, "the training diverged"),
     ],
 )
 def test_alarms_on_the_training(diagnostics: dict[str, float], history: Mapping, kind: str) -> None:
@@ -142,3 +144,27 @@ def test_a_contrastive_loss_away_from_chance_rings_nothing() -> None:
 def test_tiny_slides_are_left_alone(make_training_slides: Callable[..., list[TrainingSlide]]) -> None:
     (one,) = make_training_slides(n_slides=1, n_spots=1)
     assert _kinds(_method(redness), one) == set()
+
+
+def test_a_loss_that_rises_a_little_or_starts_at_nothing_is_no_divergence() -> None:
+    for losses in ([1.0, 9.9], [0.0, 5.0], [-3.0, 4.0], [2.7e18, 1.0], [5.0]):
+        history = {epoch: {"loss": loss} for epoch, loss in enumerate(losses, start=1)}
+        assert list(after_training(_method(redness), history)) == []
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "rings"), [(0, 4, False), (-39, 43, False), (0, 45, True), (-41, 4, True), (0, 2.7e18, True)]
+)
+def test_predictions_far_outside_the_targets_range_ring(low: float, high: float, rings: bool) -> None:
+    """The target lies between 0 and 4: more than ten times that beyond either end is another scale."""
+    truth = np.array([[0.0, 4.0], [1.0, 2.0]])
+    alarms = list(on_another_scale("S1", np.array([[low, 1.0], [high, 1.0]]), truth))
+    assert [alarm.kind for alarm in alarms] == ["predictions lie far outside the target's range"] * rings
+    if rings:
+        assert alarms[0].text == f"S1: predictions from {low:.3g} to {high:.3g}, the target from 0 to 4"
+
+
+@pytest.mark.parametrize("diagnostics", [None, [1], {"contrastive_batch": "many"}, {"contrastive_batch": 0}])
+def test_diagnostics_that_are_none_are_the_methods_failure(diagnostics: Any) -> None:
+    with pytest.raises(MethodFailed, match=r"its (diagnostics are|contrastive_batch is)"):
+        list(after_training(SimpleNamespace(diagnostics=diagnostics), {}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import random
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pytest
+import torch
 from pydantic import BaseModel
 
 from stbench import method_checks, registry
@@ -415,6 +417,54 @@ class ForgetsItsGenerator(Sound):
         return super().resume(state, np.random.default_rng(0))
 
 
+class ExitsInFit(Sound):
+    def fit(self, slides: Sequence[TrainingSlide], run: Run) -> None:
+        raise SystemExit(0)
+
+
+class SetsDefaults(Sound):
+    def fit(self, slides: Sequence[TrainingSlide], run: Run) -> None:
+        super().fit(slides, run)
+        torch.set_default_dtype(torch.float64)
+        os.chdir("/")
+
+    def save(self, directory: Path) -> None:
+        super().save(directory)
+        torch.set_grad_enabled(False)
+
+
+class DrawsInPredict(Sound):
+    def predict(self, slide: TestSlide) -> np.ndarray:
+        np.random.rand(3)  # noqa: NPY002
+        return super().predict(slide)
+
+
+class LearnsInTheClass(Sound):
+    seen: ClassVar[dict[bytes, np.ndarray]] = {}
+
+    def fit(self, slides: Sequence[TrainingSlide], run: Run) -> None:
+        super().fit(slides, run)
+        for slide in slides:
+            self.seen |= {patch.tobytes(): target for patch, target in zip(slide.patches, slide.target, strict=True)}
+
+    def predict(self, slide: TestSlide) -> np.ndarray:
+        known = super().predict(slide)
+        return np.stack([self.seen.get(patch.tobytes(), row) for patch, row in zip(slide.patches, known, strict=True)])
+
+
+class OneBuffer(Sound):
+    def predict(self, slide: TestSlide) -> np.ndarray:
+        if not hasattr(self, "buffer"):
+            self.buffer = np.empty((500, self.weights.shape[1]), dtype=np.float32)
+        self.buffer[: slide.n_spots] = super().predict(slide)
+        return self.buffer[: slide.n_spots]
+
+
+class MaskedPrediction(Sound):
+    def predict(self, slide: TestSlide) -> np.ndarray:
+        return np.ma.masked_less(super().predict(slide), 0)
+
+
 @pytest.mark.parametrize(
     ("broken", "check", "message"),
     [
@@ -432,6 +482,18 @@ class ForgetsItsGenerator(Sound):
         (TransposedPrediction, "fits_and_predicts", "shape (6, 5) for 6 spots and 6 genes - return (6, 6)"),
         (DoublePrediction, "fits_and_predicts", "returns float64 - return float32"),
         (ListPrediction, "fits_and_predicts", "returns a list - return a numpy array"),
+        (MaskedPrediction, "fits_and_predicts", "returns a MaskedArray - return a numpy array"),
+        (ExitsInFit, "fits_and_predicts", "it called sys.exit(0) (test_method_checks.py, line"),
+        (
+            SetsDefaults,
+            "leaves_the_process_as_it_was",
+            "sound changed in fit: torch's default dtype (now torch.float64)",
+        ),
+        (SetsDefaults, "leaves_the_process_as_it_was", "the working folder (now /)"),
+        (SetsDefaults, "leaves_the_process_as_it_was", "sound changed in save: torch's gradients (now off)"),
+        (DrawsInPredict, "leaves_the_process_as_it_was", "changed in predict: numpy's global random generator"),
+        (LearnsInTheClass, "remembers_nothing_between_fits", "keep what is learnt in self, not in the class"),
+        (OneBuffer, "returns_arrays_of_its_own", "return a copy"),
         (NotFinite, "fits_and_predicts", "1 of 36 predicted values are NaN or infinite"),
         (RaisesInFit, "fits_and_predicts", "RuntimeError: no luck (test_method_checks.py, line"),
         (NeverApplicable, "fits_and_predicts", "fit raises NotApplicable (not today) though"),

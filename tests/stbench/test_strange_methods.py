@@ -249,3 +249,30 @@ def test_a_buffer_that_is_used_again_does_not_change_an_earlier_prediction(
     expected, found = _predictions(tmp_path / "r", "plain"), _predictions(tmp_path / "r", "mine")
     for name in expected:
         np.testing.assert_array_equal(found[name], expected[name])
+
+
+def test_what_is_known_to_be_wrong_stands_in_the_table_on_the_terminal_and_in_the_report(
+    tmp_path: Path, stbench_command: Callable
+) -> None:
+    """A training that diverged but stayed finite, and a warning that went to the log."""
+    diverge = "[run.log(epoch, loss=np.float32(10.0**epoch)) for epoch in (1, 2, 3)]"
+    warn = "__import__('logging').getLogger('stbench').warning('row %d was never trained', 63)"
+    mine = plugin(tmp_path / "mine.py", on_fit=diverge, on_predict=f"{warn}; prediction *= np.float32(1e9)")
+    done = stbench_command("run", "--methods", f"{mine},training_mean", *TWO, "--out", tmp_path / "r")
+    assert done.code == 0
+    kinds = ("the training diverged", "predictions lie far outside the target's range")
+    summary = pd.read_csv(tmp_path / "r" / "summary.csv", keep_default_na=False).set_index("method")
+    for kind in kinds:
+        assert summary.loc["mine", "alarms"].str.contains(kind).all()
+    assert summary.loc["mine", "notes"].str.contains("row 63 was never trained").all()
+    assert set(summary.loc["training_mean", "alarms"]) == {""}
+    last = [line for line in done.out.splitlines() if "column alarms" in line or "column notes" in line]
+    assert last[0].startswith("2 of 4 trials rang an alarm (mine 2)")
+    assert "mine 2" in last[1]
+    assert done.err.count("note: row 63 was never trained") == 1
+    (row,) = [line for line in done.out.splitlines() if line.startswith("mine  ")]
+    assert "e+1" in row
+    assert stbench_command("report", tmp_path / "r").code == 0
+    page = (tmp_path / "r" / "report" / "report.html").read_text()
+    for text in (*kinds, "row 63 was never trained"):
+        assert text in page
