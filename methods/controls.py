@@ -275,14 +275,17 @@ class FeatureControl(Control):
 
     @classmethod
     def load(cls, directory: Path, device: str = "cpu") -> Self:
+        import torch
         from safetensors.torch import load_model
 
         from stbench.encoders import build_encoder
+        from stbench.training import seeded
 
         from .layers.frozen_features import freeze
 
         control = super().load(directory, device)
-        module = build_encoder(control.config.encoder, "random").module
+        with seeded(torch.device("cpu"), 0):  # the initial values are replaced, and the global generator stays as it is
+            module = build_encoder(control.config.encoder, "random").module
         with reading_tensors(directory / "encoder.safetensors"):
             load_model(module, directory / "encoder.safetensors")
         control.encoder = freeze(module, device)

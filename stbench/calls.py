@@ -120,9 +120,11 @@ def declared(calls: Calls, method: type[Method], config: MethodConfig) -> tuple[
 
 
 def named(value: object) -> str:
-    """The type of a value in words: ``None``, ``a list``, ``an ndarray``."""
+    """The type of a value in words: ``None``, ``a list``, ``a numpy array``."""
     if value is None:
         return "None"
+    if type(value) is np.ndarray:
+        return "a numpy array"
     kind = type(value).__name__
     return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
 
