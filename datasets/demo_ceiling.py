@@ -64,7 +64,7 @@ def best_reachable(slide_id: str, target: str = "spot-log10-cp10k") -> pd.DataFr
     full, image = _average(slide_id, target, "everything"), _average(slide_id, target, "image")
     chosen = targets.target(target)
     counts = slide_counts(slide_id)
-    observed = chosen(counts[:, genes().in_panel], counts.sum(axis=1)).astype(np.float64)
+    observed = chosen(counts[:, genes().in_panel], counts.sum(axis=1), counts.shape[1]).astype(np.float64)
     length = np.linalg.norm(full.standardised, axis=0)
     # The length of a mean of n unit vectors is too long by chance: E |mean|² = |m|² + (1 - |m|²) / n
     squared = (full.draws * length**2 - 1) / np.maximum(full.draws - 1, 1)
@@ -96,7 +96,7 @@ def _average(slide_id: str, target: str, knowing: Knowledge) -> _Average:
     total, standardised, draws = np.zeros(shape), np.zeros(shape), np.zeros(shape[1])
     for _ in range(DRAWS):
         counts = draw(truth, rng)
-        values = chosen(counts[:, panel], counts.sum(axis=1)).astype(np.float64)
+        values = chosen(counts[:, panel], counts.sum(axis=1), counts.shape[1]).astype(np.float64)
         total += values
         standardised += _standardise(values)
         draws += np.ptp(values, axis=0) > 0

@@ -123,5 +123,12 @@ def _diagnostics(method: Method) -> dict[str, float]:
 
 
 def _part(slide: TestSlide, spots: np.ndarray) -> TestSlide:
-    part = replace(slide, patches=slide.patches[spots], array_xy=slide.array_xy[spots], pixel_xy=slide.pixel_xy[spots])
+    margins = None if slide.margins is None else slide.margins[spots]
+    part = replace(
+        slide,
+        patches=slide.patches[spots],
+        array_xy=slide.array_xy[spots],
+        pixel_xy=slide.pixel_xy[spots],
+        margins=margins,
+    )
     return replace(part, total_counts=part.total_counts[spots]) if isinstance(part, OracleSlide) else part

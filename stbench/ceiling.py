@@ -15,8 +15,9 @@ What this does and does not say:
 
 * The formula is exact for additive noise whose variance halves when the depth doubles. Targets are logarithms: against
   simulated rates the mean ceiling over genes comes out 0.03 too low (300 spots, hardly any counts) to 0.03 too high,
-  up to 0.07 too high for genes that follow the depth alone, and the lowest reachable MSE 1 to 8 % too low. A single
-  gene's ceiling scatters by 0.05 to 0.15 at 300 spots.
+  up to 0.07 too high for genes that follow the depth alone, and the lowest reachable MSE 1 to 8 % too low. On
+  spot-ln-cpm, which says little more than whether a gene was seen, it is 0.05 too high, and the MSE 15 % too low. A
+  single gene's ceiling scatters by 0.05 to 0.15 at 300 spots.
 * What varies between spots beyond Poisson noise counts as signal, also where no image can show it: in one section it
   cannot be told from a pattern. On ``demo``, whose counts are overdispersed by chance, the ceiling is 0.66 where the
   best predictor can reach 0.46.
@@ -50,17 +51,22 @@ def noise_ceiling(slide: PreparedSlide, target: Target, rng: np.random.Generator
     """One row a gene of the slide's panel, in its order; see :func:`gene_ceilings` for the columns."""
     import pandas as pd
 
-    values = gene_ceilings(slide.counts, slide.total_counts, target, rng, repeats)
+    values = gene_ceilings(slide.counts, slide.total_counts, target, rng, repeats, slide.n_measured)
     return pd.DataFrame({"gene": list(slide.genes), **values, "n_spots": slide.n_spots, "n_repeats": repeats})
 
 
 def gene_ceilings(
-    counts: np.ndarray, total_counts: np.ndarray, target: Target, rng: np.random.Generator, repeats: int = 10
+    counts: np.ndarray,
+    total_counts: np.ndarray,
+    target: Target,
+    rng: np.random.Generator,
+    repeats: int = 10,
+    n_measured: int | None = None,
 ) -> dict[str, np.ndarray]:
     """What sampling noise leaves possible, for each gene of one slide; all arrays are (n_genes,).
 
-    ``counts`` (n_spots, n_genes) are the panel's raw counts, ``total_counts`` (n_spots,) those over all genes: they are
-    thinned with the panel, because targets divide by them.
+    ``counts`` (n_spots, n_genes) are the panel's raw counts, ``total_counts`` (n_spots,) those over all
+    ``n_measured`` genes: they are thinned with the panel, because targets divide by them.
 
     ``reliability``
         in [0, 1]; NaN where the target is constant over the slide: r is undefined there.
@@ -79,14 +85,14 @@ def gene_ceilings(
     other = total_counts - counts.sum(axis=1)
     if (other < 0).any():
         raise ValueError("total_counts are smaller than the panel's counts - they are sums over all genes")
-    measured = target(counts, total_counts).astype(np.float64)
+    measured = target(counts, total_counts, n_measured).astype(np.float64)
     varies = np.ptp(measured, axis=0) > 0
     shared, spread = np.zeros(counts.shape[1]), np.zeros(counts.shape[1])
     for _ in range(repeats):
         first, first_other = rng.binomial(counts, 0.5), rng.binomial(other, 0.5)
-        one = _centred(target(first, first.sum(axis=1) + first_other))
+        one = _centred(target(first, first.sum(axis=1) + first_other, n_measured))
         second = counts - first
-        two = _centred(target(second, second.sum(axis=1) + other - first_other))
+        two = _centred(target(second, second.sum(axis=1) + other - first_other, n_measured))
         shared += np.einsum("sg,sg->g", one, two)
         spread += (np.einsum("sg,sg->g", one, one) + np.einsum("sg,sg->g", two, two)) / 2
     # Sums over repeats before the ratio: a gene of few counts may be constant in one half, which is no agreement

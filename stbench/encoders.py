@@ -19,7 +19,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torchvision
@@ -41,6 +41,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 INSTEAD = "give it with --weights PATH, or use --weights random, which labels every number"
 ANSWER_S = 5.0  # how long a server is waited for before its files count as out of reach
+Pooling = Literal["native", "average"]  # native: as the network was made, which is a ViT's class token
 CLASSIFIERS = ("classifier.", "fc.", "head.", "last_linear.")
 
 
@@ -53,8 +54,11 @@ class Encoder:
     label: str
 
 
-def build_encoder(name: str, weights: str = "random", run: Run | None = None) -> Encoder:
+def build_encoder(name: str, weights: str = "random", run: Run | None = None, pooling: Pooling = "native") -> Encoder:
     """An encoder without its classifier, with ``weights`` loaded: ``random``, ``imagenet`` or a file.
+
+    ``pooling = "average"`` takes the mean over places (a ViT's: over its patch tokens, normalised after it, not before)
+    in place of a class token; torchvision's networks average anyway.
 
     Random weights are drawn from torch's global generator; with them and a ``run``, the run is told so. The module is
     torchvision's or timm's own class, under its own key names.
@@ -72,7 +76,8 @@ def build_encoder(name: str, weights: str = "random", run: Run | None = None) ->
         # a ViT would refuse images of another size than it was trained on; it interpolates its positions instead
         vision_transformer = timm.models.is_model_in_modules(name, ["vision_transformer"])
         any_size: dict[str, Any] = {"dynamic_img_size": True, "dynamic_img_pad": True} if vision_transformer else {}
-        module = timm.create_model(name, pretrained=False, num_classes=0, **any_size)
+        averaged: dict[str, Any] = {"global_pool": "avg"} if pooling == "average" else {}
+        module = timm.create_model(name, pretrained=False, num_classes=0, **any_size, **averaged)
         # of what comes out: some networks (MobileNetV3) widen their features between the pooling and the classifier
         n_features = getattr(module, "head_hidden_size", module.num_features)
     return Encoder(module, n_features, load_weights(module, name, weights, run))
@@ -129,7 +134,7 @@ def load_weights(module: nn.Module, name: str, weights: str, run: Run | None = N
                 f"the image encoder ({name}) starts from random weights: its numbers are not those of a pretrained one"
             )
     elif weights == "imagenet":
-        module.load_state_dict(_published(name))
+        module.load_state_dict(_pooled_names(_published(name), list(module.state_dict())))
     else:
         _load_file(module, name, Path(weights))
     return weights_label(name, weights)
@@ -345,13 +350,20 @@ def _select(state: Mapping[str, Tensor], expected: list[str]) -> dict[str, Tenso
         if matches:
             prefix = min(matches, key=len).removesuffix(anchor)
             inside = {added + key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-            return _without_classifier(inside, expected)
+            return _pooled_names(_without_classifier(inside, expected), expected)
     raise KeyError(f"no entry is named {first}; the first of the file is {next(iter(state))}")
 
 
 def _without_classifier(state: Mapping[str, Tensor], expected: list[str]) -> dict[str, Tensor]:
     """``state`` without a classifier that the trunk does not have; what else is superfluous stays, to be refused."""
     return {key: value for key, value in state.items() if key in expected or not key.startswith(CLASSIFIERS)}
+
+
+def _pooled_names(state: Mapping[str, Tensor], expected: list[str]) -> dict[str, Tensor]:
+    """``state`` under the names ``expected``: a ViT that averages calls its last norm ``fc_norm``, files ``norm``."""
+    if "fc_norm.weight" not in expected or "fc_norm.weight" in state:
+        return dict(state)
+    return {f"fc_{key}" if key in ("norm.weight", "norm.bias") else key: value for key, value in state.items()}
 
 
 def _modern_name(key: str) -> str:

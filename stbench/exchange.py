@@ -37,7 +37,9 @@ def predict_exchanged(method: Method, slide: TestSlide, dataset: str, seed: int)
     if slide.n_spots < 2:
         return None
     rng = Run(seed=seed).numpy_generator("exchanged patches", dataset, slide.id)
-    given = replace(slide, patches=slide.patches[order_of_exchange(slide.n_spots, rng)])
+    order = order_of_exchange(slide.n_spots, rng)
+    margins = None if slide.margins is None else slide.margins[order]  # what of a patch lies outside the image
+    given = replace(slide, patches=slide.patches[order], margins=margins)
     return np.asarray(method.predict(given), dtype=np.float32)
 
 

@@ -191,6 +191,15 @@ class SlideImage:
         # a coarse image's last pixel stands for a rounded number of full-resolution pixels; 1e-6 allows for arithmetic
         return np.any((first < 0) | (last > np.array([width, height]) + 1e-6), axis=1)
 
+    def margins(self, centres: np.ndarray, side: int) -> np.ndarray:
+        """(n, 4) int64: pixels of each window left of, above, right of and below the image: what :meth:`cut` pads.
+
+        Where the image is not at full resolution padding and image blend over a few pixels, and this is their middle.
+        """
+        first = np.floor(np.asarray(centres, dtype=np.float64)) - side // 2
+        beyond = np.concatenate([-first, first + side - np.array(self.full_resolution_size)], axis=1)
+        return np.where(self.crossing(centres, side)[:, None], np.rint(beyond).clip(0, side), 0).astype(np.int64)
+
     def _check_inside(self, centres: np.ndarray) -> None:
         outside = self.outside(centres)
         if outside.any():

@@ -36,6 +36,7 @@ class Needs:
     oracle: bool = False  # it is given the test spots' total counts: an oracle, marked as such in every table
     same_patient: bool = False  # it needs a training slide of the test slide's patient
     whole_slide: bool = False  # a spot's prediction depends on the slide's other spots
+    leak: str = ""  # what it does with the test slide's own expression, in one sentence: named wherever numbers appear
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class TestSlide:
     array_xy: np.ndarray  # (n_spots, 2) int64: array column, array row
     pixel_xy: np.ndarray  # (n_spots, 2) float64: pixel centre x, y at full resolution
     um_per_px: float | None
+    # (n_spots, 4) int: pixels of each patch left of, above, right of and below the image, which are white; None: none
+    margins: np.ndarray | None = field(default=None, kw_only=True)
 
     @property
     def n_spots(self) -> int:
@@ -73,6 +76,17 @@ class TrainingSlide(TestSlide):
     target: np.ndarray  # (n_spots, n_genes) float32: what is to be predicted, on the benchmark's named scale
     counts: np.ndarray  # (n_spots, n_genes) int32: raw counts of the panel
     total_counts: np.ndarray  # (n_spots,) int64: raw counts over all genes of the slide
+
+
+@dataclass(frozen=True)
+class LeakedSlide(TestSlide):
+    """A test slide as only a method that declares a leak (``Needs(leak=...)``) sees it: with the truth on it.
+
+    It exists to measure what a fault of a released code is worth; every number that it touches is marked.
+    """
+
+    truth: TrainingSlide  # the whole slide, also where only some of its spots are to be predicted
+    place: int  # how many training slides stand before it in the dataset's order
 
 
 @dataclass

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ CUDA_SHARE = 0.5
 CPU_SHARE = 0.25
 CHUNK_BYTES = 64 * 2**20  # of patches read, sent to the device and resized at a time
 
+Padding = Literal["white", "black"]  # of what lies outside the image in a window at its border
 Group = slice | Tensor  # spots of a bank: a run of them, or an int64 CPU tensor of indices
 
 
@@ -29,7 +31,8 @@ class PatchBank:
     The centre ``patch_px`` pixels of each window are taken (the whole window where it is smaller; ``note`` is told) and
     resized once to ``input_px``: bilinear with antialiasing, rounded to uint8. They are kept on the device where they
     fit in a share of its free memory, else read from the memory-mapped arrays group by group, one ahead of the
-    computation. ``resident`` forces one or the other.
+    computation. ``resident`` forces one or the other. ``padding``: what lies outside the image, by the slides'
+    ``margins``, is left white or made black before it is resized.
     """
 
     def __init__(
@@ -40,12 +43,13 @@ class PatchBank:
         device: torch.device | str = "cpu",
         note: Callable[[str], None] | None = None,
         resident: bool | None = None,
+        padding: Padding = "white",
     ) -> None:
         self.device = torch.device(device)
         self.input_px = input_px or patch_px
-        self.windows = [_centre(slide.patches, patch_px) for slide in slides]
+        self.windows = [_Windows.of(slide, patch_px, padding) for slide in slides]
         self.offsets: list[int] = [0, *np.cumsum([len(window) for window in self.windows]).tolist()]
-        smallest = min(window.shape[1] for window in self.windows)
+        smallest = min(window.side for window in self.windows)
         if smallest < patch_px and note is not None:
             note(
                 f"patches of {patch_px} px are asked for and the dataset's windows have {smallest} px:"
@@ -56,7 +60,7 @@ class PatchBank:
             resident = _Arena.holds(self) or len(self) * self.input_px**2 * 3 <= _room(self.device)
         if resident:
             self._arena = _Arena.of(self)
-            starts = [self._arena.starts[_content(window)] for window in self.windows]
+            starts = [self._arena.starts[window.content] for window in self.windows]
             self._shifts = [start - offset for start, offset in zip(starts, self.offsets[:-1], strict=True)]
             rows = [torch.arange(len(w)) + start for w, start in zip(self.windows, starts, strict=True)]
             self._rows = torch.cat(rows).to(self.device)
@@ -107,14 +111,16 @@ class PatchBank:
         wanted = np.arange(group.start, group.stop) if isinstance(group, slice) else group.numpy()
         forward = np.argsort(wanted, kind="stable")
         slide_of = np.searchsorted(self.offsets, wanted[forward], side="right") - 1
-        sides = np.array([window.shape[1] for window in self.windows])[slide_of]
+        sides = np.array([window.side for window in self.windows])[slide_of]
         read = []
         for side in np.unique(sides):
             places = np.sort(forward[sides == side])
             windows = _main_memory((len(places), side, side, 3), self.device)
             target = windows.numpy()
             for place, slide in zip(forward[sides == side], slide_of[sides == side], strict=True):
-                target[np.searchsorted(places, place)] = self.windows[slide][wanted[place] - self.offsets[slide]]
+                first = int(wanted[place] - self.offsets[slide])
+                row = int(np.searchsorted(places, place))
+                self.windows[slide].read(first, first + 1, target[row : row + 1])
             read.append((places, windows))
         return read
 
@@ -126,6 +132,46 @@ class PatchBank:
         return torch.cat(parts)[_to_device(torch.from_numpy(back), self.device)]
 
 
+@dataclass(frozen=True)
+class _Windows:
+    """The centre of one slide's windows, as they are read."""
+
+    pixels: np.ndarray  # (n, side, side, 3) uint8; a view
+    margins: np.ndarray | None  # (n, 4): pixels of each that are made black: left, above, right, below; None: none
+    content: Hashable
+
+    @classmethod
+    def of(cls, slide: TestSlide, patch_px: int, padding: Padding) -> _Windows:
+        pixels = _centre(slide.patches, patch_px)
+        whole, side = slide.patches.shape[1], pixels.shape[1]
+        margins = None
+        if padding == "black" and slide.margins is not None:
+            start = whole // 2 - side // 2
+            cut_off = [start, start, whole - side - start, whole - side - start]
+            margins = (np.asarray(slide.margins) - cut_off).clip(0, side)
+        black = None if margins is None or not margins.any() else margins
+        painted = "" if black is None else black.tobytes()
+        return cls(pixels, black, (*_content(pixels), painted))
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def side(self) -> int:
+        return int(self.pixels.shape[1])
+
+    def read(self, start: int, stop: int, into: np.ndarray) -> None:
+        """Windows ``start`` to ``stop`` into an array of their shape."""
+        into[...] = self.pixels[start:stop]
+        if self.margins is None:
+            return
+        for window, (left, above, right, below) in zip(into, self.margins[start:stop], strict=True):
+            window[:, :left] = 0
+            window[:above] = 0
+            window[:, self.side - right :] = 0
+            window[self.side - below :] = 0
+
+
 @dataclass
 class _Arena:
     """Resident patches of some slides, one after the other.
@@ -134,7 +180,7 @@ class _Arena:
     (the next fold of the same dataset) is loaded together with all that it held, so that later folds load nothing.
     """
 
-    windows: dict[Hashable, np.ndarray]
+    windows: dict[Hashable, _Windows]
     starts: dict[Hashable, int]
     input_px: int
     patches: Tensor  # (rows, S, S, 3) uint8
@@ -145,14 +191,14 @@ class _Arena:
         return (
             held is not None
             and held.input_px == bank.input_px
-            and all(_content(w) in held.starts for w in bank.windows)
+            and all(window.content in held.starts for window in bank.windows)
         )
 
     @staticmethod
     def of(bank: PatchBank) -> _Arena:
         if _Arena.holds(bank):
             return _held[bank.device]
-        windows: dict[Hashable, np.ndarray] = {_content(window): window for window in bank.windows}
+        windows: dict[Hashable, _Windows] = {window.content: window for window in bank.windows}
         before = _held.pop(bank.device, None)
         if before is not None and before.input_px == bank.input_px and windows.keys() & before.windows.keys():
             together = before.windows | windows
@@ -165,20 +211,20 @@ class _Arena:
         return arena
 
     @staticmethod
-    def _fill(windows: dict[Hashable, np.ndarray], input_px: int, device: torch.device) -> _Arena:
+    def _fill(windows: dict[Hashable, _Windows], input_px: int, device: torch.device) -> _Arena:
         n_rows = sum(map(len, windows.values()))
         patches = torch.empty((n_rows, input_px, input_px, 3), dtype=torch.uint8, device=device)
         starts: dict[Hashable, int] = {}
         row = 0
         for key, window in windows.items():
             starts[key] = row
-            at_a_time = max(1, CHUNK_BYTES // window[0].nbytes) if len(window) else 1
+            at_a_time = max(1, CHUNK_BYTES // (3 * window.side**2))
             for first in range(0, len(window), at_a_time):
-                part = window[first : first + at_a_time]
-                read = _main_memory(part.shape, device)
-                read.numpy()[...] = part
-                patches[row : row + len(part)] = _resize(read.to(device, non_blocking=True), input_px)
-                row += len(part)
+                last = min(first + at_a_time, len(window))
+                read = _main_memory((last - first, window.side, window.side, 3), device)
+                window.read(first, last, read.numpy())
+                patches[row : row + last - first] = _resize(read.to(device, non_blocking=True), input_px)
+                row += last - first
         return _Arena(windows, starts, input_px, patches)
 
 
@@ -208,7 +254,7 @@ def _resize(patches: Tensor, side: int) -> Tensor:
     return images.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def _content(window: np.ndarray) -> Hashable:
+def _content(window: np.ndarray) -> tuple[Hashable, ...]:
     """What tells one slide's window array from another: its place in its file, or in memory where it has no file."""
     root = window
     while isinstance(root.base, np.ndarray):

@@ -22,14 +22,14 @@ from filelock import FileLock
 from .dataset import Dataset, Missing, SlideSource
 from .errors import UserError, about_slice, unknown
 from .files import file_digest, replacing_directory, value_digest, writing_to
-from .method import OracleSlide, TestSlide, TrainingSlide
+from .method import LeakedSlide, OracleSlide, TestSlide, TrainingSlide
 from .slide import Slide, check_slide, refuse
 from .targets import Target, target
 from .thumbnails import spot_diameter, write_thumbnail
 
 LAYOUT = 3  # raise it whenever what is written below changes
 PADDING = 255  # a window that crosses the image's border is filled with white, and counted
-PADDING_RULE = "parts of a window outside the image are white (255)"
+PADDING_RULE = "parts of a window outside the image are white (255), or black where a method's padding says so"
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class PreparedSlide:
     patches: np.ndarray  # (n_spots, patch_px, patch_px, 3) uint8
     counts: np.ndarray  # (n_spots, n_genes) int32, panel genes
     total_counts: np.ndarray  # (n_spots,) int64, all genes of the slide
+    n_measured: int  # how many genes these are
     target: np.ndarray  # (n_spots, n_genes) float32
     array_xy: np.ndarray  # (n_spots, 2) int64
     pixel_xy: np.ndarray  # (n_spots, 2) float64, full resolution
@@ -53,6 +54,7 @@ class PreparedSlide:
     thumbnail_scale: float  # its pixels per full-resolution pixel
     spot_diameter: float  # full-resolution pixels
     n_padded: int
+    margins: np.ndarray | None  # (n_spots, 4) int64: pixels of a patch left, above, right, below the image; None: none
     notes: tuple[str, ...]
     key: str
 
@@ -63,6 +65,7 @@ class PreparedSlide:
     def for_training(self) -> TrainingSlide:
         return TrainingSlide(
             *self._image_side(),
+            margins=self.margins,
             genes=self.genes,
             target=self.target,
             counts=self.counts,
@@ -72,8 +75,12 @@ class PreparedSlide:
     def for_test(self, oracle: bool = False) -> TestSlide:
         """What a method may see when it predicts; an oracle control also sees the spots' total counts."""
         if oracle:
-            return OracleSlide(*self._image_side(), total_counts=self.total_counts)
-        return TestSlide(*self._image_side())
+            return OracleSlide(*self._image_side(), margins=self.margins, total_counts=self.total_counts)
+        return TestSlide(*self._image_side(), margins=self.margins)
+
+    def for_leak(self, place: int) -> LeakedSlide:
+        """For a method that declares a leak: what is to be predicted, and how many training slides stand before."""
+        return LeakedSlide(*self._image_side(), margins=self.margins, truth=self.for_training(), place=place)
 
     def _image_side(self) -> tuple[str, str, np.ndarray, np.ndarray, np.ndarray, float | None]:
         return self.id, self.patient, self.patches, self.array_xy, self.pixel_xy, self.um_per_px
@@ -268,6 +275,7 @@ def _write(directory: Path, slide: Slide, panel: Sequence[str], patch_px: int, k
         "total_counts": total_counts,
         "array_xy": slide.array_xy,
         "pixel_xy": slide.centres,
+        "margins": slide.image.margins(slide.centres, patch_px),
     }
     for name, array in arrays.items():
         np.save(directory / f"{name}.npy", array, allow_pickle=False)
@@ -280,6 +288,7 @@ def _write(directory: Path, slide: Slide, panel: Sequence[str], patch_px: int, k
         "thumbnail_scale": thumbnail_scale,
         "spot_diameter": spot_diameter(slide),
         "n_padded": n_padded,
+        "n_measured": len(slide.genes),
         "notes": list(slide.notes),
         "key": key,
         "padding": PADDING_RULE,
@@ -343,7 +352,8 @@ def _open(
         patches=array("patches"),
         counts=counts,
         total_counts=total_counts,
-        target=_target_array(entry, chosen_target, counts, total_counts, notices),
+        n_measured=facts["n_measured"],
+        target=_target_array(entry, chosen_target, counts, total_counts, facts["n_measured"], notices),
         array_xy=array("array_xy"),
         pixel_xy=array("pixel_xy"),
         spot_ids=tuple(facts["spot_ids"]),
@@ -354,13 +364,19 @@ def _open(
         thumbnail_scale=facts["thumbnail_scale"],
         spot_diameter=facts["spot_diameter"],
         n_padded=facts["n_padded"],
+        margins=array("margins") if facts["n_padded"] else None,
         notes=tuple(facts["notes"]),
         key=facts["key"],
     )
 
 
 def _target_array(
-    entry: Path, chosen: Target, counts: np.ndarray, total_counts: np.ndarray, notices: list[str]
+    entry: Path,
+    chosen: Target,
+    counts: np.ndarray,
+    total_counts: np.ndarray,
+    n_measured: int,
+    notices: list[str],
 ) -> np.ndarray:
     """The slide's target, (n_spots, n_genes) float32, kept beside the slide's entry and checked like it."""
     home = entry.parent.parent / "targets" / f"{entry.name}-{chosen.name}-{value_digest(chosen.formula)[:8]}"
@@ -372,7 +388,8 @@ def _target_array(
                 if home.is_dir():
                     notices.append(f"target {chosen.name} of {entry.name} was damaged ({harm}) and has been made again")
                 with replacing_directory(home) as temporary:
-                    np.save(temporary / "target.npy", chosen(counts, total_counts), allow_pickle=False)
+                    values = chosen(counts, total_counts, n_measured)
+                    np.save(temporary / "target.npy", values, allow_pickle=False)
                     digests = {"target.npy": file_digest(temporary / "target.npy")}
                     (temporary / "digests.json").write_text(json.dumps(digests), encoding="utf-8")
     array = np.load(home / "target.npy", allow_pickle=False)

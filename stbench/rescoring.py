@@ -32,7 +32,7 @@ def rescore(slide: PreparedSlide, prediction: np.ndarray, training_means: dict[s
 
     rows = []
     for name, target in TARGETS.items():
-        truth = target(slide.counts, slide.total_counts)
+        truth = target(slide.counts, slide.total_counts, slide.n_measured)
         score = score_slide(truth, prediction, slide.genes, train_mean=training_means[name])
         rows.append({"slice": slide.id, "target": name, **{field: getattr(score, field) for field in SCORES}})
     return pd.DataFrame(rows)
@@ -44,5 +44,7 @@ def training_means(slides: Sequence[PreparedSlide]) -> dict[str, np.ndarray]:
 
 
 def _mean(slides: Sequence[PreparedSlide], target: Target) -> np.ndarray:
-    total = sum(target(slide.counts, slide.total_counts).sum(axis=0, dtype=np.float64) for slide in slides)
+    total = sum(
+        target(slide.counts, slide.total_counts, slide.n_measured).sum(axis=0, dtype=np.float64) for slide in slides
+    )
     return np.asarray(total) / sum(slide.n_spots for slide in slides)

@@ -18,11 +18,11 @@ from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from .batches import Batch, TestBatch, TrainingData, test_batches
-from .encoders import weights_label
+from .encoders import Pooling, weights_label
 from .errors import UserError
 from .files import read_object, reading_tensors, replacing, value_digest, write_json
 from .method import MethodConfig, Needs, Run, TestSlide, TrainingSlide
-from .patch_bank import PatchBank
+from .patch_bank import Padding, PatchBank
 from .precision import Precision, autocast, tf32_flags
 from .training import resolve_device, seeded, train
 
@@ -37,6 +37,9 @@ class TorchConfig(MethodConfig):
     patch_px: int = Field(224, ge=2, description="side of the window around a spot, in full-resolution pixels")
     input_px: int | None = Field(
         None, ge=2, description="side of the image that the network sees: the window is resized to it; none: patch_px"
+    )
+    padding: Padding = Field(
+        "white", description="colour of what lies outside the image in a window at its border: white or black"
     )
     compile: bool = Field(False, description="compile the network's forward with torch.compile")
 
@@ -53,6 +56,9 @@ class EncoderConfig(MethodConfig):
     encoder: str = Field("densenet121", description="image encoder: a torchvision or timm name")
     weights: str = Field(
         "imagenet", description="its initial weights: imagenet, random, or a .pth or .safetensors file"
+    )
+    pooling: Pooling = Field(
+        "native", description="of its last features: native (a ViT's class token), or the average over places"
     )
 
 
@@ -219,7 +225,9 @@ class TorchMethod(ABC):
         device = torch.device(resolve_device(run.device))
         self.precision = run.precision
         note = None if self.cuts_windows else run.note
-        bank = PatchBank(slides, self.config.patch_px, self.input_px, device, note=note)
+        bank = PatchBank(
+            slides, self.config.patch_px, self.input_px, device, note=note, padding=self.config.padding
+        )
         data = TrainingData(slides, bank)
         held_out = self.validation_spots(data, run)
         if held_out is not None:
@@ -240,7 +248,8 @@ class TorchMethod(ABC):
     def predict(self, slide: TestSlide) -> np.ndarray:
         """(n_spots, n_genes) float32 on the target's scale."""
         network, device = self._network_and_device()
-        bank = PatchBank([slide], self.config.patch_px, self.input_px, device, resident=False)
+        padding = self.config.padding
+        bank = PatchBank([slide], self.config.patch_px, self.input_px, device, resident=False, padding=padding)
         size = self.predict_batch_size if self.batching == "spots" else None
         constants = self._constants(slide, device) if self.batching == "slides" else {}
         with torch.inference_mode(), tf32_flags(self.precision), autocast(device, self.precision):

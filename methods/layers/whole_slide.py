@@ -127,7 +127,10 @@ class WholeSlideMethod(TorchMethod):
                 f" patch_px = {self.config.patch_px} or its windows of {window} px - lower it, or raise patch_px"
             )
         first = window // 2 - side // 2
-        return replace(slide, patches=slide.patches[:, first : first + side, first : first + side])
+        margins = slide.margins
+        if margins is not None:
+            margins = (margins - np.array([first, first, window - side - first, window - side - first])).clip(0)
+        return replace(slide, patches=slide.patches[:, first : first + side, first : first + side], margins=margins)
 
     def describe(self, data: TrainingData) -> dict[str, Any]:
         largest = max((int(slide.array_xy.max()) for slide in data.slides if slide.n_spots), default=0)

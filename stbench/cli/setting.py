@@ -90,6 +90,7 @@ class Setting:
 
 def prepare_setting(setting: Setting, target: str) -> tuple[PreparedDataset, DataSpec]:
     """The dataset on a target, prepared, and said in a few lines."""
+    from ..prepare import PADDING_RULE
     from ..trial import DataSpec
 
     root = data_root(setting.data)
@@ -102,7 +103,9 @@ def prepare_setting(setting: Setting, target: str) -> tuple[PreparedDataset, Dat
     )
     padded = sum(slide.n_padded for slide in prepared.slides.values())
     if padded:
-        out.print(f"note: {padded} patches cross the border of their image; what lies outside is white", style="yellow")
+        out.print(
+            f"note: {padded} patches cross the border of their image; {PADDING_RULE}", style="yellow", soft_wrap=True
+        )
     dataset = setting.dataset
     return prepared, DataSpec(
         dataset=dataset if dataset in registry.dataset_names() else str(expanded(dataset).resolve()),

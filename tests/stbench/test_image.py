@@ -139,6 +139,20 @@ def test_a_window_equals_the_slice_of_the_padded_image(
     assert n_padded == int(crosses)
 
 
+@given(x=st.floats(0, 129.999), y=st.floats(0, 89.999), half=st.integers(1, 40))
+def test_margins_are_what_the_window_pads(picture: np.ndarray, x: float, y: float, half: int) -> None:
+    image, centre, side = SlideImage.from_array(picture), np.array([[x, y]]), 2 * half
+    (left, above, right, below), (white,) = image.margins(centre, side)[0], image.cut(centre, side, pad=255)[0]
+    white[:, :left], white[:above], white[:, side - right :], white[side - below :] = 0, 0, 0, 0
+    np.testing.assert_array_equal(white, image.cut(centre, side, pad=0)[0][0])
+
+
+def test_a_coarse_images_margins_are_in_the_windows_pixels() -> None:
+    image = SlideImage.from_array(np.zeros((50, 50, 3), dtype=np.uint8), scale=0.5)  # 100 px at full resolution
+    margins = image.margins(np.array([[50.0, 50.0], [5.0, 50.0], [98.0, 90.0]]), 40)
+    assert margins.tolist() == [[0, 0, 0, 0], [15, 0, 0, 0], [0, 0, 18, 10]]
+
+
 def test_a_coarse_image_keeps_the_field_of_view(picture: np.ndarray) -> None:
     y, x = np.mgrid[:400, :400].astype(float)
     smooth = np.stack([x / 2, y / 2, (x + y) / 4], axis=-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -181,3 +182,49 @@ def test_an_error_while_reading_ahead_reaches_the_reader():
     bank = PatchBank([slide(3, 6)], 6, resident=False)
     with pytest.raises(IndexError):
         all_of(bank, [torch.tensor([0]), torch.tensor([5])])
+
+
+# What lies outside the image ------------------------------------------------------------------------------------------
+
+
+def bordered(n: int = 4, side: int = 8) -> TestSlide:
+    """A slide whose first window reaches two pixels over the left border, and the second one over the lower one."""
+    margins = np.zeros((n, 4), dtype=np.int64)
+    margins[0, 0], margins[1, 3] = 2, 1
+    return replace(slide(n, side, 5), margins=margins)
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_black_padding_paints_what_lies_outside_the_image_alone(resident):
+    one = bordered()
+    (found,) = all_of(PatchBank([one], 8, resident=resident, padding="black"), [slice(0, 4)])
+    expected = one.patches.copy()
+    expected[0, :, :2] = 0
+    expected[1, 7:] = 0
+    assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), expected)
+    (white,) = all_of(PatchBank([one], 8, resident=resident), [slice(0, 4)])
+    assert np.array_equal(white.permute(0, 2, 3, 1).numpy(), one.patches)
+
+
+def test_of_a_smaller_window_only_what_is_left_of_the_margin_is_painted():
+    (found,) = all_of(PatchBank([bordered()], 6, padding="black"), [slice(0, 4)])
+    expected = bordered().patches[:, 1:7, 1:7].copy()
+    expected[0, :, :1] = 0
+    assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), expected)
+
+
+def test_padding_is_painted_before_the_window_is_resized():
+    one = bordered()
+    painted = replace(one, patches=one.patches.copy(), margins=None)
+    painted.patches[0, :, :2] = 0
+    painted.patches[1, 7:] = 0
+    (found,) = all_of(PatchBank([one], 8, 5, padding="black"), [slice(0, 4)])
+    (expected,) = all_of(PatchBank([painted], 8, 5), [slice(0, 4)])
+    assert torch.equal(found, expected)
+
+
+def test_resident_patches_of_one_padding_are_not_taken_for_the_others(tmp_path):
+    one = replace(on_disk(tmp_path / "a.npy", 4, 8, 5), margins=bordered().margins)
+    (white,) = all_of(PatchBank([one], 8, resident=True), [slice(0, 4)])
+    (black,) = all_of(PatchBank([one], 8, resident=True, padding="black"), [slice(0, 4)])
+    assert not torch.equal(white, black)

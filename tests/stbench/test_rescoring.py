@@ -21,7 +21,7 @@ def _slide(
     counts = rng.poisson(depth * rng.gamma(0.5, 3, (1, n_genes)) + 0.01).astype(np.int32)
     counts[0, :] += 1
     total_counts = (counts.sum(axis=1) * 2 + rng.integers(1, 50, n_spots)).astype(np.int64)
-    return prepared_slide(counts, total_counts, TARGETS[target](counts, total_counts), name)
+    return prepared_slide(counts, total_counts, TARGETS[target](counts, total_counts, 2 * n_genes), name)
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -39,11 +39,11 @@ def test_scores_are_those_of_scipy_over_the_targets_own_highly_expressed_genes()
     table = rescore(slide, prediction, training_means(training)).set_index("target")
     assert list(table.index) == list(TARGETS)
     for name, target in TARGETS.items():
-        truth = target(slide.counts, slide.total_counts)
+        truth = target(slide.counts, slide.total_counts, slide.n_measured)
         r = np.array([stats.pearsonr(truth[:, g], prediction[:, g]).statistic for g in range(truth.shape[1])])
         assert table.loc[name, "pcc_acg"] == pytest.approx(r.mean(), abs=1e-6)
         assert table.loc[name, "pcc_heg"] == pytest.approx(r[np.argsort(truth.mean(axis=0))[-50:]].mean(), abs=1e-6)
-        pooled = np.concatenate([target(of.counts, of.total_counts) for of in training]).mean(axis=0)
+        pooled = np.concatenate([target(of.counts, of.total_counts, of.n_measured) for of in training]).mean(axis=0)
         assert table.loc[name, "strict_pcc_heg"] == pytest.approx(r[np.argsort(pooled)[-50:]].mean(), abs=1e-6)
 
 

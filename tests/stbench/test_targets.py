@@ -25,13 +25,22 @@ def random_counts(seed: int, n_spots: int = 20, n_genes: int = 30) -> np.ndarray
     return counts
 
 
-def test_there_are_three_targets_and_each_prints_its_formula() -> None:
-    assert list(TARGETS) == ["spot-log10-cp10k", "gene-log10-cp10k", "lognorm"]
+N_MEASURED = 50  # genes on the slide, those of the panel among them
+ZERO_FOR_NONE = ("spot-log10-cp10k", "gene-log10-cp10k", "lognorm", "spot-ln-cpm")  # a count of zero stays zero
+
+
+def test_every_target_prints_its_formula() -> None:
+    constants = {
+        "spot-log10-cp10k": ("log10(", "10000 × count"),
+        "gene-log10-cp10k": ("log10(", "10000 × count"),
+        "lognorm": ("ln(", "10000 × count"),
+        "spot-ln-cpm": ("ln(", "1000000 × count"),
+        "stnet-logfreq": ("ln(", "(1 + count)"),
+    }
+    assert list(TARGETS) == list(constants)
     for name, entry in TARGETS.items():
         assert entry.name == name
-        assert "10000 × count" in entry.formula
-    assert "log10" in target("spot-log10-cp10k").formula
-    assert "ln(" in target("lognorm").formula
+        assert all(part in entry.formula for part in constants[name])
 
 
 def test_a_misspelt_target_is_answered_with_the_nearest() -> None:
@@ -77,16 +86,53 @@ def test_lognorm_is_scanpys() -> None:
     np.testing.assert_allclose(values, adata.X[:, panel], rtol=1e-6)
 
 
+def test_counts_per_million_by_hand() -> None:
+    expected = np.log1p(np.array([[0, 1e4, 5e4, 94e4], [0] * 4, [25e4] * 4]))
+    np.testing.assert_allclose(target("spot-ln-cpm")(COUNTS, TOTAL), expected, rtol=1e-6)
+
+
+def test_counts_per_million_follow_from_the_spot_wise_counts_per_ten_thousand() -> None:
+    counts = random_counts(3)
+    per_ten_thousand = 10.0 ** target("spot-log10-cp10k")(counts, counts.sum(axis=1)).astype(float) - 1
+    values = target("spot-ln-cpm")(counts, counts.sum(axis=1))
+    np.testing.assert_allclose(values, np.log1p(100 * per_ten_thousand), rtol=1e-5, atol=1e-4)
+
+
+def test_log_frequency_by_hand() -> None:
+    """ST-Net's formula on four genes that are all that was measured, so that the frequencies sum to 1."""
+    values = target("stnet-logfreq")(COUNTS[:1], np.array([100]), 4)
+    np.testing.assert_allclose(values, [[-4.64439106, -3.95124364, -2.85263133, -0.09051397]], rtol=1e-6)
+    assert np.exp(values.astype(float)).sum() == pytest.approx(1, abs=1e-6)
+
+
+def test_log_frequency_counts_all_genes_of_the_slide() -> None:
+    """With further genes, and their counts, in the denominator the panel's frequencies sum to less than 1."""
+    values = target("stnet-logfreq")(COUNTS, TOTAL, 10).astype(float)
+    np.testing.assert_allclose(values, np.log((1 + COUNTS) / (10 + TOTAL[:, None])), rtol=1e-6)
+    assert (np.exp(values).sum(axis=1) < 1).all()
+
+
+def test_log_frequency_without_the_number_of_genes_is_refused() -> None:
+    with pytest.raises(ValueError, match="n_measured"):
+        target("stnet-logfreq")(COUNTS, TOTAL)
+
+
 @pytest.mark.parametrize("name", list(TARGETS))
 @given(seed=st.integers(0, 1000))
-def test_every_target_is_finite_and_zero_exactly_where_the_count_is(name: str, seed: int) -> None:
+def test_every_target_is_finite(name: str, seed: int) -> None:
+    counts = random_counts(seed)
+    assert np.isfinite(target(name)(counts, counts.sum(axis=1) + 3, N_MEASURED)).all()
+
+
+@pytest.mark.parametrize("name", ZERO_FOR_NONE)
+@given(seed=st.integers(0, 1000))
+def test_a_value_is_zero_exactly_where_the_count_is(name: str, seed: int) -> None:
     counts = random_counts(seed)
     values = target(name)(counts, counts.sum(axis=1) + 3)
-    assert np.isfinite(values).all()
     np.testing.assert_array_equal(values == 0, counts == 0)
 
 
-@pytest.mark.parametrize("name", list(TARGETS))
+@pytest.mark.parametrize("name", ZERO_FOR_NONE)
 def test_a_slide_without_any_counts_is_all_zero(name: str) -> None:
     counts = np.zeros((3, 4), dtype=np.int32)
     np.testing.assert_array_equal(target(name)(counts, counts.sum(axis=1)), 0)
@@ -103,7 +149,7 @@ def test_what_undoes_each_scale_is_one_total_per_spot_or_gene() -> None:
 def test_counts_are_not_altered() -> None:
     counts, total = COUNTS.copy(), TOTAL.copy()
     for entry in TARGETS.values():
-        entry(counts, total)
+        entry(counts, total, N_MEASURED)
     np.testing.assert_array_equal(counts, COUNTS)
     np.testing.assert_array_equal(total, TOTAL)
 
@@ -134,6 +180,14 @@ def test_section_b1_has_the_values_known_of_it(data_root: Path) -> None:
         assert values.max() == pytest.approx(highest, abs=1e-6)
         assert values[:, panel.index("GNAS")].mean() == pytest.approx(gnas, abs=1e-6)
         assert [panel[g] for g in np.argsort(-values.mean(axis=0))[:5]] == top
+    frequency = target("stnet-logfreq")(counts, total, table.shape[1]).astype(float)
+    assert frequency.mean() == pytest.approx(-9.576446, abs=1e-6)
+    assert frequency.std() == pytest.approx(0.466417, abs=1e-6)
+    assert frequency.min() == pytest.approx(-10.649441, abs=1e-6)
+    assert frequency.max() == pytest.approx(-4.410802, abs=1e-6)
+    assert frequency[0].mean() == pytest.approx(-9.604878, abs=1e-6)
+    million = target("spot-ln-cpm")(counts, total).astype(float)  # by pandas alone, from the table
+    assert (million.mean(), million.std(), million.max()) == pytest.approx((1.707916, 3.315347, 12.652363), abs=1e-6)
     spot = target("spot-log10-cp10k")(counts, total).astype(float)
     assert spot[:, panel.index("FASN")].mean() == pytest.approx(1.103653, abs=1e-6)
     assert (~spot.any(axis=1)).sum() == 2
