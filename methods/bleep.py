@@ -99,7 +99,7 @@ class BLEEPConfig(EncoderConfig, SpotBatchConfig, TorchConfig):
     )
     augmentation: Augmentation = Field("flip-quarter-turns", description="of training patches")
     augment_at_test: bool = Field(
-        False, description="augment the test patches too, as the code behind all published results"
+        False, description="augment validation and test patches too, as the code behind all published results"
     )
     n_dimensions: int = Field(256, ge=1, description="size of the shared space")
     temperature: float = Field(1.0, gt=0, description="T; fixed")
@@ -136,8 +136,19 @@ class BLEEP(TorchMethod):
     inference_fields = frozenset({"k", "aggregation", "distance", "augment_at_test"})
     switches = "stbench.methods.switches.bleep:SWITCHES"
     safe_precisions = frozenset({"fp32", "tf32"})  # bf16 changes who is whose neighbour
+    readings = "stbench.methods.readings.bleep:READINGS"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "published": {},
+        # the last version of the code that runs, which is that of all published results (until October 2024)
+        "released": {
+            "epochs": 4,
+            "batch_size": 256,
+            "accumulate": 1,
+            "pixels": "bgr-255",
+            "augment_at_test": True,
+            "reshuffle": False,
+        },
+        "paper": {"epochs": 150},
         # timm's smallest ResNet (0.4 M parameters), and every batch a step
         "quick": {
             "epochs": 20,
@@ -170,7 +181,7 @@ class BLEEP(TorchMethod):
         return {"n_genes": data.n_genes}
 
     def network(self, shape: Mapping[str, Any]) -> BLEEPNetwork:
-        encoder = build_encoder(self.config.encoder)
+        encoder = build_encoder(self.config.encoder, pooling=self.config.pooling)
         return BLEEPNetwork(
             encoder.module, encoder.n_features, int(shape["n_genes"]), self.config.n_dimensions, self.config.dropout
         )
@@ -181,7 +192,8 @@ class BLEEP(TorchMethod):
 
     def loss(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         config = self.config
-        generator = batch.generator if network.training else None
+        # with augment_at_test the published code augments the validation spots, too
+        generator = batch.generator if network.training or config.augment_at_test else None
         images = encoder_input(batch.patches, config.pixels, config.augmentation, generator)
         spots, images = network(images, batch.target)
         z = logits(spots, images, config.temperature)

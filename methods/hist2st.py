@@ -297,6 +297,7 @@ class Hist2ST(WholeSlideMethod):
     switches: ClassVar[str] = "stbench.methods.switches.hist2st:SWITCHES"
     safe_precisions = frozenset({"fp32", "tf32", "bf16"})
     inference_fields = frozenset({"predict_from"})
+    readings: ClassVar[str] = "stbench.methods.readings.hist2st:READINGS"
 
     class Config(WholeSlideConfig):
         """Defaults are those of the published script and tutorial."""
@@ -357,7 +358,12 @@ class Hist2ST(WholeSlideMethod):
         predict_from: Literal["head", "zinb_mean"] = Field(
             "head",
             description="head: trained by squared error, what the published code evaluates. zinb_mean: the expected "
-            "counts as log10(1 + 10,000 * share of the panel), what the paper's abstract describes",
+            "counts, what the paper's abstract describes",
+        )
+        zinb_scale: Literal["log10-cp10k", "ln-cpm"] = Field(
+            "log10-cp10k",
+            description="scale of predictions from zinb_mean, to be the target's: log10(1 + 10,000 * share of the "
+            "panel), or ln(1 + 1,000,000 * share)",
         )
 
         @model_validator(mode="after")
@@ -374,6 +380,12 @@ class Hist2ST(WholeSlideMethod):
         "published": {},
         "published/her2st": {"prune": "grid"},
         "published/alex10x": {"n_pos": 128},  # Visium's columns reach 127
+        "released": {},
+        "released/her2st": {"prune": "grid"},
+        "released/alex10x": {"n_pos": 128},
+        "paper": {"patch_px": 224, "include_self": True, "predict_from": "zinb_mean", "zinb_scale": "ln-cpm"},
+        "paper/her2st": {"prune": "grid"},
+        "paper/alex10x": {"n_pos": 128},
         # Minutes for six sections on two CPU cores: every part of the network, but one mixer, one Transformer block
         # and two graph layers on 28-pixel patches (width 64), and one copy to learn from. With so few steps the
         # network would spend all of them on the genes' means, and its hidden states collapse: they start at the means
@@ -438,7 +450,8 @@ class Hist2ST(WholeSlideMethod):
 
     def _note_scale(self, run: Run) -> None:
         if self.config.predict_from == "zinb_mean":
-            run.note("predict_from = zinb_mean: predictions are on the scale log10(1 + 10,000 * share of the panel)")
+            scale = {"log10-cp10k": "log10(1 + 10,000", "ln-cpm": "ln(1 + 1,000,000"}[self.config.zinb_scale]
+            run.note(f"predict_from = zinb_mean: predictions are on the scale {scale} * share of the panel)")
 
     def _nearest(self, slide: TestSlide) -> np.ndarray:
         return nearest_spots(slide.array_xy, self.config.k, self.config.prune, self.config.max_distance)
@@ -504,7 +517,10 @@ class Hist2ST(WholeSlideMethod):
             return network.genes(hidden)
         zinb = network.zinb(hidden)
         expected = (1 - zinb.dropout) * zinb.mean
-        return torch.log10(1 + 1e4 * expected / expected.sum(dim=1, keepdim=True))
+        share = expected / expected.sum(dim=1, keepdim=True)
+        if self.config.zinb_scale == "ln-cpm":
+            return torch.log1p(1e6 * share)
+        return torch.log10(1 + 1e4 * share)
 
 
 def load_published(path: Path, side: int = 112) -> Hist2STNetwork:

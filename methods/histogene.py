@@ -86,6 +86,7 @@ class HisToGene(WholeSlideMethod):
     title: ClassVar[str] = "HisToGene"
     switches: ClassVar[str] = "stbench.methods.switches.histogene:SWITCHES"
     safe_precisions = frozenset({"fp32", "tf32", "bf16"})
+    readings: ClassVar[str] = "stbench.methods.readings.histogene:READINGS"
 
     class Config(WholeSlideConfig):
         """Defaults are those of the published notebook, which is what its results were made with."""
@@ -118,6 +119,11 @@ class HisToGene(WholeSlideMethod):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "published": {},
         "published/alex10x": {"n_pos": 128},  # Visium's columns reach 127
+        "released": {},
+        "released/cscc": {"emulate_skin_bug": True},
+        "released/alex10x": {"n_pos": 128},
+        "paper": {"patch_px": 224},
+        "paper/alex10x": {"n_pos": 128},
         # A minute for six sections on two CPU cores: a small network on 16-pixel patches. A hundredth of the published
         # number of steps needs a learning rate a hundred times as high and inputs of unit scale.
         "quick": {

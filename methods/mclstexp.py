@@ -13,15 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 import torchvision
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from stbench.encoders import build_encoder, load_weights, read_weights
+from stbench.encoders import Pooling, build_encoder, load_weights, read_weights
 from stbench.errors import UserError
-from stbench.method import Run
+from stbench.method import LeakedSlide, Needs, Run, TestSlide
+from stbench.patch_bank import Padding, PatchBank
 from stbench.precision import float32, no_autocast
 from stbench.torch_method import (
     Batch,
@@ -32,6 +34,7 @@ from stbench.torch_method import (
     TorchMethod,
     TrainingData,
 )
+from stbench.training import autocast
 
 from .layers.contrastive import ProjectionHead, logits, matched, one_hot_loss
 from .layers.pixels import Augmentation, PixelScale, encoder_input
@@ -40,7 +43,7 @@ from .layers.retrieval import Distance, diagnose, note_neighbours, retrieve
 from .layers.transformer import TransformerBlock
 
 PositionEncoding = Literal["learnable", "sinusoidal", "naive", "none"]
-KeyContext = Literal["chunks", "slice", "straddling"]
+KeyContext = Literal["chunks", "slice", "straddling", "straddling-test"]
 
 # published state_dict name -> name here
 PUBLISHED_NAMES = (
@@ -219,6 +222,10 @@ class MclSTExpConfig(EncoderConfig, SpotBatchConfig, TorchConfig):
     optimiser: Literal["adam", "adamw"] = Field("adam", description="adam: L2 in the gradient (code); adamw (text)")
     weight_decay: float = Field(1e-3, ge=0, description="weight decay; it reaches every row of the position tables")
     encoder: str = Field("densenet121", description="also in the paper: resnet50, vit_base_patch32_224")
+    pooling: Pooling = Field(
+        "average",
+        description="of the encoder's last features: the average, a ViT's too (code); native: its class token",
+    )
     freeze_encoder: bool = Field(False, description="train all but the image encoder; not so as published")
     objective: Literal["contrastive", "regression"] = Field(
         "contrastive",
@@ -226,6 +233,10 @@ class MclSTExpConfig(EncoderConfig, SpotBatchConfig, TorchConfig):
     )
     last_relu: bool = Field(
         False, description="DenseNet only: the ReLU after its last BatchNorm, which the code leaves out"
+    )
+    padding: Padding = Field(
+        "black",
+        description="colour of what lies outside the image in a window at its border: black as PIL crops (code)",
     )
     pixels: PixelScale = Field(
         "unit",
@@ -261,7 +272,8 @@ class MclSTExpConfig(EncoderConfig, SpotBatchConfig, TorchConfig):
     key_context: KeyContext = Field(
         "chunks",
         description="who attends to whom when keys are made: runs of key_chunk spots inside a training slice; the whole"
-        " slice; or runs across the borders of training slices, as in the code (there across test slices too: a leak)",
+        " slice; straddling: runs across the borders of training slices; straddling-test: across the test slice's too,"
+        " as the code does: keys then attend to the expression that is to be predicted, a leak that is labelled",
     )
     key_chunk: int = Field(32, ge=1, description="spots in a run (code: 32)")
     validation: Literal["none", "slice"] = Field(
@@ -272,6 +284,8 @@ class MclSTExpConfig(EncoderConfig, SpotBatchConfig, TorchConfig):
     def _spots_differ(self) -> Self:
         if self.objective == "contrastive" and self.expression == "none" and self.position_encoding == "none":
             raise ValueError("expression = none needs a position_encoding, or all spots are the same")
+        if self.key_context == "straddling-test" and self.position_encoding == "naive":
+            raise ValueError("key_context = straddling-test needs a position_encoding that is not scaled by slide")
         return self
 
 
@@ -285,9 +299,22 @@ class MclSTExp(TorchMethod):
     inference_fields = frozenset({"k", "distance", "augment_at_test"})
     switches = "stbench.methods.switches.mclstexp:SWITCHES"
     safe_precisions = frozenset({"fp32", "tf32"})  # bf16 changes who is whose neighbour
+    readings = "stbench.methods.readings.mclstexp:READINGS"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "published": {},
         "published/alex10x": {"epochs": 15, "coordinates": "pixel"},
+        "released": {"expression": "spot-log10-cp10k", "key_context": "straddling-test"},
+        "released/her2st": {"distance": "l1"},
+        "released/cscc": {"k": 600},
+        "released/alex10x": {
+            "coordinates": "pixel",
+            "expression": "target",
+            "pixels": "bgr-255",
+            "augmentation": "flip-quarter-turns",
+            "augment_at_test": True,
+        },
+        "paper": {"optimiser": "adamw", "normalise": True, "key_chunk": 128},
+        "paper/alex10x": {"epochs": 15, "coordinates": "pixel", "k": 2400},
         # timm's smallest ResNet (0.4 M parameters) learns from few epochs where the colours of the stain are kept
         "quick": {
             "epochs": 16,
@@ -314,7 +341,7 @@ class MclSTExp(TorchMethod):
 
     def network(self, shape: Mapping[str, Any]) -> MclSTExpNetwork | ImageRegression:
         config, n_genes = self.config, int(shape["n_genes"])
-        encoder = build_encoder(config.encoder)
+        encoder = build_encoder(config.encoder, pooling=config.pooling)
         module = encoder.module
         if isinstance(module, torchvision.models.DenseNet) and not config.last_relu:
             module = SignedDenseNet(module)
@@ -378,6 +405,15 @@ class MclSTExp(TorchMethod):
             )
         return torch.arange(data.offsets[-2], data.offsets[-1])
 
+    @property
+    def needs(self) -> Needs:
+        if self.config.key_context != "straddling-test" or self.config.objective == "regression":
+            return super().needs
+        return Needs(
+            leak=f"keys are made in runs of {self.config.key_chunk} spots across the borders of all slices, the test "
+            "slice among them, so keys next to it in the dataset's order attend to its true expression"
+        )
+
     def finish(self, network: nn.Module, data: TrainingData, run: Run) -> None:
         if self.config.objective == "regression":
             return
@@ -388,7 +424,46 @@ class MclSTExp(TorchMethod):
             [network.embed_spots(expression[spots], positions[spots], data.slide[spots]) for spots in sequences]
         ).float()
         self.extras = {"keys": keys, "values": data.target}
+        if self.needs.leak:  # a test slide's company changes the keys: what they are made of is kept
+            offsets = torch.tensor(data.offsets, device=keys.device)
+            self.extras |= {"expression": expression, "positions": positions, "offsets": offsets}
         self.diagnostics = diagnose(self, self.config.k, keys, partial(self._queries, network), data, run)
+
+    keys_beside: Tensor | None = None  # while a test slide that leaks into them is predicted
+
+    def predict(self, slide: TestSlide) -> np.ndarray:
+        if not self.needs.leak:
+            return super().predict(slide)
+        if not isinstance(slide, LeakedSlide):
+            raise UserError(
+                "mclstexp.key_context = straddling-test needs the test slide's expression, which only the harness gives"
+                " - run it by 'stbench run', or use mclstexp.key_context=straddling"
+            )
+        try:
+            self.keys_beside = self._keys_beside(slide)
+            return super().predict(slide)
+        finally:
+            self.keys_beside = None
+
+    def _keys_beside(self, slide: LeakedSlide) -> Tensor:
+        """(n_training_spots, d): the training spots' keys as the released evaluation makes them, in runs that are cut
+        from all slices in the dataset's order, the test slice at its place among them: the leak.
+        """
+        network, device = self._network_and_device()
+        assert isinstance(network, MclSTExpNetwork)
+        truth = TrainingData([slide.truth], PatchBank([slide.truth], 2, device=device, resident=False))
+        place = int(self.extras["offsets"][slide.place])
+        with torch.inference_mode(), autocast(device, self.precision):
+            expression, positions = (
+                torch.cat([ours[:place], theirs, ours[place:]])
+                for ours, theirs in (
+                    (self.extras["expression"], self._expression(truth)),
+                    (self.extras["positions"], self._positions(truth)),
+                )
+            )
+            runs = expression.split(self.config.key_chunk), positions.split(self.config.key_chunk)
+            keys = torch.cat([network.embed_spots(*run) for run in zip(*runs, strict=True)]).float()
+        return torch.cat([keys[:place], keys[place + slide.truth.n_spots :]])
 
     def predict_batch(self, network: nn.Module, batch: TestBatch) -> Tensor:
         if isinstance(network, ImageRegression):
@@ -396,6 +471,7 @@ class MclSTExp(TorchMethod):
         assert isinstance(network, MclSTExpNetwork)
         queries = self._queries(network, batch.patches)
         keys, values = self.extras["keys"], self.extras["values"]
+        keys = keys if self.keys_beside is None else self.keys_beside
         return retrieve(queries, keys, values, self.config.k, distance=self.config.distance)
 
     def reconfigure(self, config: MclSTExpConfig, run: Run) -> None:
@@ -472,9 +548,11 @@ def key_sequences(offsets: Sequence[int], context: KeyContext, chunk: int) -> li
     """Which spots of concatenated slides share a sequence when keys are made; slide i is offsets[i]:offsets[i + 1].
 
     Every spot is in exactly one sequence. ``straddling`` cuts the concatenation itself, so that a run of ``chunk``
-    spots may hold two slices' spots, which then attend to each other: the published evaluation.
+    spots may hold two slices' spots, which then attend to each other. ``straddling-test`` does the same for the
+    training slices alone; the test slice takes its place among them when it is predicted.
     """
-    borders = [offsets[0], offsets[-1]] if context == "straddling" else list(offsets)
+    straddling = context in ("straddling", "straddling-test")
+    borders = [offsets[0], offsets[-1]] if straddling else list(offsets)
     sequences = []
     for start, stop in itertools.pairwise(borders):
         step = stop - start if context == "slice" else chunk

@@ -139,9 +139,12 @@ class STNet(TorchMethod):
     Config: ClassVar[type[MethodConfig]] = STNetConfig
     switches: ClassVar[str] = "stbench.methods.switches.stnet:SWITCHES"
     safe_precisions = frozenset({"fp32", "tf32", "bf16"})
+    readings: ClassVar[str] = "stbench.methods.readings.stnet:READINGS"
     batching: ClassVar[Literal["spots", "slides"]] = "spots"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "published": {},
+        "released": {"select": "inner_cv", "padding": "black"},
+        "paper": {},  # the text says no more than "DenseNet-121, then fully connected layers"
         "tuned": {"optimiser": "adamw", "lr": 1e-4, "batch_size": 128, "loss_reduction": "mean"},
         "histogene_stmodel": {
             "encoder": "resnet101",
@@ -176,7 +179,7 @@ class STNet(TorchMethod):
         return {"n_genes": data.n_genes}
 
     def network(self, shape: Mapping[str, Any]) -> STNetwork:
-        network = STNetwork(build_encoder(self.config.encoder), shape["n_genes"])
+        network = STNetwork(build_encoder(self.config.encoder, pooling=self.config.pooling), shape["n_genes"])
         if self.config.freeze_trunk:
             network.freeze([network.encoder])
         elif self.config.trained_parts is not None:
@@ -262,7 +265,12 @@ class STNet(TorchMethod):
         return self.chosen_epoch or self.config.epochs
 
     def fit(self, slides: Sequence[TrainingSlide], run: Run) -> None:
-        self.chosen_epoch = choose_epoch(self.config, slides, run) if self.config.select == "inner_cv" else None
+        self.chosen_epoch = None
+        if self.config.select == "inner_cv":
+            if len({slide.patient for slide in slides}) == 1:
+                run.note("stnet: select = inner_cv needs two training patients; with one the last epoch is kept")
+            else:
+                self.chosen_epoch = choose_epoch(self.config, slides, run)
         super().fit(slides, run)
 
     @classmethod

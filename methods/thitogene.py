@@ -308,6 +308,7 @@ class THItoGene(WholeSlideMethod):
     switches: ClassVar[str] = "stbench.methods.switches.thitogene:SWITCHES"
     # not tf32: what the capsules say of the image is lost in the rounding of all that follows
     safe_precisions = frozenset({"fp32", "bf16"})
+    readings: ClassVar[str] = "stbench.methods.readings.thitogene:READINGS"
 
     class Config(WholeSlideConfig):
         """Defaults are those of the published training script."""
@@ -375,6 +376,11 @@ class THItoGene(WholeSlideMethod):
         "published": {},
         "published/cscc": {"n_layers": 8},
         "published/alex10x": {"n_pos": 128},  # Visium's columns reach 127
+        "released": {},
+        "released/cscc": {"n_layers": 8},
+        "released/alex10x": {"n_pos": 128},
+        "paper": {"epochs": 200, "patch_px": 224, "gat_softmax": "neighbours", "self_loops": True},
+        "paper/alex10x": {"n_pos": 128},
         # Minutes for six sections on two CPU cores: a thin trunk (the patch's side cannot be less than 108), small
         # capsules and heads, and no Transformer block: in the few dozen steps that there are it drowns the capsules.
         # For the same reason capsules and positions start at a similar scale, and predictions at the genes' means.

@@ -24,10 +24,12 @@ def write_evidence(
     dataset: Dataset,
     folds: Mapping[str, Sequence[Fold]],
     on_progress: Callable[[int, int, str], None] | None = None,
+    leaks: Mapping[str, str] | None = None,
 ) -> list[Audit]:
     """Write ``results/evidence/`` and return the audit of each split; what was made from the same data stays.
 
-    ``dataset``: what ``data`` was prepared from; ``folds``: split to its folds.
+    ``dataset``: what ``data`` was prepared from; ``folds``: split to its folds; ``leaks``: as in
+    :func:`stbench.audit.audit`.
     """
     steps = len(folds) + 2
     say = on_progress or (lambda done, total, text: None)
@@ -36,7 +38,7 @@ def write_evidence(
         audits = []
         for done, (split, some) in enumerate(folds.items()):
             say(done, steps, f"audit of {split}")
-            audits.append(_audited(results, data, dataset, split, some))
+            audits.append(_audited(results, data, dataset, split, some, leaks or {}))
         say(len(folds), steps, "noise ceiling")
         write_ceiling(results, data)
         say(len(folds) + 1, steps, "thumbnails")
@@ -45,13 +47,20 @@ def write_evidence(
     return audits
 
 
-def _audited(results: Path, data: PreparedDataset, dataset: Dataset, split: str, folds: Sequence[Fold]) -> Audit:
+def _audited(
+    results: Path,
+    data: PreparedDataset,
+    dataset: Dataset,
+    split: str,
+    folds: Sequence[Fold],
+    leaks: Mapping[str, str],
+) -> Audit:
     name = audit_name(data.name, split, data.target.name)
     path, record = results / "evidence" / name, results / "evidence" / MADE_FROM
     made_from = read_object(record) if record.is_file() else {}
     keys = {slide.id: slide.key for slide in data.slides.values()}
-    digest = value_digest([__version__, keys, [asdict(fold) for fold in folds], data.target.formula])
+    digest = value_digest([__version__, keys, [asdict(fold) for fold in folds], data.target.formula, leaks])
     if made_from.get(name) != digest or not path.is_file():
-        write_audit(results, data, folds, split, dataset=dataset)
+        write_audit(results, data, folds, split, dataset=dataset, leaks=leaks)
         write_json(record, {**made_from, name: digest})
     return read_audit(path)

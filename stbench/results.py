@@ -22,7 +22,7 @@ from .calls import Calls, declared
 from .environment import machine, versions
 from .errors import UserError
 from .files import replacing, write_json, writing_to
-from .method import Method, MethodConfig
+from .method import Method, MethodConfig, Needs
 from .precision import resolve_precision
 from .prepare import PADDING_RULE, PreparedDataset
 from .splits import Fold, same_patient
@@ -39,6 +39,7 @@ SUMMARY_COLUMNS = (
     *exchange.COLUMNS,  # empty where the method could not be asked: predictions made elsewhere, older versions
     *("n_constant_truth", "n_constant_prediction", "same_patient_training_slices"),
     *("fit_s", "predict_s", "peak_mem_mb", "n_parameters", "device", "precision", "tf32", "state", "reason"),
+    "leak",  # what the method does with the test slide's own expression; empty: nothing, as it should be
     "trained_by",  # key of the trial whose model was reused; empty where the trial trained its own
     *("alarms", "notes"),  # what speaks against the number, and what its reader must know, each text once; "; " between
 )
@@ -57,19 +58,18 @@ class MethodChoice:
     keep_model: bool = False  # of every trial, for others to reuse
 
     @cached_property
-    def declared(self) -> tuple[bool, str]:
-        """Whether it is an oracle, and its weights label; of one that cannot be constructed nothing is known.
+    def declared(self) -> tuple[Needs, str]:
+        """What it needs, and its weights label; of one that cannot be constructed nothing is known.
 
         Its trials will fail with what the constructor raises, and the other methods' run. Bad input (``UserError``)
         comes out, before anything runs.
         """
         try:
-            needs, label = declared(Calls(self.method.name), self.method, self.config)
+            return declared(Calls(self.method.name), self.method, self.config)
         except UserError:
             raise
         except Exception:  # noqa: BLE001 - each of its trials constructs it again, and fails with this very error
-            return False, UNKNOWN_WEIGHTS
-        return needs.oracle, label
+            return Needs(), UNKNOWN_WEIGHTS
 
 
 def plan(
@@ -139,7 +139,7 @@ def plan(
 
 def _described(choice: MethodChoice) -> dict[str, Any]:
     """The fields of a :class:`TrialSpec` that follow from the method and its configuration."""
-    oracle, weights = choice.declared
+    needs, weights = choice.declared
     return {
         "method": choice.reference,
         "origin": registry.origin(choice.reference),
@@ -147,7 +147,8 @@ def _described(choice: MethodChoice) -> dict[str, Any]:
         "method_source": registry.source_digest(choice.method),
         "title": choice.method.title,
         "kind": choice.method.kind,
-        "oracle": oracle,
+        "oracle": needs.oracle,
+        "leak": needs.leak,
         "preset": choice.preset,
         "variant": choice.variant,
         "config": choice.config.model_dump(mode="json"),
@@ -327,6 +328,7 @@ def _rows(results: Path, key: str, spec: TrialSpec) -> list[dict[str, Any]]:
         "precision": spec.precision,
         "tf32": " ".join(state.get("tf32", [])),  # what was computed in it, as far as the device has it
         **{name: state.get(name) for name in ("state", "reason")},
+        "leak": spec.leak,
         "trained_by": spec.trained_by,
         "alarms": _joined(alarm["kind"] for alarm in state.get("alarms") or []),
         "notes": _joined(state.get("notes") or []),

@@ -225,9 +225,7 @@ class TorchMethod(ABC):
         device = torch.device(resolve_device(run.device))
         self.precision = run.precision
         note = None if self.cuts_windows else run.note
-        bank = PatchBank(
-            slides, self.config.patch_px, self.input_px, device, note=note, padding=self.config.padding
-        )
+        bank = PatchBank(slides, self.config.patch_px, self.input_px, device, note=note, padding=self.config.padding)
         data = TrainingData(slides, bank)
         held_out = self.validation_spots(data, run)
         if held_out is not None:

@@ -43,7 +43,7 @@ from .errors import (
 from .exchange import NOT_MEASURED, predict_exchanged, scores_of_exchange
 from .files import OF_THE_PLACE, flush, read_object, refused_errno, value_digest, write_json, writing_to
 from .memory import PeakMemory
-from .method import Method, Run, TestSlide
+from .method import Method, Needs, Run, TestSlide
 from .metrics import gene_table, score_slide
 from .out_of_memory import out_of_memory
 from .precision import require_capable, resolve_precision, safe_precisions, tf32_allowed, tf32_flags, tf32_used
@@ -102,6 +102,7 @@ class TrialSpec:
     device: str = "auto"
     precision: str = "fp32"  # resolved; empty where predictions were made elsewhere
     save_model: bool = False
+    leak: str = ""  # what it does with the test slide's own expression (Needs.leak); empty: nothing
     trained_by: str = ""  # key of the trial whose trained model it predicts with; empty: it trains its own
     origin: str = ""  # which method of that name it is, wherever it was called from: see registry.origin
 
@@ -395,10 +396,10 @@ def _work(
         run.note(text)
     config = calls("its Config", method_class.Config, **spec.config)
     needs, weights = declared(calls, method_class, config)
-    if (needs.oracle, weights) != (spec.oracle, spec.weights):
+    if (needs.oracle, needs.leak, weights) != (spec.oracle, spec.leak, spec.weights):
         raise MethodFailed(
-            f"it declares oracle = {needs.oracle} and the weights {weights!r} now, and {spec.oracle} and "
-            f"{spec.weights!r} when it was planned - run the same command again"
+            f"it declares oracle = {needs.oracle}, leak = {needs.leak!r} and the weights {weights!r} now, and "
+            f"{spec.oracle}, {spec.leak!r} and {spec.weights!r} when it was planned - run the same command again"
         )
 
     def read(value: Any, slide: TestSlide) -> np.ndarray:
@@ -416,12 +417,9 @@ def _work(
             method.fit([slide.for_training() for slide in training], replace(run))  # a copy: ours stays as it is
             fit_s = time.perf_counter() - started + history.seconds_of_earlier_attempts
         started = time.perf_counter()
-        predictions = {
-            name: require_finite(method.predict(data.slides[name].for_test(needs.oracle)), data.slides[name])
-            for name in spec.test
-        }
+        seen = {name: _seen(needs, name, data, spec) for name in spec.test}
+        predictions = {name: require_finite(method.predict(seen[name]), data.slides[name]) for name in spec.test}
         predict_s = time.perf_counter() - started
-        seen = {name: data.slides[name].for_test(needs.oracle) for name in spec.test}
         exchanged = {name: predict_exchanged(method, slide, data.name, spec.seed) for name, slide in seen.items()}
         rung = [*alarms.after_training(method, history.rows)]
         for name, prediction in predictions.items():
@@ -456,6 +454,15 @@ def _work(
         "versions": versions(),
         "trained_by": spec.trained_by,
     }
+
+
+def _seen(needs: Needs, name: str, data: PreparedDataset, spec: TrialSpec) -> TestSlide:
+    """A test slide as a method may see it: without expression, unless it declares a leak, which marks its numbers."""
+    slide = data.slides[name]
+    if needs.leak:
+        order = list(data.slides)
+        return slide.for_leak(sum(order.index(other) < order.index(name) for other in spec.train))
+    return slide.for_test(needs.oracle)
 
 
 def _trained_elsewhere(spec: TrialSpec, method: Method, results: Path, run: Run, calls: Calls) -> Method:

@@ -15,6 +15,7 @@ from ..dataset import Dataset
 from ..files import write_json
 from ..prepare import PreparedDataset
 from ..splits import Fold
+from . import leaks as leaking
 from .expression import nearly_empty, repeated_rows, smoothed
 from .panel import origin, ranks_if_needed
 from .patients import badge, replicates
@@ -33,18 +34,22 @@ def audit(
     split: str,
     encoders: Mapping[str, str] | None = None,
     ranks: Mapping[str, np.ndarray] | None = None,
+    leaks: Mapping[str, str] | None = None,
 ) -> Audit:
     """Look for everything that this package knows of, in the slides of ``data`` as ``folds`` divide them.
 
     ``encoders``: a method's title to its weights label (:attr:`stbench.method.Method.weights_label`); without it
     nothing is said of pretraining. ``ranks``: :func:`stbench.audit.panel.variance_ranks`, needed only to test a panel
-    whose origin the dataset does not declare.
+    whose origin the dataset does not declare. ``leaks``: who is shown the expression of its test slices, by the name in
+    tables, to what is done with it (:attr:`stbench.method.Needs.leak`).
     """
     sides = Sides.of(folds)
     slides = {name: slide for name, slide in data.slides.items() if name in sides.slices}
     patches, copies = examine(slides, sides)
     rows, same_rows = repeated_rows(slides, sides)
+    leaks = leaks or {}
     findings = [
+        *([leaking.declared(leaks, len(leaks))] if leaks else []),
         replicates(data.patients, folds),
         *patches,
         rows,
@@ -57,7 +62,8 @@ def audit(
         unequal(slides),
         absent(data),
     ]
-    return Audit(data.name, split, badge(folds), tuple(findings))
+    badges = filter(None, (badge(folds), leaking.badge(leaks)))
+    return Audit(data.name, split, "; ".join(badges), tuple(findings))
 
 
 def audit_name(dataset: str, split: str, target: str) -> str:
@@ -72,6 +78,7 @@ def write_audit(
     split: str,
     encoders: Mapping[str, str] | None = None,
     dataset: Dataset | None = None,
+    leaks: Mapping[str, str] | None = None,
 ) -> Path:
     """Audit and write ``RESULTS/evidence/audit-<dataset>-<split>-<target>.json``; its path.
 
@@ -79,5 +86,5 @@ def write_audit(
     is not declared and has to be tested.
     """
     path = Path(results) / "evidence" / audit_name(data.name, split, data.target.name)
-    write_json(path, audit(data, folds, split, encoders, ranks_if_needed(data, dataset)).to_json())
+    write_json(path, audit(data, folds, split, encoders, ranks_if_needed(data, dataset), leaks).to_json())
     return path

@@ -34,7 +34,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Audit:
-    """All findings on one dataset under one split. ``badge``: ``replicates in training`` or ``patient-disjoint``."""
+    """All findings on one dataset under one split. ``badge``: ``replicates in training`` or ``patient-disjoint``, and
+    whom test expression reaches.
+    """
 
     dataset: str
     split: str

@@ -9,12 +9,13 @@ import typer
 from rich.markup import escape
 
 from .. import registry
+from ..readings import target_of
+from ..targets import DEFAULT_TARGET
 from ..targets import target as known_target
 from .console import out
 from .lists import words
 from .method_choices import require_weights
 from .options import (
-    DEFAULT_TARGET,
     DataOption,
     DatasetOption,
     DeviceOption,
@@ -24,10 +25,10 @@ from .options import (
     MlflowOption,
     PrecisionOption,
     PresetOption,
+    PresetTargetOption,
     RetryFailedOption,
     SlicesOption,
     SplitOption,
-    TargetOption,
     UnsafePrecisionOption,
     WeightsOption,
 )
@@ -55,7 +56,7 @@ def ablate(
     folds: FoldsOption = None,
     seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Seeds; every variant is run once with each.")] = "0",
     preset: PresetOption = "published",
-    target: TargetOption = DEFAULT_TARGET,
+    target: PresetTargetOption = None,
     weights: WeightsOption = None,
     slices: SlicesOption = None,
     data: DataOption = None,
@@ -93,10 +94,12 @@ def ablate(
         dry_run=dry_run,
     )
     registry.known_methods(method)
-    known_target(target)
+    if target is not None:
+        known_target(target)
     setting.check()
     chosen = registry.method(method)
     setting.check_precision([chosen])
+    target = target or target_of(chosen, preset, dataset) or DEFAULT_TARGET
     switches = [] if sweep and only is None else list(choose_switches(chosen, only and words(only, "--only")))
     if sweep:
         sweeps = [parse_sweep(text) for text in sweep]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import registry
 from ..errors import UserError, unknown
 from ..method import MethodConfig, configure
+from ..readings import READINGS, has_preset, readings_of, target_of
+from ..targets import DEFAULT_TARGET
 from .console import out
 from .lists import words
 
@@ -38,6 +40,7 @@ def choose_methods(
     from ..results import MethodChoice
 
     chosen = registry.expand_methods(names)
+    presets = _presets(chosen, preset)
     fields: dict[str, dict[str, Any]] = {name: {} for name in chosen}
     for change in changes:
         name, field, value = _parse_change(change)
@@ -67,8 +70,8 @@ def choose_methods(
             if weights is not None and "weights" in method.Config.model_fields and "weights" not in own:
                 own["weights"] = weights
                 used = True
-            config = configure(method, preset, dataset, own)
-            choices.append(MethodChoice(name, method, preset, variant, config))
+            config = configure(method, presets[name], dataset, own)
+            choices.append(MethodChoice(name, method, presets[name], variant, config))
     if without:
         verb = "has no encoder and is" if len(without) == 1 else "have no encoder and are"
         out.print(f"{', '.join(without)} {verb} run once, whatever --encoders", soft_wrap=True)
@@ -79,6 +82,52 @@ def choose_methods(
             f"--weights {weights} changes nothing: none of {', '.join(chosen)} has an encoder - leave it out"
         )
     return choices
+
+
+def _presets(chosen: Sequence[str], preset: str) -> dict[str, str]:
+    """The preset that each method runs in: a control, or a method without published code, has no reading of it and
+    runs as ``published``, which is said. Raises ``UserError`` where that would be all of them.
+    """
+    without = [name for name in chosen if not has_preset(registry.method(name), preset)]
+    if preset not in READINGS or not without:
+        return dict.fromkeys(chosen, preset)
+    if without == list(chosen):
+        raise UserError(
+            f"--preset {preset} changes nothing: {', '.join(chosen)} {'has' if len(chosen) == 1 else 'have'} no "
+            f"preset '{preset}' - leave it out"
+        )
+    has, run = ("has", "runs") if len(without) == 1 else ("have", "run")
+    out.print(f"{', '.join(without)} {has} no preset '{preset}' and {run} as published", soft_wrap=True)
+    return {name: "published" if name in without else preset for name in chosen}
+
+
+def by_target(
+    choices: Sequence[MethodChoice], dataset: str, target: str | None
+) -> Mapping[str, Sequence[MethodChoice]]:
+    """The methods by the target that they are to predict: the one asked for, else each preset's own.
+
+    Controls and methods whose preset has no target of its own run on every target of the others, so that no table
+    lacks them; rankings never mix targets.
+    """
+    if target is not None:
+        return {target: choices}
+    own = {
+        id(choice): target_of(choice.method, choice.preset, dataset) if readings_of(choice.method) is not None else None
+        for choice in choices
+    }
+    targets = list(dict.fromkeys(name for name in own.values() if name is not None)) or [DEFAULT_TARGET]
+    sections = {name: [choice for choice in choices if own[id(choice)] in (name, None)] for name in targets}
+    if targets != [DEFAULT_TARGET]:
+        said = [
+            f"{name} for {', '.join(dict.fromkeys(c.method.title for c in choices if own[id(c)] == name))}"
+            for name in targets
+        ]
+        out.print(
+            f"targets as the preset has them: {'; '.join(said)} (--target NAME puts all on one, which is what ranks "
+            "them against each other)",
+            soft_wrap=True,
+        )
+    return sections
 
 
 def encoder_fields(word: str) -> dict[str, str]:

@@ -10,9 +10,10 @@ from rich.table import Table
 
 from .. import registry
 from ..calls import Calls, declared
-from ..errors import said
-from ..method import configure
+from ..errors import UserError, said
+from ..method import Method, configure
 from ..precision import safe_precisions
+from ..readings import READINGS, Compared, compare, has_preset, readings_of
 from .console import out
 
 methods_app = typer.Typer(
@@ -38,6 +39,7 @@ def methods_list() -> None:
             "whole slides" if needs.whole_slide else "single spots",
             *(["a slice of the same patient"] if needs.same_patient else []),
             *(["the test spots' depth (oracle)"] if needs.oracle else []),
+            *(["the test slice's expression (leak)"] if needs.leak else []),
         ]
         table.add_row(name, method.title, method.kind, presets, ", ".join(sees))
     out.print(table)
@@ -53,10 +55,21 @@ def methods_show(
     dataset: Annotated[
         str, typer.Option("--dataset", metavar="NAME", help="With what the preset changes for this dataset.")
     ] = "",
+    comparison: Annotated[
+        bool, typer.Option("--compare", help="The presets published, released and paper, setting by setting.")
+    ] = False,
 ) -> None:
-    """A method's settings: name, value under the preset, what it is and where it comes from."""
+    """A method's settings: name, value under the preset, what it is and where it comes from.
+
+    published is the faithful reading that is recommended; what the released code has instead stands beside it.
+    """
     method = registry.method(name)
+    if comparison:
+        _say_comparison(method, dataset)
+        return
     config = configure(method, preset, dataset)
+    other = "released" if preset == "published" else "published"
+    beside = configure(method, other, dataset) if preset in READINGS and has_preset(method, other) else config
     out.print(
         f"[bold]{escape(method.title)}[/bold]  ({method.kind} {method.name})  "
         f"preset {preset}{' for ' + dataset if dataset else ''}"
@@ -70,10 +83,74 @@ def methods_show(
     for field, info in type(config).model_fields.items():
         value = getattr(config, field)
         changed = "" if value == info.default else " *"
-        table.add_row(escape(f"{field}"), escape(f"{value}{changed}"), escape(info.description or ""))
+        theirs = getattr(beside, field)
+        marked = "" if theirs == value else f"\n[yellow]{other}: {escape(str(theirs))}[/yellow]"
+        table.add_row(escape(f"{field}"), f"{escape(f'{value}{changed}')}{marked}", escape(info.description or ""))
     out.print(table)
     out.print(f"* differs from the default; change one with --set {method.name}.SETTING=VALUE", soft_wrap=True)
     out.print(f"safe values of --precision: {', '.join(safe_precisions(method))}", soft_wrap=True)
+    if readings_of(method) is not None:
+        again = f" --dataset {dataset}" if dataset else ""
+        out.print(
+            f"with sources, and what no setting can express: stbench methods show {name}{again} --compare",
+            soft_wrap=True,
+        )
+
+
+def _say_comparison(method: type[Method], dataset: str) -> None:
+    """What the released code and the text have in place of what is recommended, with where it stands there."""
+    readings = readings_of(method)
+    if readings is None:
+        raise UserError(
+            f"{method.name} has no released code and no text to compare with: it has the preset published alone - see "
+            f"'stbench methods show {method.name}'"
+        )
+    rows = compare(method, dataset)
+    where = dataset or "a dataset of no settings of its own"
+    out.print(f"[bold]{escape(method.title)}[/bold] on {escape(where)}: three readings", soft_wrap=True)
+    out.print(escape(f"published: the faithful reading that is recommended here\nreleased:  {readings.code}"))
+    out.print(escape(f"paper:     {readings.text}"))
+    differing = [row for row in rows if row.differs]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("setting", *READINGS):
+        table.add_column(heading, no_wrap=heading == "setting", overflow="fold")
+    for row in differing:
+        table.add_row(escape(row.setting), *(_value(row, reading) for reading in READINGS))
+    out.print()
+    out.print(table)
+    out.print()
+    sources = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("where it stands", "", ""):
+        sources.add_column(heading, overflow="fold")
+    for row in differing:
+        for place, (reading, where_it_stands) in enumerate(_sources(row)):
+            sources.add_row("" if place else escape(row.setting), reading, escape(where_it_stands))
+    out.print(sources)
+    same = ", ".join(f"{row.setting} = {row.values['published']}" for row in rows if not row.differs)
+    out.print(f"\n[bold]the same in all[/bold]: [dim]{escape(same)}[/dim]")
+    if readings.beyond:
+        further = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title_justify="left")
+        for heading in ("not to be set here", "here", "released code", "text"):
+            further.add_column(heading, ratio=1, overflow="fold")
+        for one in readings.beyond:
+            further.add_row(*map(escape, (one.topic, one.here, one.released or "-", one.paper or "-")))
+        out.print()
+        out.print(further)
+
+
+def _value(row: Compared, reading: str) -> str:
+    value = escape(str(row.values[reading]))
+    return value if row.values[reading] == row.values["published"] else f"[yellow]{value}[/yellow]"
+
+
+def _sources(row: Compared) -> list[tuple[str, str]]:
+    """Why the recommended value is recommended, and where the values stand that differ from it."""
+    recommended = row.values["published"]
+    return [
+        (reading, said)
+        for reading in READINGS
+        if (said := getattr(row.source, reading)) and (reading == "published" or row.values[reading] != recommended)
+    ]
 
 
 @methods_app.command("check")

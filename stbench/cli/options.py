@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from ..targets import DEFAULT_TARGET as DEFAULT_TARGET
+from ..targets import TARGETS
+
 DatasetOption = Annotated[
     str, typer.Option("--dataset", metavar="NAME|PATH", help="her2st, cscc, alex10x, demo, or a manifest.")
 ]
@@ -21,11 +24,21 @@ SplitOption = Annotated[
     str, typer.Option(help="loso (leave one slice out), lopo (one patient), kfold; several with commas.")
 ]
 FoldsOption = Annotated[int | None, typer.Option(help="Number of folds of kfold (5).")]
-TargetOption = Annotated[
-    str, typer.Option(help="Scale that is predicted: spot-log10-cp10k, gene-log10-cp10k, lognorm.")
+TargetOption = Annotated[str, typer.Option(help=f"Scale that is predicted: {', '.join(TARGETS)}.")]
+PresetTargetOption = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Scale that is predicted: {', '.join(TARGETS)}. Else {DEFAULT_TARGET}, or what a method's released code "
+        "or text predicts under --preset released or paper.",
+        show_default=False,
+    ),
 ]
 PresetOption = Annotated[
-    str, typer.Option(help="published (as the published code), or quick (minutes on a CPU; labelled).")
+    str,
+    typer.Option(
+        help="published (the faithful reading that is recommended), released (the released code's values, faults and "
+        "all), paper (the text's), quick (minutes on a CPU). All but published are labelled wherever numbers appear."
+    ),
 ]
 WeightsOption = Annotated[
     str | None, typer.Option("--weights", metavar="random|PATH", help="Encoder weights instead of the published ones.")
@@ -45,5 +58,3 @@ MlflowOption = Annotated[bool, typer.Option(help="Record in MLflow (MLFLOW_TRACK
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")]
 
 ResultsArgument = Annotated[list[Path], typer.Argument(metavar="RESULTS...")]
-
-DEFAULT_TARGET = "spot-log10-cp10k"

@@ -9,9 +9,8 @@ import typer
 
 from .. import registry
 from ..targets import target as known_target
-from .method_choices import choose_methods, require_weights, require_words
+from .method_choices import by_target, choose_methods, require_weights, require_words
 from .options import (
-    DEFAULT_TARGET,
     DataOption,
     DatasetOption,
     DeviceOption,
@@ -21,10 +20,10 @@ from .options import (
     MlflowOption,
     PrecisionOption,
     PresetOption,
+    PresetTargetOption,
     RetryFailedOption,
     SlicesOption,
     SplitOption,
-    TargetOption,
     UnsafePrecisionOption,
     WeightsOption,
 )
@@ -41,7 +40,7 @@ def run(
     folds: FoldsOption = None,
     seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Seeds; every trial is run once with each.")] = "0",
     preset: PresetOption = "published",
-    target: TargetOption = DEFAULT_TARGET,
+    target: PresetTargetOption = None,
     change: Annotated[
         list[str] | None, typer.Option("--set", metavar="METHOD.FIELD=VALUE", help="Change a setting; repeatable.")
     ] = None,
@@ -84,9 +83,10 @@ def run(
         dry_run=dry_run,
     )
     require_words(methods, change or [], encoders)
-    known_target(target)
+    if target is not None:
+        known_target(target)
     setting.check()
     setting.check_precision([registry.method(name) for name in registry.expand_methods(methods)])
     chosen = choose_methods(methods, preset, dataset, change or [], weights, encoders)
     require_weights(*(choice.config for choice in chosen))
-    run_choices(setting, {target: chosen}, preset)
+    run_choices(setting, by_target(chosen, dataset, target), preset)

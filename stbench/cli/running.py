@@ -111,11 +111,17 @@ def _run_trials(directory: Path, todo: Sequence[str]) -> pd.DataFrame:
 def _say_audit(directory: Path, setting: Setting, prepared: PreparedDataset) -> None:
     """Look at the data before anything is trained, and say what a reader of the numbers must know."""
     from ..evidence import write_evidence
+    from ..results import trial_specs
 
+    leaks = {
+        f"{spec.title} ({', '.join(filter(None, (spec.preset, spec.variant)))})": spec.leak
+        for spec in trial_specs(directory).values()
+        if spec.leak and (spec.data.name, spec.data.target) == (prepared.name, prepared.target.name)
+    }
     opened = registry.dataset(setting.dataset, data_root(setting.data))
     audits = with_bar(
         "looking at the data:",
-        lambda bar: write_evidence(directory, prepared, opened, setting.split_folds(prepared), on_progress=bar),
+        lambda bar: write_evidence(directory, prepared, opened, setting.split_folds(prepared), bar, leaks),
     )
     for found in audits:
         serious = [finding for finding in found.findings if finding.verdict in ("warning", "leak")]

@@ -31,6 +31,7 @@ def print_summary(summary: pd.DataFrame) -> None:
             labels = [
                 str(method),
                 "(oracle)" if rows["oracle"].any() else "",
+                "(leak)" if (rows["leak"] != "").any() else "",
                 "" if common or preset == "published" else str(preset),
                 str(variant),
                 "(random weights)" if weights == "random" else "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from stbench.batches import TrainingData
 from stbench.errors import UserError
-from stbench.method import Run, configure
+from stbench.method import LeakedSlide, Run, TrainingSlide, configure
 from stbench.methods.mclstexp import MclSTExp, NaivePositions, SinusoidalPositions, key_sequences
 from stbench.patch_bank import PatchBank
 
@@ -151,3 +152,81 @@ def test_naive_positions_see_each_slide_from_its_own_corner() -> None:
     torch.testing.assert_close(
         encoding(first, torch.zeros(2, dtype=torch.long)), encoding(first + 100, torch.ones(2, dtype=torch.long))
     )
+
+
+# The leak of the released evaluation ----------------------------------------------------------------------------------
+
+
+def leaked(hidden, truth: TrainingSlide, place: int) -> LeakedSlide:
+    """What the harness gives a method that declares a leak."""
+    return LeakedSlide(
+        *(getattr(hidden, name) for name in ("id", "patient", "patches", "array_xy", "pixel_xy", "um_per_px")),
+        truth=truth,
+        place=place,
+    )
+
+
+def other_expression(slide: TrainingSlide) -> TrainingSlide:
+    """The slide with its spots' expression in another order."""
+    return replace(slide, target=slide.target[::-1].copy(), counts=slide.counts[::-1].copy())
+
+
+def test_only_the_released_key_context_leaks_and_says_so(make_training_slides) -> None:
+    for context in ("chunks", "slice", "straddling"):
+        assert not trained(make_training_slides(), key_context=context).needs.leak
+    leak = trained(make_training_slides(), key_context="straddling-test").needs.leak
+    assert "true expression" in leak
+    assert "32 spots" in leak
+
+
+def test_the_test_slices_expression_reaches_the_keys_exactly_where_a_run_holds_both(
+    make_training_slides, hide_expression
+) -> None:
+    """Slides of 20 spots in runs of 7: borders fall inside runs. In runs of 10 they do not, and nothing leaks."""
+    first, test, last = make_training_slides()
+    hidden = hide_expression(test)
+    for chunk, leaks in ((7, True), (10, False)):
+        method = trained([first, last], key_context="straddling-test", key_chunk=chunk)
+        honest = method.predict(leaked(hidden, test, 1))
+        other = method.predict(leaked(hidden, other_expression(test), 1))
+        assert (not np.array_equal(honest, other)) is leaks
+        again = method.predict(leaked(hidden, test, 1))
+        np.testing.assert_array_equal(honest, again)
+
+
+def test_leaking_keys_are_those_of_all_slices_cut_in_runs_in_the_datasets_order(
+    make_training_slides, hide_expression
+) -> None:
+    """Against the network applied by hand to slide, test slide, slide, one after the other."""
+    first, test, last = make_training_slides()
+    method = trained([first, last], key_context="straddling-test", key_chunk=7)
+    expression = torch.from_numpy(np.concatenate([slide.target for slide in (first, test, last)]))
+    positions = torch.from_numpy(np.concatenate([slide.array_xy for slide in (first, test, last)]))
+    with torch.no_grad():
+        keys = torch.cat(
+            [
+                method.trained.embed_spots(some, at)
+                for some, at in zip(expression.split(7), positions.split(7), strict=True)
+            ]
+        )
+    found = method._keys_beside(leaked(hide_expression(test), test, 1))
+    torch.testing.assert_close(found, torch.cat([keys[:20], keys[40:]]))
+
+
+def test_a_leaking_method_saves_and_loads(make_training_slides, hide_expression, tmp_path) -> None:
+    first, test, last = make_training_slides()
+    method = trained([first, last], key_context="straddling-test", key_chunk=7)
+    method.save(tmp_path)
+    slide = leaked(hide_expression(test), test, 1)
+    np.testing.assert_array_equal(MclSTExp.load(tmp_path).predict(slide), method.predict(slide))
+
+
+def test_without_the_harness_the_leak_is_refused_in_one_line(make_training_slides, hide_expression) -> None:
+    first, test, _ = make_training_slides()
+    with pytest.raises(UserError, match=r"use mclstexp\.key_context=straddling"):
+        trained([first], key_context="straddling-test").predict(hide_expression(test))
+
+
+def test_a_position_encoding_that_is_scaled_by_slide_cannot_leak() -> None:
+    with pytest.raises(UserError, match="straddling-test needs a position_encoding"):
+        configure(MclSTExp, changes={"key_context": "straddling-test", "position_encoding": "naive"})

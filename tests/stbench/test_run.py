@@ -136,6 +136,43 @@ def test_settings_that_differ_are_separate_rows(tmp_path: Path, stbench_command:
     assert len(summary) == 6
 
 
+def test_a_reading_brings_its_own_target_and_controls_stand_beside_it(
+    tmp_path: Path, stbench_command: Callable
+) -> None:
+    small = [f"mclstexp.{change}" for change in ("epochs=1", "encoder=test_resnet", "input_px=48", "n_positions=64")]
+    changes = [word for change in small for word in ("--set", change)]
+    command = ("run", "--methods", "mclstexp,training_mean", *DEMO, "--weights", "random", *changes)
+    done = stbench_command(*command, "--preset", "released", "--out", tmp_path / "r")
+    assert done.code == 0, done.err
+    assert "training_mean has no preset 'released' and runs as published" in done.out
+    assert "targets as the preset has them: gene-log10-cp10k for mclSTExp" in done.out
+    assert "test expression reaches mclSTExp (released" in done.out
+    summary = _summary(tmp_path / "r")
+    assert set(summary["target"]) == {"gene-log10-cp10k"}
+    presets = summary.groupby("method")["preset"].unique()
+    assert presets["mclstexp"].tolist() == ["released"]
+    assert presets["training_mean"].tolist() == ["published"]
+    leaks = summary.set_index("method")["leak"].fillna("")
+    assert leaks["mclstexp"].str.contains("true expression").all()
+    assert (leaks["training_mean"] == "").all()
+    (audit,) = (tmp_path / "r" / "evidence").glob("audit-*.json")
+    (finding,) = [one for one in json.loads(audit.read_text())["findings"] if one["check"] == "test-expression"]
+    assert finding["verdict"] == "leak"
+    assert "released" in finding["examples"][0]
+    assert stbench_command("report", tmp_path / "r").code == 0
+    page = (tmp_path / "r" / "report" / "report.html").read_text()
+    assert "test expression reaches mclSTExp" in page
+    assert "Its numbers are not ranked" in page
+
+
+def test_a_target_that_is_asked_for_overrides_a_readings_own(tmp_path: Path, stbench_command: Callable) -> None:
+    command = ("run", "--methods", "bleep,stnet", *DEMO, "--weights", "random", "--dry-run", "--preset", "released")
+    assert "lognorm for BLEEP; stnet-logfreq for STnet" in stbench_command(*command).out
+    done = stbench_command(*command, "--target", "lognorm")
+    assert "targets as the preset has them" not in done.out
+    assert "target lognorm" in done.out
+
+
 def test_history_notes_and_costs_are_recorded(tmp_path: Path, stbench_command: Callable) -> None:
     done = stbench_command("run", "--methods", PROBE, *DEMO, "--out", tmp_path / "r")
     assert done.err.count("the probe was here") == 1
@@ -230,6 +267,7 @@ BAD = [
     (("--methods", "training_mean", "--set", "epochs"), "METHOD.FIELD=VALUE"),
     (("--methods", "training_mean", "--weights", "random"), "changes nothing"),
     (("--methods", "training_mean", "--preset", "fast"), "unknown preset 'fast'"),
+    (("--methods", "training_mean", "--preset", "released"), "--preset released changes nothing: training_mean has no"),
     (("--methods", "training_mean", "--target", "log"), "unknown target 'log'"),
     (("--methods", "training_mean", "--split", "lopa"), "did you mean 'lopo'"),
     (("--methods", "training_mean", "--split", "loso,loso"), "twice"),
