@@ -151,7 +151,12 @@ def leaderboard_notes(section: Section, board: pd.DataFrame, published: pd.DataF
             "root mean square change of the prediction, as a share of its standard deviation over the spots."
         )
     notes += [f"{EXCHANGED}, –: {why}" for why in not_asked(section, board)]
-    if board["oracle"].any():
+    if (board["leak"] != "").any():
+        notes.append(
+            "leak: is shown the expression of the slice that it predicts, as its released code is; set apart from the "
+            "others and not ranked."
+        )
+    if (board["oracle"] & (board["leak"] == "")).any():
         notes.append(
             "oracle: sees what no method may (the test spots' total counts); a mark to read others against, no "
             "competitor."

@@ -23,7 +23,7 @@ REQUIRED = (
 )
 TEXT = (
     *("fold", "oracle", "preset", "variant", "weights", "patient", "device", "precision", "tf32", "reason"),
-    "trained_by",
+    *("trained_by", "leak"),
 )
 NUMBERS = (
     *METRIC_COLUMNS,
@@ -147,7 +147,8 @@ def _summary(directory: Path) -> pd.DataFrame:
         table[name] = table[name] if name in table.columns else ""
     for name in NUMBERS:
         table[name] = _numbers(table[name], path) if name in table.columns else np.nan
-    table["oracle"] = table["oracle"].str.lower() == "true"
+    # who is shown the truth is no competitor, whether it is a control by design or a method by a leak
+    table["oracle"] = (table["oracle"].str.lower() == "true") | (table["leak"] != "")
     table["directory"] = str(directory)
     # trials before the precision was resolved at planning have "auto" where nothing was computed
     table["lowered"] = table["precision"].where(~table["precision"].isin(["fp32", "auto"]), "")
@@ -263,7 +264,7 @@ def _without_unrun_seeds(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, .
 
 def _entries(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     identity = ["method", "preset", "variant", "weights", "lowered", *(["version"] if "version" in rows else [])]
-    table = rows.drop_duplicates(identity)[[*identity, "title", "kind", "oracle"]].reset_index(drop=True)
+    table = rows.drop_duplicates(identity)[[*identity, "title", "kind", "oracle", "leak"]].reset_index(drop=True)
     published = list(PUBLISHED)
 
     def place(row: Any) -> tuple[int, int, int]:
@@ -304,6 +305,8 @@ def _version(row: Any) -> str:
 
 
 def _oracle_tag(row: Any) -> str:
+    if row.leak:
+        return "leak"
     return "oracle" if row.oracle and "oracle" not in row.title.lower() else ""
 
 

@@ -39,7 +39,7 @@ def standings(section: Section) -> Standings:
     finished = section.rows[section.rows["state"] == "finished"]
     trials = {str(entry): _trials(part) for entry, part in finished.groupby("entry", sort=False)}
     table = section.entries.copy()
-    methods = table.index[table["kind"] == "method"]
+    methods = table.index[(table["kind"] == "method") & ~table["oracle"]]
     pool = methods if len(methods) else table.index[~table["oracle"]]
     ranked, common = share_trials({entry: trials.get(entry, frozenset()) for entry in pool}, len(section.slices))
     table["n_slices"] = [len({slide for slide, _ in trials.get(entry, ())}) for entry in table.index]

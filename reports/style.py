@@ -17,6 +17,7 @@ PUBLISHED = {
 }
 FURTHER = ("#882255", "#44aa99", "#999933", "#aa4499", "#6699cc", "#117733")  # Tol's muted set, for methods of others
 GREYS = ("#e3e5e8", "#c3c7cc", "#a3a8ae", "#848a91", "#676d74", "#4c5157", "#34383d")
+REPEATS = ((0.0, "o"), (0.45, "D"), (0.7, "s"), (0.7, "^"))  # of a method's first, second, ... row: lighter, and shape
 CONTROL_MARKERS = ("s", "^", "D", "v", "P", "X", "*")  # greys alone cannot be told apart: shape helps
 
 # The page replaces these by variables of its own, so that figures follow light and dark; nothing else may use them.
@@ -89,7 +90,7 @@ def marks(methods: Sequence[tuple[str, str]]) -> list[Mark]:
     """A colour and a marker for each (method name, kind), in order.
 
     A published method has its colour in every figure of every report. A second row of the same method (another preset,
-    say) is a lighter shade with a diamond.
+    say) is a lighter shade with a diamond, a third one lighter still with a square.
     """
     out: list[Mark] = []
     seen: dict[str, int] = {}
@@ -107,7 +108,8 @@ def marks(methods: Sequence[tuple[str, str]]) -> list[Mark]:
                 n_further += 1
             colour = next((mark.colour for mark, (of, _) in zip(out, methods, strict=False) if of == name), None)
             colour = colour or FURTHER[(n_further - 1) % len(FURTHER)]
-        out.append(Mark(_lighter(colour, 0.45), "D") if repeat else Mark(colour, "o"))
+        share, marker = REPEATS[min(repeat, len(REPEATS) - 1)]
+        out.append(Mark(_lighter(colour, share), marker))
     return out
 
 

@@ -77,8 +77,12 @@ def leaderboard(rows: pd.DataFrame, entries: pd.DataFrame, slices: Sequence[str]
 
 
 def eligible(board: pd.DataFrame, metric: str) -> pd.Series:
-    """Entries that may be compared in ``metric``: complete, and the metric is defined on every slice."""
-    return board["complete"] & (board[f"{metric}_slices"] == board["of_slices"])
+    """Entries that may be compared in ``metric``: complete, and the metric is defined on every slice.
+
+    A method that is shown the truth (a leak) may not; oracle controls are set apart by whoever ranks controls.
+    """
+    fair = ~(board["oracle"].astype(bool) & (board["kind"] == "method"))
+    return fair & board["complete"] & (board[f"{metric}_slices"] == board["of_slices"])
 
 
 def seed_deviations(finished: pd.DataFrame) -> pd.DataFrame:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from stbench.audit.leaks import badge as leak_badge
+
 from .comparison import (
     ALPHA,
     BestOfAll,
@@ -25,6 +27,10 @@ from .typeset import number
 
 HEADLINE_METRIC = "pcc_acg"
 TRAINING_MEAN = "training_mean"
+PRESETS = {
+    "released": "the released code's values with its faults, not the faithful reading that is recommended",
+    "paper": "the text's values, not the faithful reading that is recommended",
+}
 NAMED = 6  # entries that a warning names; of more it gives the number
 
 
@@ -129,7 +135,7 @@ def _against_training_mean(board: pd.DataFrame, best: pd.Series) -> str:
 
 
 def _oracle(complete: pd.DataFrame) -> list[str]:
-    oracles = complete[complete["oracle"]]
+    oracles = complete[complete["oracle"] & (complete["kind"] == "control")]
     if oracles.empty:
         return []
     best = oracles.iloc[0]
@@ -189,12 +195,19 @@ def badges(section: Section) -> list[tuple[str, str]]:
     else:
         replicate = ("replicates in training", "warn") if (shared > 0).any() else ("patient-disjoint", "good")
     part = bool(section.expected) and len(section.slices) < len(section.expected)
-    return [(section.coverage, "warn" if part else "good"), replicate]
+    leaks = [(leak_badge(leaks_of(section)), "warn")] if leaks_of(section) else []
+    return [(section.coverage, "warn" if part else "good"), replicate, *leaks]
+
+
+def leaks_of(section: Section) -> dict[str, str]:
+    """Entries that are shown the expression of the slices that they predict, by label, to what is done with it."""
+    leaking = section.entries[section.entries["leak"] != ""]
+    return dict(zip(leaking["label"], leaking["leak"], strict=True))
 
 
 def warnings(section: Section, board: pd.DataFrame) -> list[str]:
     """What stands against taking the numbers at their face, the gravest first; empty when nothing does."""
-    found = []
+    found = [f"Leak: {who} - {what}. Its numbers are not ranked." for who, what in leaks_of(section).items()]
     rows, entries = section.rows, section.entries
     random = entries[entries["weights"].str.startswith("random")]
     if len(random):
@@ -203,7 +216,7 @@ def warnings(section: Section, board: pd.DataFrame) -> list[str]:
             "these numbers say nothing about those."
         )
     for preset, part in unpublished(section).groupby("preset", sort=False):
-        found.append(f"Preset {preset}, not the published settings: {_names(part['title'])}.")
+        found.append(f"Preset {preset}, {PRESETS.get(preset, 'not the published settings')}: {_names(part['title'])}.")
     found += _precisions(section)
     if section.unrun_seeds:
         named = f"Seed{'s' if len(section.unrun_seeds) > 1 else ''} {', '.join(section.unrun_seeds)}"

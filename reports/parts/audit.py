@@ -8,6 +8,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from stbench.audit import Audit, Finding, audit_name, read_audit
+from stbench.audit.leaks import declared
 from stbench.audit.pretraining import exposure
 from stbench.audit.record import VERDICTS
 from stbench.audit.scale import normalisation
@@ -17,9 +18,14 @@ from ..layout import caption
 from ..load import Section, evidence
 from ..part import Context, Part
 from ..typeset import Cell, Table
+from ..verdict import leaks_of
 
 TITLE = "Can the split be believed?"
-OF_THE_SECTION = ("encoders", "normalisation")  # these depend on the methods and the target: made here, not read
+OF_THE_SECTION = (
+    "encoders",
+    "normalisation",
+    "test-expression",
+)  # these depend on the methods and the target: made here, not read
 
 
 def part(section: Section, context: Context) -> Part:
@@ -62,7 +68,8 @@ def _of_the_section(section: Section) -> list[Finding]:
     """The checks on what a section's own methods and target are; a run's record may be of another target or older."""
     encoders = dict(zip(section.entries["label"], section.entries["weights"], strict=True))
     target = TARGETS.get(section.target)
-    return [exposure(encoders), *([] if target is None else [normalisation(target)])]
+    leaks = declared(leaks_of(section), int((section.entries["kind"] == "method").sum()))
+    return [leaks, exposure(encoders), *([] if target is None else [normalisation(target)])]
 
 
 def _by_gravity(findings: Sequence[Finding]) -> list[Finding]:
@@ -71,7 +78,8 @@ def _by_gravity(findings: Sequence[Finding]) -> list[Finding]:
 
 def _patients(audits: Sequence[Audit], findings: Sequence[Finding]) -> str:
     """The badge in words, and which slices are of one patient."""
-    badges = " and ".join(dict.fromkeys(audit.badge for audit in audits))
+    # whom test expression reaches is a finding of its own, and another in every run
+    badges = " and ".join(dict.fromkeys(audit.badge.split("; ")[0] for audit in audits))
     shared = next(one for one in findings if one.check == "same-patient")
     where = f", for {shared.count} of {shared.of} test slices" if shared.count else ""
     return f"{badges[0].upper()}{badges[1:]}{where}: {shared.reason[0].lower()}{shared.reason[1:]}"

@@ -204,7 +204,7 @@ def slopes_figure(section: Section, table: pd.DataFrame) -> Figure:
             range(len(targets)), [f"{name}\n(learned)" if name == section.target else name for name in targets]
         )
         axes.set_xlim(-0.3, len(targets) - 0.7)
-        axes.tick_params(axis="x", length=0)
+        axes.tick_params(axis="x", length=0, labelrotation=20 if len(targets) > 3 else 0)
         axes.set_title(SCORES[score], loc="left")
         axes.set(xlabel="", ylabel="")
     handles, names = panels[0].get_legend_handles_labels()
