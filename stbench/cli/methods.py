@@ -13,7 +13,8 @@ from ..calls import Calls, declared
 from ..errors import UserError, said
 from ..method import Method, configure
 from ..precision import safe_precisions
-from ..readings import READINGS, Compared, compare, has_preset, readings_of
+from ..readings import READINGS, Compared, compare, has_preset, readings_of, target_of
+from ..targets import DEFAULT_TARGET
 from .console import out
 
 methods_app = typer.Typer(
@@ -90,6 +91,9 @@ def methods_show(
     out.print(f"* differs from the default; change one with --set {method.name}.SETTING=VALUE", soft_wrap=True)
     out.print(f"safe values of --precision: {', '.join(safe_precisions(method))}", soft_wrap=True)
     if readings_of(method) is not None:
+        own, theirs = (target_of(method, one, dataset) for one in (preset, other))
+        beside_it = f"  [yellow]{other}: {theirs}[/yellow]" if preset in READINGS and own != theirs else ""
+        out.print(f"learned on and scored on, unless --target says otherwise: {own or DEFAULT_TARGET}{beside_it}")
         again = f" --dataset {dataset}" if dataset else ""
         out.print(
             f"with sources, and what no setting can express: stbench methods show {name}{again} --compare",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -159,3 +161,34 @@ def test_a_setting_without_a_source_has_an_empty_one() -> None:
     assert rows["lr"].source == Source()
     assert not rows["lr"].differs
     assert rows["epochs"].differs
+
+
+# As a user sees them --------------------------------------------------------------------------------------------------
+
+
+def test_the_comparison_prints_what_differs_with_its_place_and_then_the_rest(stbench_command: Callable) -> None:
+    shown = stbench_command("methods", "show", "mclstexp", "--dataset", "cscc", "--compare").out
+    assert re.search(r"^k +200 +600 +200 *$", shown, re.MULTILINE)
+    assert re.search(r"^target +spot-log10-cp10k +gene-log10-cp10k +spot-ln-cpm *$", shown, re.MULTILINE)
+    assert not re.search(r"^distance ", shown, re.MULTILINE)  # L1 is the script's for HER2+ alone
+    text = " ".join(shown.split())
+    assert "the same in all: epochs = 90, lr = 0.0001" in text
+    assert "evaluation scripts: 200, 600 on cSCC, 200" in text
+    assert "a leak" in text
+    assert text.index("where it stands") < text.index("the same in all") < text.index("not to be set here")
+
+
+def test_the_settings_show_what_the_released_code_has_beside_what_is_recommended(stbench_command: Callable) -> None:
+    shown = " ".join(stbench_command("methods", "show", "bleep", "--dataset", "her2st").out.split())
+    assert "released: bgr-255" in shown
+    assert "released: 4 " in shown
+    assert "spot-log10-cp10k released: lognorm" in shown
+    assert "published: imagenet" in " ".join(
+        stbench_command("methods", "show", "bleep", "--preset", "released").out.split()
+    )
+
+
+def test_what_has_no_readings_says_so_in_one_line(stbench_command: Callable) -> None:
+    done = stbench_command("methods", "show", "training_mean", "--compare")
+    assert done.code == 2
+    assert "training_mean has no released code and no text to compare with" in done.err

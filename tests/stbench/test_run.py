@@ -136,33 +136,79 @@ def test_settings_that_differ_are_separate_rows(tmp_path: Path, stbench_command:
     assert len(summary) == 6
 
 
-def test_a_reading_brings_its_own_target_and_controls_stand_beside_it(
+PEEKING = """
+import numpy as np
+from stbench.method import MethodConfig, Needs
+from stbench.readings import Readings, Source
+
+
+class Config(MethodConfig):
+    peek: bool = False
+
+
+class Peeking:
+    '''Predicts zero, or, as its imaginary released code does, the truth.'''
+
+    name, title, kind, weights_label = "peeking", "Peeking", "method", "none"
+    Config = Config
+    presets = {"quick": {}, "released": {"peek": True}}
+    readings = Readings("code", "text", {"peek": Source(released="predict")}, {"released": "gene-log10-cp10k"})
+
+    def __init__(self, config):
+        self.config = config
+
+    @property
+    def needs(self):
+        return Needs(leak="it predicts the truth", whole_slide=True) if self.config.peek else Needs()
+
+    def fit(self, slides, run):
+        self.n_genes = len(slides[0].genes)
+
+    def predict(self, slide):
+        if self.config.peek:
+            assert slide.place == {"P1a": 0, "P1b": 1, "P2a": 2}[slide.id]
+            return slide.truth.target
+        assert not hasattr(slide, "truth")
+        return np.zeros((slide.n_spots, self.n_genes), dtype=np.float32)
+
+    def save(self, directory): ...
+
+    @classmethod
+    def load(cls, directory, device="cpu"): ...
+"""
+
+
+def test_a_reading_brings_its_own_target_and_its_leak_is_named_everywhere(
     tmp_path: Path, stbench_command: Callable
 ) -> None:
-    small = [f"mclstexp.{change}" for change in ("epochs=1", "encoder=test_resnet", "input_px=48", "n_positions=64")]
-    changes = [word for change in small for word in ("--set", change)]
-    command = ("run", "--methods", "mclstexp,training_mean", *DEMO, "--weights", "random", *changes)
-    done = stbench_command(*command, "--preset", "released", "--out", tmp_path / "r")
+    (tmp_path / "mine.py").write_text(PEEKING)
+    command = ("run", "--methods", f"{tmp_path / 'mine.py'}:Peeking,training_mean", *DEMO, "--out", tmp_path / "r")
+    done = stbench_command(*command, "--preset", "released")
     assert done.code == 0, done.err
     assert "training_mean has no preset 'released' and runs as published" in done.out
-    assert "targets as the preset has them: gene-log10-cp10k for mclSTExp" in done.out
-    assert "test expression reaches mclSTExp (released" in done.out
+    assert "targets as the preset has them: gene-log10-cp10k for Peeking" in done.out
+    assert "test expression reaches Peeking (released)" in done.out
+    assert "(leak)" in done.out
+    assert stbench_command(*command, "--target", "gene-log10-cp10k").code == 0
     summary = _summary(tmp_path / "r")
     assert set(summary["target"]) == {"gene-log10-cp10k"}
-    presets = summary.groupby("method")["preset"].unique()
-    assert presets["mclstexp"].tolist() == ["released"]
-    assert presets["training_mean"].tolist() == ["published"]
-    leaks = summary.set_index("method")["leak"].fillna("")
-    assert leaks["mclstexp"].str.contains("true expression").all()
-    assert (leaks["training_mean"] == "").all()
+    presets = summary.groupby("method")["preset"].unique().map(sorted)
+    assert presets.to_dict() == {"peeking": ["published", "released"], "training_mean": ["published"]}
+    released = summary[summary["preset"] == "released"]
+    assert set(released["leak"]) == {"it predicts the truth"}
+    assert released["mse"].tolist() == [0, 0, 0]
+    assert summary.loc[summary["preset"] == "published", "leak"].isna().all()
     (audit,) = (tmp_path / "r" / "evidence").glob("audit-*.json")
     (finding,) = [one for one in json.loads(audit.read_text())["findings"] if one["check"] == "test-expression"]
     assert finding["verdict"] == "leak"
-    assert "released" in finding["examples"][0]
+    assert finding["examples"] == ["Peeking (released): it predicts the truth"]
     assert stbench_command("report", tmp_path / "r").code == 0
     page = (tmp_path / "r" / "report" / "report.html").read_text()
-    assert "test expression reaches mclSTExp" in page
+    assert "test expression reaches Peeking" in page
     assert "Its numbers are not ranked" in page
+    assert "peek: False → True" in page
+    board = pd.read_csv(next((tmp_path / "r" / "report" / "tables").glob("*-leaderboard.csv")))
+    assert not board.loc[board["preset"] == "released", "mse_best"].any()
 
 
 def test_a_target_that_is_asked_for_overrides_a_readings_own(tmp_path: Path, stbench_command: Callable) -> None:
