@@ -118,9 +118,8 @@ class PatchBank:
             windows = _main_memory((len(places), side, side, 3), self.device)
             target = windows.numpy()
             for place, slide in zip(forward[sides == side], slide_of[sides == side], strict=True):
-                first = int(wanted[place] - self.offsets[slide])
                 row = int(np.searchsorted(places, place))
-                self.windows[slide].read(first, first + 1, target[row : row + 1])
+                self.windows[slide].read_one(int(wanted[place] - self.offsets[slide]), target[row])
             read.append((places, windows))
         return read
 
@@ -163,13 +162,21 @@ class _Windows:
     def read(self, start: int, stop: int, into: np.ndarray) -> None:
         """Windows ``start`` to ``stop`` into an array of their shape."""
         into[...] = self.pixels[start:stop]
-        if self.margins is None:
-            return
-        for window, (left, above, right, below) in zip(into, self.margins[start:stop], strict=True):
-            window[:, :left] = 0
-            window[:above] = 0
-            window[:, self.side - right :] = 0
-            window[self.side - below :] = 0
+        if self.margins is not None:
+            for place, window in enumerate(into):
+                self._paint(window, self.margins[start + place])
+
+    def read_one(self, index: int, into: np.ndarray) -> None:
+        into[...] = self.pixels[index]
+        if self.margins is not None:
+            self._paint(into, self.margins[index])
+
+    def _paint(self, window: np.ndarray, margins: np.ndarray) -> None:
+        left, above, right, below = margins
+        window[:, :left] = 0
+        window[:above] = 0
+        window[:, self.side - right :] = 0
+        window[self.side - below :] = 0
 
 
 @dataclass

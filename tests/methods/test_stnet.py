@@ -474,5 +474,11 @@ def test_an_interrupted_choice_of_the_epoch_goes_on(make_training_slides, line, 
 
 
 def test_choosing_the_epoch_needs_two_patients(make_training_slides):
+    """A fold of one training patient keeps the last epoch, and says so: it is no reason to have no number at all."""
+    slides, run = make_training_slides(n_slides=2), Run()
     with pytest.raises(UserError, match="at least two patients"):
-        STNet(config(select="inner_cv")).fit(make_training_slides(n_slides=2), Run())
+        choose_epoch(config(select="inner_cv"), slides, run)
+    method = STNet(config(select="inner_cv"))
+    method.fit(slides, run)
+    assert method.chosen_epoch is None
+    assert any("needs two training patients" in note for note in run.notes)

@@ -58,7 +58,7 @@ def test_clean_slices_are_called_so(load_fake: Callable[..., Section]) -> None:
     calm = Finding("same-patient", "One patient on both sides", "ok", 0, 3, "No fold does; B4 (B) is alone.")
     made = _part(_audited(load_fake(), calm, badge="patient-disjoint"))
     assert made.lead[0] == "Patient-disjoint: no fold does; B4 (B) is alone."
-    assert made.lead[1] == "Of 3 things looked for before training, none gives a test slice's labels away."
+    assert made.lead[1] == "Of 4 things looked for before training, none gives a test slice's labels away."
 
 
 def test_encoders_and_target_are_those_of_the_section(load_fake: Callable[..., Section]) -> None:

@@ -18,7 +18,7 @@ from stbench.reports.tables import (
 )
 
 ENTRIES = pd.DataFrame(
-    {"kind": ["method", "method", "control"], "method": ["stnet", "bleep", "mean"]},
+    {"kind": ["method", "method", "control"], "method": ["stnet", "bleep", "mean"], "oracle": False},
     index=pd.Index(["stnet", "bleep", "mean"], name="entry"),
 )
 
