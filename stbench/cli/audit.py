@@ -52,7 +52,10 @@ def audit(
         out.print(_table([found for found in one.findings if found not in known]))
         if known:
             out.print(f"everything else is as under {audits[0].split}")
-    out.print("encoders are judged in a run's report: their pretraining depends on the methods", soft_wrap=True)
+    out.print(
+        "encoders, and methods that are shown test expression, are judged in a run's report: they depend on the methods",
+        soft_wrap=True,
+    )
     if json is not None:
         write_json(json, [one.to_json() for one in audits])
         out.print(f"findings: {json}", soft_wrap=True)
