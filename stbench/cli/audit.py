@@ -53,7 +53,7 @@ def audit(
         if known:
             out.print(f"everything else is as under {audits[0].split}")
     out.print(
-        "encoders, and methods that are shown test expression, are judged in a run's report: they depend on the methods",
+        "encoders, and methods shown test expression, are judged in a run's report: they depend on the methods",
         soft_wrap=True,
     )
     if json is not None:
