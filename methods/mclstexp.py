@@ -24,7 +24,7 @@ from stbench.encoders import Pooling, build_encoder, load_weights, read_weights
 from stbench.errors import UserError
 from stbench.method import LeakedSlide, Needs, Run, TestSlide
 from stbench.patch_bank import Padding, PatchBank
-from stbench.precision import float32, no_autocast
+from stbench.precision import autocast, float32, no_autocast, tf32_flags
 from stbench.torch_method import (
     Batch,
     EncoderConfig,
@@ -34,7 +34,6 @@ from stbench.torch_method import (
     TorchMethod,
     TrainingData,
 )
-from stbench.training import autocast
 
 from .layers.contrastive import ProjectionHead, logits, matched, one_hot_loss
 from .layers.pixels import Augmentation, PixelScale, encoder_input
@@ -453,7 +452,7 @@ class MclSTExp(TorchMethod):
         assert isinstance(network, MclSTExpNetwork)
         truth = TrainingData([slide.truth], PatchBank([slide.truth], 2, device=device, resident=False))
         place = int(self.extras["offsets"][slide.place])
-        with torch.inference_mode(), autocast(device, self.precision):
+        with torch.inference_mode(), tf32_flags(self.precision), autocast(device, self.precision):
             expression, positions = (
                 torch.cat([ours[:place], theirs, ours[place:]])
                 for ours, theirs in (
