@@ -25,7 +25,7 @@ class ConsoleListener:
         self._notes: set[str] = set()
         self._started: dict[str, float] = {}
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

@@ -7,12 +7,12 @@ import sys
 import traceback
 
 import typer
-from rich.markup import escape
 
 from ..errors import Interrupted, UserError
 from ..out_of_memory import out_of_memory
 from .commands import app
 from .console import err
+from .encodings import make_readable
 from .paths import expand_paths
 
 __all__ = ["app", "main"]
@@ -23,6 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     # torch's threads spin while they wait for each other; where cores are shared, that makes a step many times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    make_readable()
     debug = "--debug" in arguments
     command = typer.main.get_command(app)
     try:
@@ -32,11 +33,11 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         if debug:
             traceback.print_exc()
-        err.print(f"stbench: {escape(str(error))}", style="red", soft_wrap=True)
+        err.print(f"stbench: {error}", style="red", soft_wrap=True)
         sys.exit(2)
     except (Interrupted, KeyboardInterrupt) as pause:
         err.print(
-            f"stbench: interrupted ({escape(str(pause)) or 'at once'}); run the same command again to go on",
+            f"stbench: interrupted ({str(pause) or 'at once'}); run the same command again to go on",
             soft_wrap=True,
         )
         sys.exit(130)
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (OSError, MemoryError) as error:  # of the machine, not of the program: files that are not to be had, memory
         if debug:
             raise
-        err.print(f"stbench: {escape(_in_words(error))}", style="red", soft_wrap=True)
+        err.print(f"stbench: {_in_words(error)}", style="red", soft_wrap=True)
         sys.exit(2)
     except Exception as error:
         # typer's own complaints (unknown option, missing argument) carry their exit code; anything else is a bug
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         message = error.format_message() if hasattr(error, "format_message") else str(error)
         if message:
-            err.print(f"stbench: {escape(message)} - see 'stbench --help'", style="red", soft_wrap=True)
+            err.print(f"stbench: {message} - see 'stbench --help'", style="red", soft_wrap=True)
         sys.exit(error.exit_code)
     sys.exit(code or 0)
 

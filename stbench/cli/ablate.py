@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from .. import registry
 from ..readings import target_of
@@ -120,8 +120,8 @@ def _say(study: Ablation) -> None:
     width = max(len(row.variant.name) for _, rows in study.switches for row in rows)
     for switch, rows in study.switches:
         title = f"{switch.title}, {switch.answers}" if switch.answers else switch.title
-        out.print(f"[bold]{escape(switch.name)}[/bold]: {escape(title)}", soft_wrap=True)
+        out.print(Text.assemble((switch.name, "bold"), f": {title}"), soft_wrap=True)
         for row in rows:
             cost = "base" if row.is_base else "reuses a model" if row.configuration.reuses else "trains"
             change = f"  ({row.change})" if row.change else ""
-            out.print(escape(f"  {row.variant.name:<{width}}  {cost:<14}  {row.variant.words}{change}"), soft_wrap=True)
+            out.print(f"  {row.variant.name:<{width}}  {cost:<14}  {row.variant.words}{change}", soft_wrap=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from .. import registry
 from ..files import write_json
@@ -46,7 +46,8 @@ def audit(
     for place, one in enumerate(audits):
         known = audits[0].findings if place else ()
         out.print(
-            f"[bold]{escape(prepared.title)}, {prepared.coverage()} slices, {one.split}: {one.badge}[/bold]",
+            f"{prepared.title}, {prepared.coverage()} slices, {one.split}: {one.badge}",
+            style="bold",
             soft_wrap=True,
         )
         out.print(_table([found for found in one.findings if found not in known]))
@@ -68,12 +69,11 @@ def _table(findings: Sequence[Finding]) -> Table:
     table.add_column("count", justify="right", no_wrap=True)
     table.add_column("reason")
     for found in findings:
-        colour = COLOURS[found.verdict]
-        examples = f" [dim]({escape('; '.join(found.examples))})[/dim]" if found.examples else ""
+        examples = f" ({'; '.join(found.examples)})" if found.examples else ""
         table.add_row(
             found.check,
-            f"[{colour}]{found.verdict}[/{colour}]",
+            Text(found.verdict, COLOURS[found.verdict]),
             f"{found.count:,}/{found.of:,}",
-            f"{escape(found.reason)}{examples}",
+            Text.assemble(found.reason, (examples, "dim")),
         )
     return table

@@ -1,4 +1,8 @@
-"""Where commands print: results to ``out``, progress and remarks to ``err``."""
+"""Where commands print: results to ``out``, progress and remarks to ``err``.
+
+Neither reads markup or emoji codes in what it prints: a title, path, gene or reason is printed as it is. What is to be
+bold or coloured is a ``rich.text.Text``, or has its ``style`` beside it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from rich.console import Console
-from rich.markup import escape
 
 Made = TypeVar("Made")
 
@@ -18,15 +21,16 @@ class Remarks(Console):
         self.quiet = True
 
 
-out = Console(highlight=False)
-err = Remarks(stderr=True, highlight=False)
+out = Console(highlight=False, markup=False, emoji=False)
+err = Remarks(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def with_bar(text: str, work: Callable[[Callable[[int, int, str], None]], Made]) -> Made:
     """What ``work`` returns; it is given a function of (done, total, name) that moves a bar on a terminal."""
-    from rich.progress import Progress
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task(text, total=None)
         return work(
             lambda done, total, name: progress.update(task, completed=done, total=total, description=f"{text} {name}")
@@ -36,4 +40,4 @@ def with_bar(text: str, work: Callable[[Callable[[int, int, str], None]], Made])
 def say_once(notes: Iterable[str]) -> None:
     """Every note on a line of its own, equal ones once."""
     for note in dict.fromkeys(notes):
-        err.print(f"note: {escape(note)}", style="yellow", soft_wrap=True)
+        err.print(f"note: {note}", style="yellow", soft_wrap=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from .. import registry
 from ..locate import cache_root, data_root
@@ -36,7 +36,7 @@ def data_list(data: DataOption = None) -> None:
         spots = f"{listing.n_spots:,}" if listing.n_spots else "-"
         place = str(listing.place) if listing.place else ("made when asked for" if listing.present else "-")
         count = f"{len(listing.present)}/{listing.n_expected}"
-        table.add_row(name, listing.title, count, spots, str(listing.n_genes), escape(place))
+        table.add_row(name, listing.title, count, spots, str(listing.n_genes), place)
         if listing.missing:
             gaps.append(listing)
     out.print(table)
@@ -44,9 +44,9 @@ def data_list(data: DataOption = None) -> None:
     for listing in gaps:
         absent = [gone.id for gone in listing.missing]
         named = ", ".join(absent[:8]) + (f" and {len(absent) - 8} more" if len(absent) > 8 else "")
-        out.print(f"[bold]{listing.name}[/bold] lacks {escape(named)}", soft_wrap=True)
-        out.print(f"  {listing.missing[0].id}: {escape(listing.missing[0].reason)}", soft_wrap=True)
-        out.print(f"  {escape(listing.how_to_get)}", soft_wrap=True)
+        out.print(Text.assemble((listing.name, "bold"), f" lacks {named}"), soft_wrap=True)
+        out.print(f"  {listing.missing[0].id}: {listing.missing[0].reason}", soft_wrap=True)
+        out.print(f"  {listing.how_to_get}", soft_wrap=True)
 
 
 @data_app.command("check")
@@ -81,8 +81,8 @@ def data_check(
         table.add_column(heading, justify="left" if heading in ("slice", "patient", "image", "verdict") else "right")
     for one in checked.slices:
         size = f"{one.image_level} {one.image_size[0]}x{one.image_size[1]}" if one.image_size else "-"
-        verdict = (
-            "[red]errors[/red]" if one.errors else ("notices" if one.notices or one.notes else "[green]sound[/green]")
+        verdict = Text(
+            *(("errors", "red") if one.errors else ("notices",) if one.notices or one.notes else ("sound", "green"))
         )
         um = "unknown" if one.um_per_px is None else f"{one.um_per_px:.3f}"
         table.add_row(
@@ -90,16 +90,16 @@ def data_check(
         )
     out.print(table)
     for problem in checked.problems:
-        out.print(f"{problem.severity}: {escape(problem.text)}", soft_wrap=True)
+        out.print(f"{problem.severity}: {problem.text}", soft_wrap=True)
     for one in checked.slices:
         for kind, texts in (("error", one.errors), ("notice", one.notices), ("note", one.notes)):
             for text in texts:
                 named = text if text.startswith(f"{one.id}:") else f"{one.id}: {text}"
-                out.print(f"{kind} {escape(named)}", style="red" if kind == "error" else "", soft_wrap=True)
+                out.print(f"{kind} {named}", style="red" if kind == "error" else "", soft_wrap=True)
     for gone in checked.missing[:3]:
-        out.print(f"missing {gone.id}: {escape(gone.reason)}", soft_wrap=True)
+        out.print(f"missing {gone.id}: {gone.reason}", soft_wrap=True)
     if len(checked.missing) > 3:
-        out.print(f"and {len(checked.missing) - 3} more missing; {escape(opened.how_to_get)}", soft_wrap=True)
+        out.print(f"and {len(checked.missing) - 3} more missing; {opened.how_to_get}", soft_wrap=True)
     if any(one.picture for one in checked.slices):
         out.print(f"pictures: {place} - look at them: spots must lie on tissue", soft_wrap=True)
     if not checked.sound:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
 
 from .. import registry
@@ -42,7 +41,5 @@ def doctor(data: DataOption = None) -> None:
     extras = {"slurm": "submitit", "wsi": "openslide", "spatialdata": "spatialdata"}
     for extra, module in extras.items():
         there = importlib.util.find_spec(module) is not None
-        facts.add_row(
-            f"extra {extra}", "installed" if there else escape(f"not installed: pip install 'stbench[{extra}]'")
-        )
+        facts.add_row(f"extra {extra}", "installed" if there else f"not installed: pip install 'stbench[{extra}]'")
     out.print(facts)

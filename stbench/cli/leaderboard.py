@@ -20,13 +20,13 @@ def leaderboard(
     """Merge runs of several datasets, machines and dates; ranks are on the trials that all finished."""
     from stbench.reports import leaderboard as write
 
-    from ..results import read_run, write_summary
+    from ..results import read_run, summary_text
 
     for place in results:
         read_run(place)
-        write_summary(place)
-    files = write(results, directory)
+    summaries = {place: summary_text(place) for place in results}
+    files = write(results, directory, summaries)
     for title, sentence in files.headlines:
-        out.print(f"{title}: {sentence}", soft_wrap=True, markup=False)
+        out.print(f"{title}: {sentence}", soft_wrap=True)
     out.print(f"page:    {files.page}", soft_wrap=True)
     out.print(f"table:   {files.table}", soft_wrap=True)

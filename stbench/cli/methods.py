@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from .. import registry
 from ..calls import Calls, declared
@@ -34,7 +34,7 @@ def methods_list() -> None:
         try:
             needs, _ = declared(Calls(name), method, configure(method))
         except Exception as error:  # noqa: BLE001 - of an installed package: one that is broken does not hide the others
-            table.add_row(name, method.title, method.kind, presets, f"cannot be constructed: {escape(said(error))}")
+            table.add_row(name, method.title, method.kind, presets, f"cannot be constructed: {said(error)}")
             continue
         sees = [
             "whole slides" if needs.whole_slide else "single spots",
@@ -71,12 +71,10 @@ def methods_show(
     config = configure(method, preset, dataset)
     other = "released" if preset == "published" else "published"
     beside = configure(method, other, dataset) if preset in READINGS and has_preset(method, other) else config
-    out.print(
-        f"[bold]{escape(method.title)}[/bold]  ({method.kind} {method.name})  "
-        f"preset {preset}{' for ' + dataset if dataset else ''}"
-    )
+    about = f"  ({method.kind} {method.name})  preset {preset}{' for ' + dataset if dataset else ''}"
+    out.print(Text.assemble((method.title, "bold"), about))
     summary = (method.__doc__ or "").strip().split("\n\n")[0]
-    out.print(escape(" ".join(summary.split())), soft_wrap=True)
+    out.print(" ".join(summary.split()), soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     table.add_column("setting", no_wrap=True)
     table.add_column("value", no_wrap=True)
@@ -85,15 +83,16 @@ def methods_show(
         value = getattr(config, field)
         changed = "" if value == info.default else " *"
         theirs = getattr(beside, field)
-        marked = "" if theirs == value else f"\n[yellow]{other}: {escape(str(theirs))}[/yellow]"
-        table.add_row(escape(f"{field}"), f"{escape(f'{value}{changed}')}{marked}", escape(info.description or ""))
+        marked = ("" if theirs == value else f"\n{other}: {theirs}", "yellow")
+        table.add_row(field, Text.assemble(f"{value}{changed}", marked), info.description or "")
     out.print(table)
     out.print(f"* differs from the default; change one with --set {method.name}.SETTING=VALUE", soft_wrap=True)
     out.print(f"safe values of --precision: {', '.join(safe_precisions(method))}", soft_wrap=True)
     if readings_of(method) is not None:
         own, theirs = (target_of(method, one, dataset) for one in (preset, other))
-        beside_it = f"  [yellow]{other}: {theirs}[/yellow]" if preset in READINGS and own != theirs else ""
-        out.print(f"learned on and scored on, unless --target says otherwise: {own or DEFAULT_TARGET}{beside_it}")
+        beside_it = (f"  {other}: {theirs}" if preset in READINGS and own != theirs else "", "yellow")
+        said_of = f"learned on and scored on, unless --target says otherwise: {own or DEFAULT_TARGET}"
+        out.print(Text.assemble(said_of, beside_it))
         again = f" --dataset {dataset}" if dataset else ""
         out.print(
             f"with sources, and what no setting can express: stbench methods show {name}{again} --compare",
@@ -111,15 +110,15 @@ def _say_comparison(method: type[Method], dataset: str) -> None:
         )
     rows = compare(method, dataset)
     where = dataset or "a dataset of no settings of its own"
-    out.print(f"[bold]{escape(method.title)}[/bold] on {escape(where)}: three readings", soft_wrap=True)
-    out.print(escape(f"published: the faithful reading that is recommended here\nreleased:  {readings.code}"))
-    out.print(escape(f"paper:     {readings.text}"))
+    out.print(Text.assemble((method.title, "bold"), f" on {where}: three readings"), soft_wrap=True)
+    out.print(f"published: the faithful reading that is recommended here\nreleased:  {readings.code}")
+    out.print(f"paper:     {readings.text}")
     differing = [row for row in rows if row.differs]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("setting", *READINGS):
         table.add_column(heading, no_wrap=heading == "setting", overflow="fold")
     for row in differing:
-        table.add_row(escape(row.setting), *(_value(row, reading) for reading in READINGS))
+        table.add_row(row.setting, *(_value(row, reading) for reading in READINGS))
     out.print()
     out.print(table)
     out.print()
@@ -128,23 +127,23 @@ def _say_comparison(method: type[Method], dataset: str) -> None:
         sources.add_column(heading, overflow="fold")
     for row in differing:
         for place, (reading, where_it_stands) in enumerate(_sources(row)):
-            sources.add_row("" if place else escape(row.setting), reading, escape(where_it_stands))
+            sources.add_row("" if place else row.setting, reading, where_it_stands)
     out.print(sources)
     same = ", ".join(f"{row.setting} = {row.values['published']}" for row in rows if not row.differs)
-    out.print(f"\n[bold]the same in all[/bold]: [dim]{escape(same)}[/dim]")
+    out.print(Text.assemble("\n", ("the same in all", "bold"), ": ", (same, "dim")))
     if readings.beyond:
         further = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title_justify="left")
         for heading in ("not to be set here", "here", "released code", "text"):
             further.add_column(heading, ratio=1, overflow="fold")
         for one in readings.beyond:
-            further.add_row(*map(escape, (one.topic, one.here, one.released or "-", one.paper or "-")))
+            further.add_row(one.topic, one.here, one.released or "-", one.paper or "-")
         out.print()
         out.print(further)
 
 
-def _value(row: Compared, reading: str) -> str:
-    value = escape(str(row.values[reading]))
-    return value if row.values[reading] == row.values["published"] else f"[yellow]{value}[/yellow]"
+def _value(row: Compared, reading: str) -> Text:
+    value = row.values[reading]
+    return Text(str(value), "" if value == row.values["published"] else "yellow")
 
 
 def _sources(row: Compared) -> list[tuple[str, str]]:
@@ -166,11 +165,9 @@ def methods_check(names: Annotated[list[str], typer.Argument(metavar="NAME...")]
     for name in registry.expand_methods(",".join(names)):
         for result in run_checks(registry.method(name)):
             failed += not result.passed
-            verdict = "[green]ok  [/green]" if result.passed else "[red]FAIL[/red]"
-            out.print(
-                f"{verdict} {name}: {result.name}{'' if result.passed else ' - ' + escape(result.message)}",
-                soft_wrap=True,
-            )
+            verdict = ("ok  ", "green") if result.passed else ("FAIL", "red")
+            told = f" {name}: {result.name}{'' if result.passed else ' - ' + result.message}"
+            out.print(Text.assemble(verdict, told), soft_wrap=True)
     if failed:
         out.print(f"{failed} checks did not pass", style="red")
         raise typer.Exit(1)

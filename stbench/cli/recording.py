@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
-
-from rich.markup import escape
 
 from .console import err
 
@@ -20,12 +19,13 @@ def record_in_mlflow(results: Path, page: Path | None = None) -> None:
     """Record what is not recorded yet, and the report in ``page``."""
     from ..tracking import TrackingError, track, tracking_uri
 
-    (results / MARK).touch()
+    if not is_recorded(results):
+        (results / MARK).touch()
     try:
         track(results, page)
     except TrackingError as error:
         err.print(
-            f"warning: {escape(str(error))}; the results are safe, 'stbench track {results}' catches up",
+            f"warning: {error}; the results are safe, 'stbench track {shlex.quote(str(results))}' catches up",
             style="yellow",
             soft_wrap=True,
         )

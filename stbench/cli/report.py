@@ -29,21 +29,21 @@ def report(
     """Tables, figures and one self-contained HTML page."""
     from stbench.reports import report as make_report
 
-    from ..results import read_run, write_summary
+    from ..results import read_run, summary_text
 
     for place in results:
         read_run(place)
-        write_summary(place)
+    summaries = {place: summary_text(place) for place in results}
     if directory is None and len(results) > 1:
         raise UserError("a report over several results directories needs a place: give --out DIR")
     place = directory or results[0] / "report"
     if compare not in (None, "paper"):
         raise unknown("thing to compare with", compare, ["paper"])
-    files = make_report(results, place, compare == "paper", words(genes, "--genes") if genes else ())
+    files = make_report(results, place, compare == "paper", words(genes, "--genes") if genes else (), summaries)
     for one in results:
         if is_recorded(one):
             record_in_mlflow(one, place)
     for title, headline in files.headlines:
-        out.print(f"{title}: {headline}", soft_wrap=True, markup=False)
+        out.print(f"{title}: {headline}", soft_wrap=True)
     out.print(f"page:    {files.page}", soft_wrap=True)
     out.print(f"tables:  {place / 'tables'}   figures: {place / 'figures'}", soft_wrap=True)

@@ -72,7 +72,7 @@ def run_choices(
     if setting.mlflow:
         record_in_mlflow(directory)
     print_summary(summary[summary["key"].isin(keys)])
-    out.print(f"results: {directory}   now: stbench report {directory}", soft_wrap=True)
+    out.print(f"results: {directory}   now: stbench report {shlex.quote(str(directory))}", soft_wrap=True)
     if (summary.loc[summary["key"].isin(keys), "state"] == "failed").any():
         raise typer.Exit(1)
 

@@ -99,4 +99,4 @@ def score(
     )
     say_once(scores_kept(summary, keys))
     say_once(f"{alarm.kind}: {alarm.text}" for one in found.values() for alarm in alarms_of(one, prepared))
-    out.print(f"results: {results}   now: stbench report {results}", soft_wrap=True)
+    out.print(f"results: {results}   now: stbench report {shlex.quote(str(results))}", soft_wrap=True)

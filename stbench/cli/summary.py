@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.table import Table
 
 from ..numerals import bounded
@@ -39,7 +38,7 @@ def print_summary(summary: pd.DataFrame) -> None:
             ]
             fit_s = done.drop_duplicates("key")["fit_s"]  # a trial may test several slices
             cells = [_mean(done[metric]) for metric in ("pcc_acg", "pcc_heg", "mse", "mae")]
-            name = escape(" ".join(label for label in labels if label))
+            name = " ".join(label for label in labels if label)
             table.add_row(
                 name,
                 f"{len(done)}/{len(rows)}",
