@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,16 +18,23 @@ class ReportFiles:
     headlines: tuple[tuple[str, str], ...]
 
 
-def report(results: Sequence[Path], out: Path, compare_paper: bool = False, genes: Sequence[str] = ()) -> ReportFiles:
+def report(
+    results: Sequence[Path],
+    out: Path,
+    compare_paper: bool = False,
+    genes: Sequence[str] = (),
+    summaries: Mapping[Path, str] | None = None,
+) -> ReportFiles:
     """Write ``out/report.html``, ``out/tables/`` and ``out/figures/`` from one or several results directories.
 
     One section for each (dataset, split, target): nothing is ranked across them. ``compare_paper`` adds the published
-    numbers and claims beside ours; ``genes`` are drawn over the tissue, else the best predicted ones. Raises
-    ``UserError`` for input that is not a results directory, is unreadable, or holds two outcomes under one name.
+    numbers and claims beside ours; ``genes`` are drawn over the tissue, else the best predicted ones; ``summaries``:
+    see :func:`stbench.reports.load.load`. Raises ``UserError`` for input that is not a results directory, is
+    unreadable, or holds two outcomes under one name.
     """
     from .write import write_report  # brings matplotlib and jinja2, which the command line does not need at its start
 
-    return write_report(results, out, compare_paper, genes)
+    return write_report(results, out, compare_paper, genes, summaries)
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class LeaderboardFiles:
     headlines: tuple[tuple[str, str], ...]
 
 
-def leaderboard(results: Sequence[Path], out: Path) -> LeaderboardFiles:
+def leaderboard(results: Sequence[Path], out: Path, summaries: Mapping[Path, str] | None = None) -> LeaderboardFiles:
     """Write ``out/leaderboard.html`` and ``out/leaderboard.csv`` from results directories of any dates and machines.
 
     One section for each (dataset, split, target), ranked on the trials that every ranked entry finished; versions of a
@@ -48,7 +55,7 @@ def leaderboard(results: Sequence[Path], out: Path) -> LeaderboardFiles:
     """
     from .leaderboard_page import write_leaderboard
 
-    return write_leaderboard(results, out)
+    return write_leaderboard(results, out, summaries)
 
 
 __all__ = ["LeaderboardFiles", "ReportFiles", "leaderboard", "report"]

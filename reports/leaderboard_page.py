@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +31,11 @@ class SectionBoard:
     table: Table
 
 
-def write_leaderboard(results: Sequence[Path], out: Path) -> LeaderboardFiles:
+def write_leaderboard(
+    results: Sequence[Path], out: Path, summaries: Mapping[Path, str] | None = None
+) -> LeaderboardFiles:
     """See :func:`stbench.reports.leaderboard`."""
-    merged = load_merged(results)
+    merged = load_merged(results, summaries)
     placed = [standings(section) for section in merged]
     boards = [
         SectionBoard(name, section_title(one.section), lead(one), verdict.badges(one.section), board_table(one))

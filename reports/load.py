@@ -13,6 +13,7 @@ import pandas as pd
 
 from stbench import exchange, run_record, trial_files
 from stbench.errors import UserError
+from stbench.tables import numbers, read_csv, read_text
 
 from .style import PUBLISHED
 
@@ -88,25 +89,27 @@ class Section:
         return f"{len(self.slices)}{of} slice{'' if not of and len(self.slices) == 1 else 's'}"
 
 
-def load(results: Sequence[Path]) -> list[Section]:
+def load(results: Sequence[Path], summaries: Mapping[Path, str] | None = None) -> list[Section]:
     """Read one or several results directories.
 
-    Directories of one section are merged; a trial that is in two counts once.
+    Directories of one section are merged; a trial that is in two counts once. ``summaries``: what ``summary.csv`` of a
+    directory would hold if it could be written anew; the file itself is read where there is none.
 
     Raises ``UserError`` for what is not a results directory, for an unreadable table, and where two directories hold
     different outcomes under one name.
     """
-    rows, runs = read(results)
+    rows, runs = read(results, summaries)
     return sections(_one_row_a_trial(rows), runs)
 
 
-def read(results: Sequence[Path]) -> tuple[pd.DataFrame, dict[Path, Run]]:
+def read(results: Sequence[Path], summaries: Mapping[Path, str] | None = None) -> tuple[pd.DataFrame, dict[Path, Run]]:
     """The rows of all ``summary.csv`` with the ``directory`` that each is from, a trial's copies left out; the runs."""
     if not results:
         raise UserError("no results directory was named - give the folder that 'stbench run' wrote")
     directories = list(dict.fromkeys(Path(path).resolve() for path in results))
     runs = {directory: Run(directory, _facts(directory)) for directory in directories}
-    tables = [_complete(_summary(run.directory), run) for run in runs.values()]
+    contents = {Path(place).resolve(): content for place, content in (summaries or {}).items()}
+    tables = [_complete(_summary(run.directory, contents.get(run.directory)), run) for run in runs.values()]
     return _without_copies(pd.concat(tables, ignore_index=True)), runs
 
 
@@ -123,30 +126,26 @@ def _facts(directory: Path) -> dict[str, Any]:
     return run_record.read(path)
 
 
-def _summary(directory: Path) -> pd.DataFrame:
+def _summary(directory: Path, content: str | None) -> pd.DataFrame:
     path = directory / "summary.csv"
-    if not path.is_file():
+    if content is None and not path.is_file():
         raise UserError(
             f"{directory} is not a results directory (it has no summary.csv) - name one that 'stbench run' wrote"
         )
     anew = f"'stbench report {directory}' writes it anew"
-    try:
-        # everything as text first: a slice may be called NA or 007
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a readable table ({error}) - {anew}") from error
+    table = read_text(path, anew, content)
     absent = [name for name in REQUIRED if name not in table.columns]
     if absent:
         raise UserError(f"{path} has no column {', '.join(absent)} - {anew}")
     strange = set(table["state"]).difference(STATES)
-    if strange or not path.read_bytes().endswith(b"\n"):
+    if strange or not (path.read_text(encoding="utf-8") if content is None else content).endswith("\n"):
         raise UserError(f"{path} was cut or changed - {anew}")
     if table.empty:
         raise UserError(f"{path} has no trials - run 'stbench run' with at least one method and slice")
     for name in TEXT:
         table[name] = table[name] if name in table.columns else ""
     for name in NUMBERS:
-        table[name] = _numbers(table[name], path) if name in table.columns else np.nan
+        table[name] = numbers(table[name], path).astype(float) if name in table.columns else np.nan
     # who is shown the truth is no competitor, whether it is a control by design or a method by a leak
     table["oracle"] = (table["oracle"].str.lower() == "true") | (table["leak"] != "")
     table["directory"] = str(directory)
@@ -173,13 +172,6 @@ def _complete(table: pd.DataFrame, run: Run) -> pd.DataFrame:
                 f"'stbench report {run.directory}' writes it anew"
             )
     return table
-
-
-def _numbers(column: pd.Series, path: Path) -> pd.Series:
-    try:
-        return pd.to_numeric(column.where(column != ""), errors="raise").astype(float)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: column {column.name} holds something other than numbers ({error})") from error
 
 
 def _without_copies(rows: pd.DataFrame) -> pd.DataFrame:
@@ -393,8 +385,8 @@ def records(frame: pd.DataFrame) -> Iterator[Any]:
 
 def published() -> pd.DataFrame:
     """Numbers as printed in papers: dataset, split, metric, method, mean, spread, source, note. Shown, never a gate."""
-    table = pd.read_csv(Path(__file__).with_name("published.csv"), keep_default_na=False)
-    return table.assign(mean=table["mean"].astype(float), spread=pd.to_numeric(table["spread"]))  # spread may be blank
+    names = ("dataset", "split", "metric", "method", "source", "note")
+    return read_csv(Path(__file__).with_name("published.csv"), names)  # a spread may be blank
 
 
 def describe(value: Any) -> str:

@@ -17,13 +17,13 @@ PROTOCOL = ["dataset", "split", "target"]
 IDENTITY = [*PROTOCOL, "method", "preset", "variant", "weights", "lowered"]
 
 
-def load_merged(results: Sequence[Path]) -> list[Section]:
+def load_merged(results: Sequence[Path], summaries: Mapping[Path, str] | None = None) -> list[Section]:
     """Results directories as sections, without per-gene tables; two versions of a method are two entries.
 
     Raises ``UserError``, with both directories, where a slice of one section has other spots, genes, content or
     training slices in one than in another.
     """
-    rows, runs = read(results)
+    rows, runs = read(results, summaries)
     _require_one_protocol(rows, runs)
     return sections(rows.assign(version=_versions(rows, runs)), runs, with_genes=False)
 

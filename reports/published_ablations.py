@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from stbench.tables import read_csv
+
 METHOD = "mclstexp"
+NAMES = ("dataset", "answers", "variant", "metric", "note")
 
 
 @cache
 def published_ablations() -> pd.DataFrame:
     """dataset, answers (Table S4), variant, metric, mean, spread (NaN: none printed), note (known flaws)."""
-    table = pd.read_csv(Path(__file__).with_suffix(".csv"), dtype={"variant": str})
-    return table.assign(mean=table["mean"].astype(float), spread=table["spread"].astype(float))
+    return read_csv(Path(__file__).with_suffix(".csv"), NAMES)
 
 
 def printed(dataset: str, answers: str, variant: str, metric: str) -> float:

@@ -35,10 +35,14 @@ class Composed:
 
 
 def write_report(
-    results: Sequence[Path], out: Path, compare_paper: bool = False, genes: Sequence[str] = ()
+    results: Sequence[Path],
+    out: Path,
+    compare_paper: bool = False,
+    genes: Sequence[str] = (),
+    summaries: Mapping[Path, str] | None = None,
 ) -> ReportFiles:
     """See :func:`stbench.reports.report`. All is made before anything is written."""
-    sections = load(results)
+    sections = load(results, summaries)
     context = Context(sections, compare_paper, tuple(genes))
     printed = published()
     composed = [

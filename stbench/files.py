@@ -81,7 +81,7 @@ def replacing_directory(path: Path) -> Iterator[Path]:
 
 REFUSALS = {
     errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota is used up",
+    errno.EDQUOT: "the quota (of disk space or of files) is used up",
     errno.EFBIG: "the file is larger than the file system allows",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
@@ -116,7 +116,7 @@ def writing_to(path: Path) -> Iterator[None]:
         number = refused_errno(error, path)
         if number is None:
             raise
-        raise PlaceError(f"cannot {_place(error, path)}: {REFUSALS[number]} - {_remedy(number)}") from error
+        raise PlaceError(f"cannot {_place(error, path)}: {_refusal(number, path)}") from error
 
 
 def refused_errno(error: BaseException, place: Path) -> int | None:
@@ -167,14 +167,28 @@ def _place(error: BaseException, path: Path) -> str:
     return f"write {path}" if nearby else f"use {other}"
 
 
-def _remedy(number: int) -> str:
-    room = "make room, or " if number in FULL else ""
-    return f"{room}choose another place (--out, STBENCH_CACHE); the same command then goes on"
+def _refusal(number: int, path: Path) -> str:
+    """What the place refused, and what to do about it."""
+    reason, room = REFUSALS[number], "make room, or " if number in FULL else ""
+    if number == errno.ENOSPC and _lacks_inodes(path):
+        reason, room = "the file system can hold no more files (its inodes are used up)", "delete files, or "
+    return f"{reason} - {room}choose another place (--out, STBENCH_CACHE); the same command then goes on"
+
+
+def _lacks_inodes(path: Path) -> bool:
+    """Whether the file system of ``path`` has room for bytes and for no further file."""
+    there = next((place for place in (path, *path.absolute().parents) if os.path.exists(place)), None)
+    if there is None:
+        return False
+    found = os.statvfs(there)
+    # f_files is 0 where inodes are made as needed
+    return found.f_files > 0 and found.f_favail == 0 and found.f_bavail * found.f_frsize >= 2**20
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write UTF-8, whatever the locale; bytes of a file's name that are no text (lone surrogates) as ``\\udcff``."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -12,16 +12,16 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from .dataset import Dataset, Missing, SlideSource
 from .errors import UserError, about_slice, unknown
 from .files import file_digest, replacing_directory, value_digest, writing_to
+from .locks import locked
 from .method import LeakedSlide, OracleSlide, TestSlide, TrainingSlide
 from .slide import Slide, check_slide, refuse
 from .targets import Target, target
@@ -29,6 +29,7 @@ from .thumbnails import spot_diameter, write_thumbnail
 
 LAYOUT = 3  # raise it whenever what is written below changes
 PADDING = 255  # a window that crosses the image's border is filled with white, and counted
+READABLE = 100  # characters of an entry's name that say what it is
 PADDING_RULE = "parts of a window outside the image are white (255), or black where a method's padding says so"
 
 
@@ -240,13 +241,14 @@ def _entry(
             "start a new run (another --out), or restore the files"
         )
     entry = slides / _entry_name(dataset, source, key)
+    if entry.is_dir() and damage(entry) is None:
+        return entry  # without a lock: the cache may be read-only
     with writing_to(slides):
         slides.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(slides / f".{entry.name}.lock")
-        with lock:
+        with locked(slides / f".{entry.name}.lock"):
             if entry.is_dir():
                 harm = damage(entry)
-                if harm is None:
+                if harm is None:  # another process made it meanwhile
                     return entry
                 notices.append(f"prepared data of {source.id} were damaged ({harm}) and have been made again")
                 shutil.rmtree(entry)
@@ -262,7 +264,8 @@ def _entry(
 
 
 def _entry_name(dataset: Dataset, source: SlideSource, key: str) -> str:
-    return f"{dataset.name}-{source.id}-{key[:16]}"
+    """Its first part is for people, and short enough for any file system; the key alone tells entries apart."""
+    return f"{dataset.name}-{source.id}"[:READABLE] + f"-{key[:16]}"
 
 
 def _write(directory: Path, slide: Slide, panel: Sequence[str], patch_px: int, key: str) -> None:
@@ -380,18 +383,23 @@ def _target_array(
 ) -> np.ndarray:
     """The slide's target, (n_spots, n_genes) float32, kept beside the slide's entry and checked like it."""
     home = entry.parent.parent / "targets" / f"{entry.name}-{chosen.name}-{value_digest(chosen.formula)[:8]}"
-    with writing_to(home):
-        home.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(home.parent / f".{home.name}.lock"):
-            harm = damage(home) if home.is_dir() else "missing"
-            if harm is not None:
-                if home.is_dir():
-                    notices.append(f"target {chosen.name} of {entry.name} was damaged ({harm}) and has been made again")
-                with replacing_directory(home) as temporary:
-                    values = chosen(counts, total_counts, n_measured)
-                    np.save(temporary / "target.npy", values, allow_pickle=False)
-                    digests = {"target.npy": file_digest(temporary / "target.npy")}
-                    (temporary / "digests.json").write_text(json.dumps(digests), encoding="utf-8")
+    if not home.is_dir() or damage(home) is not None:
+        made = partial(chosen, counts, total_counts, n_measured)
+        _write_target(home, f"target {chosen.name} of {entry.name}", made, notices)
     array = np.load(home / "target.npy", allow_pickle=False)
     array.flags.writeable = False
     return array
+
+
+def _write_target(home: Path, name: str, made: Callable[[], np.ndarray], notices: list[str]) -> None:
+    with writing_to(home):
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with locked(home.parent / f".{home.name}.lock"):
+            harm = damage(home) if home.is_dir() else "missing"
+            if harm is not None:  # else another process made it meanwhile
+                if home.is_dir():
+                    notices.append(f"{name} was damaged ({harm}) and has been made again")
+                with replacing_directory(home) as temporary:
+                    np.save(temporary / "target.npy", made(), allow_pickle=False)
+                    digests = {"target.npy": file_digest(temporary / "target.npy")}
+                    (temporary / "digests.json").write_text(json.dumps(digests), encoding="utf-8")

@@ -6,6 +6,7 @@ what each gave. ``summary.csv`` and everything in MLflow is derived from it and 
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -15,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from filelock import FileLock
 
 from . import exchange, registry, run_record
 from .calls import Calls, declared
 from .environment import machine, versions
-from .errors import UserError
-from .files import replacing, write_json, writing_to
+from .errors import PlaceError, UserError
+from .files import write_json, write_text, writing_to
+from .locks import locked
 from .method import Method, MethodConfig, Needs
 from .precision import resolve_precision
 from .prepare import PADDING_RULE, PreparedDataset
@@ -30,6 +31,9 @@ from .trial import EXTERNAL, DataSpec, TrialSpec, state_of
 from .trial_files import read_table
 
 UNKNOWN_WEIGHTS = "unknown"  # the label of what cannot say where its weights come from
+
+log = logging.getLogger("stbench")
+
 METRICS = ("pcc_acg", "pcc_heg", "mse", "mae", "strict_pcc_acg", "strict_pcc_heg")
 
 SUMMARY_COLUMNS = (
@@ -132,7 +136,7 @@ def plan(
         (results / "running").mkdir(exist_ok=True)
         for spec in specs:
             spec.write(results)
-        with FileLock(results / ".run.lock"):
+        with locked(results / ".run.lock"):
             _record(results, data, specs, folds, split, command, ablation)
     return [spec.key for spec in specs]
 
@@ -185,7 +189,7 @@ def record_finished(
         for spec in specs:
             spec.write(results)
         (results / "running").mkdir(exist_ok=True)
-        with FileLock(results / ".run.lock"):
+        with locked(results / ".run.lock"):
             _record(results, data, specs, folds, split, command, ablation=None)
 
 
@@ -356,6 +360,20 @@ def _joined(texts: Iterable[object]) -> str:
 def write_summary(results: Path) -> pd.DataFrame:
     """Derive ``summary.csv`` from the trials and return it."""
     summary = collect(results)
-    with replacing(results / "summary.csv") as temporary:
-        summary.to_csv(temporary, index=False)
+    write_text(results / "summary.csv", summary.to_csv(index=False))
     return summary
+
+
+def summary_text(results: Path) -> str:
+    """``summary.csv`` as the trials give it now; the file is brought up to date where the place can be written.
+
+    What only reads results (a report of a colleague's, of an archive) needs no right to write there.
+    """
+    text = collect(results).to_csv(index=False)
+    path = results / "summary.csv"
+    if not path.is_file() or path.read_bytes() != text.encode():
+        try:
+            write_text(path, text)
+        except PlaceError as error:
+            log.warning("note: %s; what is read are the trials themselves", str(error).partition(" - ")[0])
+    return text

@@ -23,7 +23,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from . import __version__, alarms, registry, trial_files
@@ -42,6 +41,7 @@ from .errors import (
 )
 from .exchange import NOT_MEASURED, predict_exchanged, scores_of_exchange
 from .files import OF_THE_PLACE, flush, read_object, refused_errno, value_digest, write_json, writing_to
+from .locks import Timeout, is_locked, locked
 from .memory import PeakMemory
 from .method import Method, Needs, Run, TestSlide
 from .metrics import gene_table, score_slide
@@ -189,18 +189,10 @@ def state_of(results: Path, key: str) -> dict[str, Any]:
         DamagedFileError
     ) as error:  # nothing is lost: the attempt goes on from its checkpoint, which is checked apart
         state = {"state": "running", "reason": f"its state cannot be read: {error}"}
-    if _locked(results, key):
+    if is_locked(results / "running" / f".{key}.lock"):
         return state | {"state": "running", "reason": ""}
     said = str(state.get("reason") or "the process that worked on it ended without a word")
     return state | {"state": "interrupted", "reason": said}
-
-
-def _locked(results: Path, key: str) -> bool:
-    try:
-        with FileLock(results / "running" / f".{key}.lock", timeout=0):
-            return False
-    except Timeout:
-        return True
 
 
 def run_trial(
@@ -234,7 +226,7 @@ def run_trial(
     with writing_to(results):
         work.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(results / "running" / f".{key}.lock", timeout=0):
+            with locked(results / "running" / f".{key}.lock", timeout=0):
                 ended = trial_files.read_ended(done)
                 if ended is not None:  # another process ended it while we waited for nothing
                     return ended
@@ -264,7 +256,7 @@ def _attempt(
     should_stop: Callable[[], bool],
 ) -> dict[str, Any]:
     shutil.copyfile(done.parent.parent / "specs" / f"{spec.key}.json", work / "spec.json")
-    handler = TrialLog(work / "log.txt", encoding="utf-8")
+    handler = TrialLog(work / "log.txt", encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)

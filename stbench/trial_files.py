@@ -124,6 +124,8 @@ def read_table(trial: Path, name: str, slices: Collection[str]) -> pd.DataFrame 
         return None
     import pandas as pd
 
+    from .tables import as_numbers
+
     try:
         if path.suffix == ".parquet":
             table = pd.read_parquet(path)
@@ -131,7 +133,7 @@ def read_table(trial: Path, name: str, slices: Collection[str]) -> pd.DataFrame 
             if not path.read_bytes().endswith(b"\n"):
                 raise ValueError("it ends within a line")
             table = pd.read_csv(path, dtype=str, keep_default_na=False)
-            table = table.apply(lambda column: column if column.name in TEXT else _numbers(column))
+            table = table.apply(lambda column: column if column.name in TEXT else as_numbers(column))
     except (OSError, ValueError) as error:  # pyarrow's and pandas' errors are subclasses of these
         raise damaged(trial, name, f"is not a readable table ({error})") from error
     columns, of_all = COLUMNS[name]
@@ -173,17 +175,3 @@ def _require_size(trial: Path, name: str, record: FileRecord) -> None:
         if size:
             existing(path)  # a pointer of Git LFS, where results are kept in a repository, has a way out of its own
         raise damaged(trial, name, f"has {size:,} bytes, the trial wrote {record.size:,}: it was cut or changed")
-
-
-def _numbers(column: pd.Series) -> pd.Series:
-    """Text to numbers, exactly: integers where all are, else float64 with NaN for what is blank."""
-    import pandas as pd
-
-    try:
-        return column.astype("int64")
-    except (ValueError, OverflowError):
-        pass
-    try:
-        return pd.Series([float(text) if text else float("nan") for text in column], column.index, float, column.name)
-    except ValueError as error:
-        raise ValueError(f"column {column.name} holds something other than numbers: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,6 +52,7 @@ def assemble(
     matrix, rounded = _whole(counts)
     if labels is not None:
         obs["label"] = pd.Categorical(list(labels))
+        notes = [*notes, *_perhaps_missing(labels)]
     scale_factors = {} if image.level == "full" else {f"tissue_{image.level}_scalef": float(image.scale)}
     if spot_diameter_px is not None:
         scale_factors["spot_diameter_fullres"] = float(spot_diameter_px)
@@ -81,6 +83,15 @@ def _whole(counts: Any) -> tuple[Any, list[str]]:
         return matrix, []
     return matrix, [
         f"counts are whole but for rounding (largest distance to a whole number {distance:.2g}) and have been rounded"
+    ]
+
+
+def _perhaps_missing(labels: Sequence[str | None]) -> list[str]:
+    """Notes on labels that are names here (NA: normal adjacent) and that other tools write where there is none."""
+    found = Counter(label for label in labels if label in ("NA", "N/A", "nan", "NaN", "None", "null"))
+    return [
+        f"{count} spots are labelled {name}, which is taken for a region's name: leave blank what has no label"
+        for name, count in found.items()
     ]
 
 

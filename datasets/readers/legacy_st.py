@@ -225,7 +225,7 @@ def _read_table(path: Path, needed: set[str], form: str) -> pd.DataFrame:
         text.seek(0)
         separator = "\t" if "\t" in first else "," if "," in first else r"\s+"
         try:
-            frame = pd.read_csv(text, sep=separator)
+            frame = pd.read_csv(text, sep=separator, converters={"label": str})  # a region may be called NA or 01
         except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{path} is not a table ({reason}) - give one with the columns {form}") from error

@@ -429,8 +429,10 @@ def _positions_table(path: Path) -> pd.DataFrame:
         text.seek(0)
         try:
             if headless:
-                return pd.read_csv(text, header=None, names=POSITION_COLUMNS, skipinitialspace=True)
-            return pd.read_csv(text, skipinitialspace=True).rename(columns=str.strip)
+                return pd.read_csv(
+                    text, header=None, names=POSITION_COLUMNS, skipinitialspace=True, converters={"barcode": str.strip}
+                )
+            return pd.read_csv(text, skipinitialspace=True, converters={"barcode": str.strip}).rename(columns=str.strip)
         except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
             raise UserError(f"{path} is not a table ({_one_line(error)}) - fetch it again") from error
 
@@ -455,13 +457,14 @@ def _labels(files: SpaceRangerFiles, barcodes: list[str]) -> list[str | None]:
     with open_text(files.labels) as text:
         separator = "\t" if "\t" in text.readline() else ","
         text.seek(0)
-        frame = pd.read_csv(text, sep=separator, index_col=0)
+        frame = pd.read_csv(text, sep=separator, dtype=str, keep_default_na=False)
+        frame = frame.set_index(frame.columns[0])
     if files.label_column not in frame:
         raise UserError(
             f"{files.labels} has no column '{files.label_column}' (but {', '.join(map(str, frame.columns))}) - name one"
         )
     column = frame[files.label_column]
-    label = {str(name): value.strip() for name, value in column.items() if isinstance(value, str)}
+    label = {str(name): value.strip() for name, value in column.items() if value.strip()}
     if label.keys().isdisjoint(barcodes):
         ours, theirs = unmatched(barcodes, list(label))
         raise UserError(

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from stbench.tables import read_csv
+
 from .. import figures
 from ..domain_maps import domains_figure
 from ..gene_scores import shown_entries
@@ -21,6 +23,7 @@ QUESTION = "Do predictions show the tissue's regions?"
 OBSERVED = "observed"  # clusters of the measured expression
 MAX_SLICES, MAX_ENTRIES = 8, 6  # of the figure
 SCORES = ("ari", "nmi")
+PUBLISHED_NAMES = ("dataset", "split", "slice", "method", "source", "note")
 
 
 def part(section: Section, context: Context) -> Part | None:
@@ -87,7 +90,7 @@ def over_slices(section: Section, runs: pd.DataFrame, slices: Sequence[str]) -> 
 
 def _published(section: Section, slices: Sequence[str]) -> pd.DataFrame:
     """Columns method, slice, ari, nmi, source, note: what is printed of these slices; no row where nothing is."""
-    table = pd.read_csv(Path(__file__).parents[1] / "published_domains.csv")
+    table = read_csv(Path(__file__).parents[1] / "published_domains.csv", PUBLISHED_NAMES)
     here = (table["dataset"] == section.dataset) & (table["split"] == section.split) & table["slice"].isin(slices)
     return table[here]
 
@@ -195,7 +198,7 @@ def _table(section: Section, table: pd.DataFrame, printed: pd.DataFrame, n_slice
         notes.append(
             f"Printed: {'; '.join(printed['source'].unique())}, over "
             f"{printed['slice'].nunique()} of the slices here. "
-            + "; ".join(note for note in printed["note"].dropna().unique())
+            + "; ".join(note for note in printed["note"].unique() if note)
         )
     if not table["complete"].all():
         notes.append(f"{INCOMPLETE} not every labelled slice and seed has finished.")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from stbench.tables import read_csv
+
 from .. import figures
 from ..gene_scores import GeneCube, entry_labels, gene_cube, ranking, shown_entries
 from ..layout import caption
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TOP = 50
+PUBLISHED_NAMES = ("dataset", "split", "method", "gene", "source", "note")
 CAUTION = (
     "−log10 p grows with the number of spots and treats neighbouring spots as independent: it ranks genes, and is no "
     "test of them."
@@ -67,7 +70,7 @@ def part(section: Section, context: Context) -> Part | None:
 
 def _published(section: Section) -> pd.DataFrame:
     """The printed rankings of this dataset and split: method, rank, gene, mean_neg_log10_p, source, note."""
-    table = pd.read_csv(Path(__file__).parents[1] / "published_genes.csv", keep_default_na=False)
+    table = read_csv(Path(__file__).parents[1] / "published_genes.csv", PUBLISHED_NAMES)
     return table[(table["dataset"] == section.dataset) & (table["split"] == section.split)]
 
 

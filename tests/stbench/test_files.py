@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,6 +70,22 @@ def test_a_full_disk_is_one_line_that_names_the_place(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message) as caught, writing_to(tmp_path / "table.csv"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("free_files", "message"), [(0, "its inodes are used up"), (1000, "the disk is full")])
+def test_a_file_system_without_inodes_is_no_full_disk(
+    free_files: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.statvfs(tmp_path)
+    found = SimpleNamespace(f_files=1000, f_favail=free_files, f_bavail=2**20, f_frsize=real.f_frsize)
+    monkeypatch.setattr(os, "statvfs", lambda _: found)
+    with pytest.raises(UserError, match=message), writing_to(tmp_path / "new" / "table.csv"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_quota_is_neither(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the quota \(of disk space or of files\) is used up"), writing_to(tmp_path):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
 
 def test_json_that_is_cut_short_is_named(tmp_path: Path) -> None:
