@@ -201,13 +201,13 @@ def _labels(path: Path, spot_ids: list[str]) -> list[str | None]:
     frame = _read_table(path, {"x", "y", "label"}, "x y label")
     for name in ("x", "y"):
         frame[name] = _numeric(frame[name], path)
+    # a file that writes NA where it has no position writes it where it has no label; else a region may be called so
+    absent = ("", "NA", "nan", "NaN") if frame[["x", "y"]].isna().any(axis=None) else ("",)
     frame = frame.dropna(subset=["x", "y"])  # first: rounding NaN would give all such rows one and the same name
     nearest = np.rint(frame[["x", "y"]].to_numpy(dtype=np.float64)).astype(np.int64)
     names = [spot_name(x, y) for x, y in nearest]
     _refuse_repeated(names, "spot", path)
-    label = {
-        name: str(value) for name, value in zip(names, frame["label"], strict=True) if isinstance(value, str) and value
-    }
+    label = {name: str(value) for name, value in zip(names, frame["label"], strict=True) if value not in absent}
     if label.keys().isdisjoint(spot_ids):
         ours, theirs = unmatched(spot_ids, names)
         raise UserError(
