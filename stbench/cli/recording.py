@@ -16,18 +16,28 @@ def is_recorded(results: Path) -> bool:
 
 
 def record_in_mlflow(results: Path, page: Path | None = None) -> None:
-    """Record what is not recorded yet, and the report in ``page``."""
+    """Record what is not recorded yet, and the report in the folder ``page``."""
     from ..tracking import TrackingError, track, tracking_uri
 
     if not is_recorded(results):
         (results / MARK).touch()
+    again = f"'stbench track {shlex.quote(str(results))}'"
     try:
-        track(results, page)
+        fed = track(results, page)
     except TrackingError as error:
-        err.print(
-            f"warning: {error}; the results are safe, 'stbench track {shlex.quote(str(results))}' catches up",
-            style="yellow",
-            soft_wrap=True,
+        way_out = (
+            f"{again} catches up when it is back"
+            if error.passes
+            else f"this does not pass by itself: set MLFLOW_TRACKING_URI to a place that takes them and run {again}, "
+            "or run with --no-mlflow"
         )
+        err.print(f"warning: {error}; the results are safe; {way_out}", style="yellow", soft_wrap=True)
     else:
         err.print(f"recorded in MLflow: {tracking_uri(results)}", soft_wrap=True)
+        say_refused(fed.refused)
+
+
+def say_refused(reason: str) -> None:
+    """That the report is not among MLflow's artifacts, if so."""
+    if reason:
+        err.print(f"warning: MLflow did not take the report: {reason}", style="yellow", soft_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..errors import UserError
 from .console import out
 from .options import ResultsArgument
+from .recording import say_refused
 
 
 def track(results: ResultsArgument) -> None:
@@ -15,7 +16,9 @@ def track(results: ResultsArgument) -> None:
     for place in results:
         try:
             page = place / "report"
-            new = feed(place, page if page.is_dir() else None)
+            fed = feed(place, page if page.is_dir() else None)
         except TrackingError as error:
-            raise UserError(f"{error} - check MLFLOW_TRACKING_URI and run this again") from error
-        out.print(f"{place}: {new} trials recorded in {tracking_uri(place)}", soft_wrap=True)
+            remedy = "run this again when it is back" if error.passes else "set MLFLOW_TRACKING_URI to a place that can"
+            raise UserError(f"{error} - {remedy}") from error
+        say_refused(fed.refused)
+        out.print(f"{place}: {fed.trials} trials recorded in {tracking_uri(place)}", soft_wrap=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import own_sections
 import pandas as pd
 import pytest
 
@@ -70,7 +72,7 @@ def test_one_parent_and_one_child_a_trial_with_everything_that_matters(benchmark
 def test_means_stand_on_the_parent_only_where_no_slice_is_missing(benchmark_run: Path) -> None:
     (parent,), _ = _runs(benchmark_run)
     metrics = parent.data.metrics
-    names = {name.rsplit("/", 1)[0].split("/")[2]: name for name in metrics if name.endswith("slices_finished")}
+    names = {name.rsplit("/", 1)[0].split("/")[3]: name for name in metrics if name.endswith("slices_finished")}
     assert metrics[names["probe"]] == 2
     assert not [name for name in metrics if "/probe/" in name and name.endswith("/mse")]
     assert [name for name in metrics if "/training_mean/" in name and name.endswith("/mse")]
@@ -113,3 +115,136 @@ def test_a_broken_server_never_fails_a_run_and_track_catches_up(
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert "2 trials recorded" in stbench_command("track", results).out
     assert len(_runs(results)[1]) == 2
+
+
+def _histories(results: Path) -> dict[str, list[float]]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{results.parent / 'mlflow.db'}")
+    (parent,), _ = _runs(results)
+    return {
+        name: [metric.value for metric in client.get_metric_history(parent.info.run_id, name)]
+        for name in parent.data.metrics
+    }
+
+
+def test_two_datasets_in_one_directory_have_metrics_of_their_own_each_with_one_value(
+    tmp_path: Path, stbench_command: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    results = tmp_path / "results" / "both"
+    for name, slices in (("one", {"A+B": "p1", "NA": "p2"}), ("other", {"S3": "p1", "S4": "p2", "S5": "p2"})):
+        manifest = own_sections.write_manifest(tmp_path / name, slices, name)
+        words = ("--methods", "colour_ridge", "--preset", "quick", "--dataset", manifest, "--out", results)
+        done = stbench_command("run", *words)
+        assert "recorded in MLflow" in done.err, done.err
+    before = _histories(results)
+    summary = pd.read_csv(results / "summary.csv").groupby("dataset")
+    for name, mean in summary["mse"].mean().items():
+        assert before[f"{name}/loso/spot-log10-cp10k/colour_ridge/quick/mse"] == [pytest.approx(mean)]
+    assert {name: values for name, values in before.items() if len(values) != 1} == {}
+    assert "0 trials recorded" in stbench_command("track", results).out
+    assert _histories(results) == before
+    _, children = _runs(results)
+    (child,) = [child for child in children if "mse/A_x2B_B" in child.data.metrics]
+    assert child.data.tags["stbench.name.A_x2B_B"] == "A+B"
+    assert child.data.params["fold"] == "A+B"
+
+
+@pytest.mark.parametrize("folder", ["a?b", "a%20b", "a#b", "a b"])
+def test_any_path_holds_the_store(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but the store and the artifacts appears, and both are beside the results."""
+    import sqlite3
+
+    from mlflow import MlflowClient
+
+    from stbench.mlflow_store import opened
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / folder).mkdir()
+    with opened(tmp_path / folder / "r") as (client, artifacts):
+        assert isinstance(client, MlflowClient)
+        experiment = client.create_experiment("stbench", artifact_location=artifacts)
+        run = client.create_run(experiment)
+        client.log_metric(run.info.run_id, "mse", 0.5)
+        (tmp_path / "report.html").write_text("page")
+        client.log_artifact(run.info.run_id, str(tmp_path / "report.html"))
+    with sqlite3.connect(tmp_path / folder / "mlflow.db") as database:
+        assert database.execute("select key, value from metrics").fetchall() == [("mse", 0.5)]
+    (kept,) = (tmp_path / folder / "mlartifacts").rglob("report.html")
+    assert kept.read_text() == "page"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([folder, "report.html"])
+
+
+@pytest.fixture
+def small_run(tmp_path: Path, stbench_command: Callable) -> Path:
+    manifest = own_sections.write_manifest(tmp_path / "data", {"S1": "p1", "S2": "p2"})
+    results = tmp_path / "results" / "r"
+    words = ("--methods", "training_mean", "--preset", "quick", "--no-mlflow", "--dataset", manifest, "--out", results)
+    assert stbench_command("run", *words).code == 0
+    return results
+
+
+def test_a_store_that_cannot_be_is_refused_at_once_and_promises_nothing(
+    small_run: Path, stbench_command: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (small_run.parent / "mlflow.db").mkdir()
+    began = time.monotonic()
+    done = stbench_command("track", small_run)
+    assert time.monotonic() - began < 30
+    assert done.code == 2
+    assert "unable to open database file" in done.err
+    assert "set MLFLOW_TRACKING_URI to a place that can" in done.err
+    assert "when it is back" not in done.err
+
+
+def test_what_passes_and_what_stays() -> None:
+    import sqlite3
+
+    import requests
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED, TEMPORARILY_UNAVAILABLE
+
+    from stbench.mlflow_store import passes_by
+
+    for error in (
+        MlflowException("API request failed with exception HTTPConnectionPool: refused"),
+        MlflowException("503", TEMPORARILY_UNAVAILABLE),
+        sqlite3.OperationalError("database is locked"),
+        requests.ConnectionError("refused"),
+        requests.Timeout("20 s"),
+        TimeoutError("600 s"),
+    ):
+        assert passes_by(error), error
+    for lasting in (
+        MlflowException("Invalid value", INVALID_PARAMETER_VALUE),
+        MlflowException("403", PERMISSION_DENIED),
+        MlflowException("Detected out-of-date database schema (found version a, but expected b)"),
+        sqlite3.OperationalError("attempt to write a readonly database"),
+        sqlite3.DatabaseError("file is not a database"),
+        requests.exceptions.InvalidURL("no host"),
+        PermissionError(13, "Permission denied"),
+        TypeError("a fault of ours"),
+    ):
+        assert not passes_by(lasting), lasting
+
+
+def test_a_server_without_artifacts_is_said_as_that_and_has_the_trials(
+    small_run: Path, stbench_command: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (small_run / "report").mkdir()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise MlflowException("Endpoint disabled due to the mlflow server running without `--serve-artifacts`")
+
+    monkeypatch.setattr(MlflowClient, "log_artifacts", refuse)
+    done = stbench_command("track", small_run)
+    assert done.code == 0
+    assert "2 trials recorded" in done.out
+    assert "MLflow did not take the report: its artifacts, at file:" in done.err
+    assert "without `--serve-artifacts`" in done.err
