@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+import logging
+import re
 import textwrap
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +25,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
 
+log = logging.getLogger("stbench")
+
+MISSING_GLYPH = re.compile(r"Glyph (\d+) .*missing from")
 MARGIN_LEFT, MARGIN_RIGHT = 0.85, 0.12  # inches, as all that follows
 PANEL_HEIGHT = 2.6
 PANEL_GAP = 0.25  # between patients in a row
@@ -376,8 +383,25 @@ def drawing() -> Iterator[None]:
     """The style of all figures; both making and rendering one must happen inside."""
     import matplotlib as mpl
 
-    with mpl.rc_context(theme()):
+    with mpl.rc_context(theme()), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         yield
+    boxes_for = []
+    for one in caught:
+        missing = MISSING_GLYPH.match(str(one.message))
+        if missing is None:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+        else:
+            boxes_for.append(chr(int(missing.group(1))))
+    if boxes_for:
+        _say_boxes("".join(dict.fromkeys(boxes_for)))
+
+
+@cache
+def _say_boxes(letters: str) -> None:
+    log.warning(
+        "note: the figures' font lacks %s and draws boxes for it; tables and the page have the letters", letters
+    )
 
 
 def rendered(figure: Figure, form: str, foot: str = "") -> bytes:

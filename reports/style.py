@@ -56,6 +56,7 @@ _OURS = {
     "legend.frameon": False,
     "lines.markeredgewidth": 0.7,
     "text.color": INK,
+    "text.parse_math": False,  # a dollar in a title, gene or slice is a dollar
     "xtick.color": INK,
     "ytick.color": INK,
     "xtick.labelsize": SMALL,

@@ -71,7 +71,8 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def _markdown_escape(text: str) -> str:
-    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
+    """``text`` as it is, where Markdown would have marks, HTML, an entity, a formula (``$``) or a heading."""
+    return re.sub(r"([\\`*_|<>\[\]~$&]|^[#+]|^-(?= )|(?<=^\d)[.)](?= ))", r"\\\1", " ".join(text.split()))
 
 
 def _pipes(cells: Iterable[str]) -> str:
@@ -82,7 +83,8 @@ def latex(table: Table) -> str:
     """A ``table`` environment with booktabs rules; needs ``\\usepackage{booktabs,graphicx}``."""
     align = "".join("l" if i in table.text_columns else "r" for i in range(len(table.columns)))
     lines = [
-        "% needs \\usepackage{booktabs,graphicx}",
+        "% needs \\usepackage{booktabs,graphicx}; for quotation marks in names also \\usepackage[T1]{fontenc}",
+        *_engine(table),
         "\\begin{table}",
         "\\centering",
         f"\\caption{{{latex_escape(table.caption)}}}",
@@ -109,13 +111,34 @@ def latex(table: Table) -> str:
     return "\n".join([*lines, "\\end{table}"]) + "\n"
 
 
+def _engine(table: Table) -> list[str]:
+    """What to compile with, where a name has letters that pdflatex does not know by itself."""
+    cells = [_with_extras(cell) for block in table.blocks for row in block for cell in row]
+    text = "".join([table.caption, *table.columns, *(group for group, _ in table.groups), *table.notes, *cells])
+    beyond = sorted({c for c in latex_escape(text) if ord(c) > 0x17F})
+    return [f"% has {' '.join(beyond)}: compile with lualatex or xelatex, and a font that has them"] if beyond else []
+
+
 def _latex_cell(cell: Cell) -> str:
     text = latex_escape(_with_extras(cell))
     return f"{{\\boldmath\\bfseries {text}}}" if cell.strong and text else text
 
 
 def latex_escape(text: str) -> str:
-    special = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
+    """``text`` as it is: nothing in it is a command, a formula, an option of the command before it, or a ligature."""
+    special = {
+        "\\": "\\textbackslash{}",
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        "<": "\\textless{}",  # other signs in LaTeX's old font encoding
+        ">": "\\textgreater{}",
+        "|": "\\textbar{}",
+        '"': "\\textquotedbl{}",
+        "`": "\\textasciigrave{}",
+        "[": "{[}",  # after the end of a row it would begin the row's spacing
+        "]": "{]}",
+        "*": "{*}",
+    }
     symbols = {
         "±": "$\\pm$",
         "−": "$-$",
@@ -125,9 +148,16 @@ def latex_escape(text: str) -> str:
         "·": "$\\cdot$",
         "†": "$\\dagger$",
         "≥": "$\\geq$",
+        "λ": "$\\lambda$",
+        "σ": "$\\sigma$",
+        "²": "\\texttwosuperior{}",
+        "…": "\\dots{}",
+        "“": "``",
+        "”": "''",
     }
+    plain = re.sub(r"(?<=-)(?=-)|(?<=')(?=')|(?<=,)(?=,)|(?<=[?!])(?=`)", "\0", " ".join(text.split()))
     return "".join(
-        special.get(c) or symbols.get(c) or (f"\\{c}" if c in "&%$#_{}" else c) for c in " ".join(text.split())
+        "{}" if c == "\0" else special.get(c) or symbols.get(c) or (f"\\{c}" if c in "&%$#_{}" else c) for c in plain
     )
 
 

@@ -122,6 +122,7 @@ def pareto_figure(section: Section, costs: pd.DataFrame) -> Figure:
     """``costs``: rows of :func:`cost_table` with a score and a time above zero; time on a logarithmic axis."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import LogFormatter
 
     figure = Figure(figsize=(WIDTH, 4.8), layout="constrained")
     axes = figure.add_subplot()
@@ -133,6 +134,10 @@ def pareto_figure(section: Section, costs: pd.DataFrame) -> Figure:
     axes.margins(x=0.06, y=0.08)
     axes.set_xlabel("time to train one fold (log scale)")
     axes.xaxis.set_major_formatter(lambda value, _: duration(value))
+    between = LogFormatter(minor_thresholds=(1, 0.4))  # chooses which marks between decades are named
+    axes.xaxis.set_minor_formatter(lambda value, _: duration(value) if between(value) else "")
+    between.set_axis(axes.xaxis)
+    between.set_locs(axes.xaxis.get_minorticklocs())
     axes.set_ylabel("PCC (ACG)")
     figure.suptitle("Quality against training time", x=0.01, ha="left")
     handles = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -172,6 +172,7 @@ def slopes_figure(section: Section, table: pd.DataFrame) -> Figure:
     """Two panels, PCC (ACG) and PCC (HEG): targets along x, a line an entry; lines that cross change places."""
     import seaborn as sns
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     targets = list(dict.fromkeys(table["target"]))
     look = section_marks(section)
@@ -196,7 +197,7 @@ def slopes_figure(section: Section, table: pd.DataFrame) -> Figure:
             markersize=8,
             markeredgecolor=INK,
             markeredgewidth=0.6,
-            legend="full" if axes is panels[0] else False,
+            legend=False,
             ax=axes,
         )
         axes.axhline(0, color=FAINT, lw=0.7, zorder=1)
@@ -207,8 +208,12 @@ def slopes_figure(section: Section, table: pd.DataFrame) -> Figure:
         axes.tick_params(axis="x", length=0, labelrotation=20 if len(targets) > 3 else 0)
         axes.set_title(SCORES[score], loc="left")
         axes.set(xlabel="", ylabel="")
-    handles, names = panels[0].get_legend_handles_labels()
-    panels[0].get_legend().remove()
-    figure.legend(handles, [labels[name] for name in names], loc="outside right upper", handlelength=2.4)
+    # made here, as matplotlib and seaborn leave out what is called by an underscore first
+    shown: dict[str, Any] = {"lw": 1.8, "ms": 8, "mec": INK, "mew": 0.6}
+    handles = [
+        Line2D([], [], color=look[entry].colour, marker=look[entry].marker, label=labels[entry], ls=style, **shown)
+        for entry, style in entries["oracle"].map({True: (0, DASHED), False: "-"}).items()
+    ]
+    figure.legend(handles=handles, loc="outside right upper", handlelength=2.4)
     figure.suptitle("The same predictions, the truth on other scales", x=0.01, ha="left")
     return figure

@@ -92,8 +92,8 @@ def make_results(
     for method in methods:
         for run_seed in seeds:
             for name in chosen:
-                parts = (dataset, split, target, method.name, method.preset, method.variant, run_seed, name)
-                key = "-".join(map(str, parts)).replace(" ", "_")
+                parts = (dataset, split, target, method.preset, method.variant, run_seed)
+                key = trial_key(method.name, name, parts)
                 state, reason = (states or {}).get((method.name, name, run_seed), ("finished", ""))
                 same = sum(patients[other] == patients[name] for other in chosen) - 1 if split == "loso" else 0
                 row = {
@@ -146,6 +146,11 @@ def make_results(
     }
     (directory / "run.json").write_text(json.dumps(record))
     return directory
+
+
+def trial_key(method: str, slide: str, parts: Sequence[object]) -> str:
+    """Readable, where real ones are digests."""
+    return "-".join(map(str, (*parts, method, slide))).replace(" ", "_")
 
 
 def _scores(

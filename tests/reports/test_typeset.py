@@ -54,7 +54,7 @@ def test_latex_has_booktabs_rules_and_escaped_cells() -> None:
     body = text[text.index("\\toprule") : text.index("\\bottomrule")]
     assert text.count("\\midrule") == 2  # under the header and above the controls
     assert "\\cmidrule(lr){3-3}" in body
-    assert "A\\_b|c (quick) & 6/6 & {\\boldmath\\bfseries 0.2 $\\pm$ 0.1 (seeds $\\pm$ 0.01)} \\\\" in body
+    assert "A\\_b\\textbar{}c (quick) & 6/6 & {\\boldmath\\bfseries 0.2 $\\pm$ 0.1 (seeds $\\pm$ 0.01)} \\\\" in body
     assert "control & 5/6 $\\dagger$ & $-$0.1 \\\\" in body
     assert "50 \\% of the spots" in text
     assert text.count("{") == text.count("}")
