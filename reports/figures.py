@@ -383,7 +383,7 @@ def drawing() -> Iterator[None]:
     """The style of all figures; both making and rendering one must happen inside."""
     import matplotlib as mpl
 
-    with mpl.rc_context(theme()), warnings.catch_warnings(record=True) as caught:
+    with mpl.rc_context(theme()), warnings.catch_warnings(record=True) as caught:  # type: ignore[arg-type]
         warnings.simplefilter("always")
         yield
     boxes_for = []

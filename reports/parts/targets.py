@@ -211,8 +211,10 @@ def slopes_figure(section: Section, table: pd.DataFrame) -> Figure:
     # made here, as matplotlib and seaborn leave out what is called by an underscore first
     shown: dict[str, Any] = {"lw": 1.8, "ms": 8, "mec": INK, "mew": 0.6}
     handles = [
-        Line2D([], [], color=look[entry].colour, marker=look[entry].marker, label=labels[entry], ls=style, **shown)
-        for entry, style in entries["oracle"].map({True: (0, DASHED), False: "-"}).items()
+        Line2D([], [], color=mark.colour, marker=mark.marker, label=label, ls=(0, DASHED) if oracle else "-", **shown)
+        for mark, label, oracle in zip(
+            [look[str(entry)] for entry in entries.index], labels, entries["oracle"], strict=True
+        )
     ]
     figure.legend(handles=handles, loc="outside right upper", handlelength=2.4)
     figure.suptitle("The same predictions, the truth on other scales", x=0.01, ha="left")

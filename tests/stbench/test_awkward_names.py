@@ -59,7 +59,7 @@ def test_titles_and_paths_with_brackets_are_printed_as_they_are(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     own_sections.write_manifest(tmp_path, {"S1": "p1", "S2": "p2"}, title=TITLE)
-    assert f"{TITLE}: 2/2 slices read" in stbench_command("data", "check", "mine.toml").out
+    assert f"{TITLE}: 2/2 slices checked" in stbench_command("data", "check", "mine.toml").out
     assert f"{TITLE}: 2/2 slices, " in stbench_command("data", "prepare", "mine.toml").out
     assert f"{TITLE}, 2/2 slices, loso: " in stbench_command("audit", "--dataset", "mine.toml").out
     done = stbench_command("run", *RIDGE, "--dataset", "mine.toml", "--out", "results [old]")

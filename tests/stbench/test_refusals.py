@@ -72,7 +72,7 @@ def test_a_full_disk_is_known_in_every_library_s_words(tmp_path: Path, library: 
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (errno.EDQUOT, "the quota (of disk space or of files) is used up"),
+        (errno.EDQUOT, r"the quota \(of disk space or of files\) is used up"),
         (errno.EROFS, "the file system is read-only"),
         (errno.EACCES, "permission denied"),
         (errno.EISDIR, "it is a folder"),
