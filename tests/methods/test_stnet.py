@@ -227,6 +227,13 @@ def test_every_preset_is_a_valid_config(preset):
     configure(STNet, preset)
 
 
+def test_the_reading_of_histogenes_authors_has_their_settings():
+    """github.com/maxpmx/HisToGene, STModel: ResNet-101, Adam, 1e-5, a mean squared error, nothing standardised."""
+    fields = configure(STNet, "histogene_stmodel")
+    assert (fields.encoder, fields.optimiser, fields.lr, fields.loss_reduction) == ("resnet101", "adam", 1e-5, "mean")
+    assert (fields.norm, fields.tta, fields.augment, fields.head_init) == ("none", "none", "jitter_rot180", "default")
+
+
 def test_every_option_is_documented():
     assert all(field.description for field in STNetConfig.model_fields.values())
 

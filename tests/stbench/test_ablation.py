@@ -314,7 +314,7 @@ def test_a_trained_trial_without_its_model_is_refused(switched: str, tmp_path: P
     stbench_command("run", "--methods", switched, *DEMO, "--out", tmp_path / "r")
     refused = stbench_command("ablate", switched, *DEMO, "--only", "shift", "--out", tmp_path / "r")
     assert refused.code == 2
-    assert "kept no model, which shift=1.0 would reuse - give another --out" in refused.err
+    assert "kept no model, which shift=1.0 would reuse - delete it and run the same command again" in refused.err
 
 
 def test_another_base_needs_another_place(switched: str, tmp_path: Path, stbench_command: Callable) -> None:

@@ -206,7 +206,7 @@ def test_missing_superfluous_or_misshapen_entries_are_refused_in_one_line(donor,
     ("content", "message"),
     [
         (None, "there is no weights file"),
-        (b"", "cannot read weights"),
+        (b"", r"is empty \(0 bytes\)"),
         (b"<html>not found</html>", "cannot read weights"),
         ("pickle", "cannot read weights"),
         ("list", "holds no state dict"),

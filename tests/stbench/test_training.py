@@ -294,6 +294,25 @@ def test_held_out_spots_are_never_trained_on_and_the_best_epochs_weights_are_kep
     assert same_weights(method, shorter)
 
 
+def test_the_history_has_means_over_batches_and_the_time_that_an_epoch_took(slides):
+    class Counting(Tiny):
+        """Losses that are known: 1, 2, 3, ... over the training batches, 10, 20, ... over those held out."""
+
+        def loss(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+            known = len([b for b in self.seen if bool(b.epoch) == bool(batch.epoch)]) + 1
+            actual = super().loss(network, batch)["loss"]
+            return {"loss": actual * 0 + known * (1 if batch.epoch else 10)}
+
+    started = time.monotonic()
+    method = fitted(slides, kind=Counting, held_out=17, epochs=2, batch_size=5)  # batches of 5, 5 and of 5, 5, 5, 2
+    took = time.monotonic() - started
+    assert [row["loss"] for row in method.history] == [1.5, 3.5]
+    assert [row["validation_loss"] for row in method.history] == [25, 65]
+    seconds = [row["seconds"] for row in method.history]
+    assert all(0 < one < took for one in seconds)
+    assert sum(seconds) <= took
+
+
 def test_whole_slides_can_be_held_out_too(slides):
     class OneSlideOut(TinySlides):
         def validation_spots(self, data: TrainingData, run: Run) -> Tensor:
