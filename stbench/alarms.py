@@ -46,7 +46,7 @@ def after_training(method: Method, history: Mapping[int, Mapping[str, float]]) -
             break
     diagnostics = _diagnostics(method)
     losses = [values["loss"] for _, values in sorted(history.items()) if "loss" in values]
-    if len(losses) > 1 and 0 < GREW * losses[0] < losses[-1] < math.inf:
+    if len(losses) > 1 and 0 < GREW * float(losses[0]) < float(losses[-1]) < math.inf:
         yield Alarm("the training diverged", f"the loss grew from {losses[0]:.3g} to {losses[-1]:.3g}")
     if "contrastive_batch" in diagnostics and losses:
         chance = math.log(diagnostics["contrastive_batch"])
@@ -68,7 +68,7 @@ def on_another_scale(slide: str, prediction: np.ndarray, truth: np.ndarray) -> I
     """An alarm where predictions of a slide lie far outside the target's range: a training that diverged, say."""
     low, high = float(truth.min()), float(truth.max())
     reach = max(float(prediction.max()) - high, low - float(prediction.min()))
-    if reach > FAR * max(high - low, np.finfo(np.float32).tiny):
+    if reach > FAR * max(high - low, float(np.finfo(np.float32).tiny)):
         yield Alarm(
             "predictions lie far outside the target's range",
             f"{slide}: predictions from {prediction.min():.3g} to {prediction.max():.3g}, the target from {low:.3g} to "

@@ -234,7 +234,8 @@ def _restore_alarm(was_set: bool) -> None:
 
 def _warning_filters() -> list[tuple[Any, ...]]:
     """But for those on one message, one module or a library's own warnings: libraries add them when imported."""
-    return [filter_ for filter_ in warnings.filters if filter_ in _filters_at_start() or _is_broad(*filter_)]
+    filters: list[Any] = list(warnings.filters)
+    return [filter_ for filter_ in filters if filter_ in _filters_at_start() or _is_broad(*filter_)]
 
 
 def _is_broad(action: str, message: Any, category: type[Warning], module: Any, line: int) -> bool:
@@ -250,7 +251,8 @@ def _restore_warning_filters(before: list[tuple[Any, ...]]) -> None:
     ours = _warning_filters()
     kept = [filter_ for filter_ in warnings.filters if filter_ not in ours]
     warnings.resetwarnings()  # what was shown already may be shown again under other filters
-    warnings.filters.extend([*kept, *before])  # type: ignore[attr-defined] - a list, whatever typeshed says
+    filters: Any = warnings.filters  # a list, whatever typeshed says
+    filters.extend([*kept, *before])
 
 
 def _logging() -> dict[str, Any]:

@@ -13,7 +13,7 @@ def rows(seeds: list[int]) -> pd.DataFrame:
             {
                 **{"key": f"k{seed}", "dataset": "demo", "split": "lopo", "target": "t", "method": "stnet"},
                 **{"preset": "quick", "variant": "", "weights": "none", "oracle": False, "seed": seed, "slice": name},
-                **{"precision": "fp32", "reason": "", "alarms": "", "notes": ""},
+                **{"precision": "fp32", "leak": "", "reason": "", "alarms": "", "notes": ""},
                 **{"state": "finished", "pcc_acg": 0.25, "pcc_heg": 0.5, "mse": 1.5, "mae": 2.5, "fit_s": 12.0},
             }
             for seed in seeds
