@@ -57,6 +57,10 @@ def _ranking(section: Section, board: pd.DataFrame) -> list[str]:
             ]
         if not board.loc[board["kind"] == "method", "n_trials"].any():
             return ["No trial of a method has finished, so there is nothing to compare yet."]
+        shown = board[(board["kind"] == "method") & (board["leak"] != "")]
+        if len(shown) == n_methods:
+            told = ", ".join(f"{row.label} ({number(getattr(row, metric.name))})" for row in records(shown))
+            return [f"Every method here is shown the expression that it predicts, so none is called best: {told}."]
         return [f"No method has a {metric.title} on every slice, so none is called best."]
     best = methods.iloc[0]
     tested = against_best(comparable(section, board, metric.name), board, metric.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from .. import figures
 from ..layout import caption
 from ..load import Section, records, trial_table
 from ..part import Context, Part, picture
-from ..style import FAINT, INK, marks
+from ..style import FAINT, INK, WIDTH, marks
 from ..tables import METRICS
 from ..typeset import Cell, Table, number
 
@@ -162,6 +163,8 @@ def _lead(section: Section, table: pd.DataFrame) -> list[str]:
 
 
 def _signed(value: float) -> str:
+    if value == 0:
+        return number(0.0)
     return f"{'+' if value >= 0 else '−'}{number(abs(value))}"
 
 
@@ -180,7 +183,7 @@ def _table(section: Section, table: pd.DataFrame) -> Table:
     for _, of in table.groupby(WHO, sort=False):
         block = []
         for row in records(of):
-            tags = tuple(filter(None, ("leak" if row.leak else "", row.variant)))
+            tags = ("leak",) if row.leak else ()
             value, change = getattr(row, METRIC), row.change
             shared = "" if row.n_common == row.n_slices else f"on {row.n_common} slices"
             is_base = row.preset == RECOMMENDED
@@ -197,6 +200,8 @@ def _table(section: Section, table: pd.DataFrame) -> Table:
                 )
             )
         blocks.append(tuple(block))
+    changed = [f"{of['title'].iloc[0]}: {variant}" for (_, variant, _), of in table.groupby(WHO, sort=False) if variant]
+    alike = (f"Changed under each reading alike: {'; '.join(changed)}.",) if changed else ()
     return Table(
         name="readings",
         caption=caption(section, "each method under each reading"),
@@ -213,28 +218,32 @@ def _table(section: Section, table: pd.DataFrame) -> Table:
         notes=(
             f"Mean over slices of the mean over seeds, against the truth on {section.target}. The change is over the "
             "slices and seeds that both readings have finished. Settings are those that the trials ran with.",
+            *alike,
         ),
         text_columns=frozenset({0, 1, 2, 6}),
     )
 
 
 def readings_figure(table: pd.DataFrame) -> Figure:
-    """A row a method: a mark for each reading, on a line from the lowest to the highest."""
+    """A row a method: a mark for each reading, a little below the one before, on a line from lowest to highest."""
     from matplotlib.figure import Figure
 
     groups = [of for _, of in table.groupby(WHO, sort=False)]
     look = marks([(str(of["method"].iloc[0]), "method") for of in groups])
-    figure = Figure(figsize=(7.4, 1.0 + 0.42 * len(groups)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.5 + 0.55 * len(groups)), layout="constrained")
     axes = figure.subplots()
     for place, (of, mark) in enumerate(zip(groups, look, strict=True)):
         known = of.dropna(subset=METRIC)
         if len(known):
             axes.plot([known[METRIC].min(), known[METRIC].max()], [place, place], color=FAINT, lw=1.2, zorder=1)
         for row in records(known):
-            axes.plot(
-                getattr(row, METRIC), place, SHAPES[row.preset], ms=7, mfc=mark.colour, mec=INK, mew=0.6, zorder=3
-            )
-    names = [" ".join(filter(None, (str(of["title"].iloc[0]), str(of["variant"].iloc[0])))) for of in groups]
+            at = place + 0.2 * (READINGS.index(row.preset) - 1)
+            axes.plot(getattr(row, METRIC), at, SHAPES[row.preset], ms=8, mfc=mark.colour, mec=INK, mew=0.6, zorder=3)
+    titles = [str(of["title"].iloc[0]) for of in groups]
+    names = [  # other settings are the same under each reading: they are named only where they tell two rows apart
+        title if titles.count(title) == 1 else textwrap.fill(f"{title}, {of['variant'].iloc[0] or 'as preset'}", 28)
+        for title, of in zip(titles, groups, strict=True)
+    ]
     axes.set_yticks(range(len(groups)), names)
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
@@ -243,11 +252,11 @@ def readings_figure(table: pd.DataFrame) -> Figure:
     ordered = [reading for reading in READINGS if reading in set(table["preset"])]
     handles = [_grey(SHAPES[reading]) for reading in ordered]
     figure.legend(handles, ordered, loc="outside right upper")
-    figure.suptitle("One method, three readings", x=0.01, ha="left", fontsize=11, fontweight="bold")
+    figure.suptitle("One method, its readings", x=0.01, ha="left")
     return figure
 
 
 def _grey(shape: str) -> Any:
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], ls="", marker=shape, ms=7, mfc=FAINT, mec=INK, mew=0.6)
+    return Line2D([], [], ls="", marker=shape, ms=8, mfc=FAINT, mec=INK, mew=0.6)

@@ -148,3 +148,19 @@ def test_a_leaking_reading_is_named_by_badge_warning_and_tag_and_never_best(tmp_
     assert all(board.loc[entry, "preset"] != "released" for entry in best)
     assert len(best)
     assert any(LEAK in text for text in made([section]).lead)
+
+
+def test_where_every_method_leaks_the_headline_says_why_none_is_best(tmp_path: Path) -> None:
+    from stbench.reports.tables import leaderboard
+    from stbench.reports.verdict import headline
+
+    (section,) = load([results(tmp_path / "r", readings_of(MCLSTEXP, ("released",)), leak={"released": LEAK})])
+    told = headline(section, leaderboard(section.rows, section.entries, section.slices))
+    assert told[0].startswith("Every method here is shown the expression that it predicts, so none is called best")
+
+
+def test_changes_that_all_readings_share_stand_once_below_the_table(tmp_path: Path) -> None:
+    cut = [replace(method, variant="epochs=1") for method in readings_of(MCLSTEXP)]
+    (table,) = made(load([results(tmp_path / "r", cut)])).tables
+    assert "Changed under each reading alike: mclSTExp: epochs=1." in table.notes
+    assert markdown(table).count("epochs=1") == 1
