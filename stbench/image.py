@@ -143,8 +143,8 @@ class SlideImage:
                         _tag(series.keyframe, "InterColorProfile"),
                     )
             with _picture(self.path) as picture:
-                model = "CMYK" if picture.mode == "CMYK" else None
-                return _remarks(picture.getexif().get(_ORIENTATION), model, picture.info.get("icc_profile"))
+                converted = "CMYK" if picture.mode == "CMYK" else None
+                return _remarks(picture.getexif().get(_ORIENTATION), converted, picture.info.get("icc_profile"))
 
     def cut(
         self, centres: np.ndarray, side: int, pad: int = 255, out: np.ndarray | None = None

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from .mapped import require_whole
 from .method import TestSlide
 
 # How much of the free memory resident patches may take. The rest of a GPU's is for weights and activations; main memory
@@ -113,6 +114,8 @@ class PatchBank:
         slide_of = np.searchsorted(self.offsets, wanted[forward], side="right") - 1
         sides = np.array([window.side for window in self.windows])[slide_of]
         read = []
+        for slide in np.unique(slide_of):
+            require_whole(self.windows[slide].pixels)
         for side in np.unique(sides):
             places = np.sort(forward[sides == side])
             windows = _main_memory((len(places), side, side, 3), self.device)
@@ -161,6 +164,7 @@ class _Windows:
 
     def read(self, start: int, stop: int, into: np.ndarray) -> None:
         """Windows ``start`` to ``stop`` into an array of their shape."""
+        require_whole(self.pixels)
         into[...] = self.pixels[start:stop]
         if self.margins is not None:
             for place, window in enumerate(into):

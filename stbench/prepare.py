@@ -22,6 +22,7 @@ from .dataset import Dataset, Missing, SlideSource
 from .errors import UserError, about_slice, unknown
 from .files import file_digest, replacing_directory, value_digest, writing_to
 from .locks import locked
+from .mapped import require_whole
 from .method import LeakedSlide, OracleSlide, TestSlide, TrainingSlide
 from .slide import Slide, check_slide, refuse
 from .targets import Target, target
@@ -84,6 +85,7 @@ class PreparedSlide:
         return LeakedSlide(*self._image_side(), margins=self.margins, truth=self.for_training(), place=place)
 
     def _image_side(self) -> tuple[str, str, np.ndarray, np.ndarray, np.ndarray, float | None]:
+        require_whole(self.patches)
         return self.id, self.patient, self.patches, self.array_xy, self.pixel_xy, self.um_per_px
 
     def facts(self) -> dict[str, Any]:

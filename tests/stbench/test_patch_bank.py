@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as reference
 
 from stbench import patch_bank
+from stbench.errors import DamagedFileError
 from stbench.method import TestSlide
 from stbench.patch_bank import PatchBank, release_resident_patches
 
@@ -228,3 +229,15 @@ def test_resident_patches_of_one_padding_are_not_taken_for_the_others(tmp_path):
     (white,) = all_of(PatchBank([one], 8, resident=True), [slice(0, 4)])
     (black,) = all_of(PatchBank([one], 8, resident=True, padding="black"), [slice(0, 4)])
     assert not torch.equal(white, black)
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_file_that_is_cut_is_an_error_in_words_not_the_end_of_the_process(tmp_path, resident):
+    cut = on_disk(tmp_path / "cut.npy", 6, 8, 1)
+    bank = PatchBank([cut, slide(3, 8, 2)], patch_px=4, resident=False)
+    with (tmp_path / "cut.npy").open("r+b") as stream:
+        stream.truncate(300)
+    with pytest.raises(DamagedFileError, match="was cut while it was in use"):
+        all_of(PatchBank([cut], patch_px=4, resident=True) if resident else bank, [slice(0, 6)])
+    assert len(all_of(bank, [slice(6, 9)])) == 1  # of the other slide
+    (tmp_path / "cut.npy").unlink()

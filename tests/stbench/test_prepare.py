@@ -13,7 +13,7 @@ import pytest
 import scipy.sparse
 
 from stbench.dataset import Missing, SlideSource
-from stbench.errors import UserError
+from stbench.errors import DamagedFileError, UserError
 from stbench.image import SlideImage
 from stbench.prepare import PreparedDataset, panel_counts, prepare
 from stbench.slide import Slide
@@ -209,3 +209,22 @@ def test_slides_are_not_changed_in_place() -> None:
     assert replace(slide, id="S9").id == "S9"
     with pytest.raises(AttributeError):
         slide.id = "S9"  # type: ignore[misc]
+
+
+def test_patches_that_are_cut_while_they_are_mapped_end_in_words_and_are_made_again(tmp_path: Path) -> None:
+    """The operating system would end the process at the first page that is gone."""
+    prepared = _prepare(tmp_path)
+    patches = next(tmp_path.glob("slides/toy-S1-*/patches.npy"))
+    whole = patches.read_bytes()
+    with patches.open("r+b") as stream:
+        stream.truncate(200)
+    for give in (prepared.slides["S1"].for_training, prepared.slides["S1"].for_test):
+        with pytest.raises(DamagedFileError, match=r"patches\.npy was cut while it was in use: 200 of .* bytes"):
+            give()
+    prepared.slides["S2"].for_training()
+    again = _prepare(tmp_path)
+    assert any("have been made again" in notice for notice in again.notices)
+    assert patches.read_bytes() == whole
+    again.slides["S1"].for_training()
+    with pytest.raises(DamagedFileError):  # still mapped, though its name leads to another
+        prepared.slides["S1"].for_training()
