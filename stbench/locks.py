@@ -50,15 +50,15 @@ def is_locked(path: Path) -> bool:
     except FileNotFoundError:
         return _is_marked(path)
     try:
-        return _try(handle) == errno.EWOULDBLOCK or _is_marked(path)
+        return _try(handle, fcntl.LOCK_SH) == errno.EWOULDBLOCK or _is_marked(path)  # shared: open for reading alone
     finally:
         os.close(handle)
 
 
-def _try(handle: int) -> int | None:
+def _try(handle: int, kind: int) -> int | None:
     """Ask for a lock and give it back: ``None`` where it was given, EWOULDBLOCK, or one of ``NO_LOCKS``."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return errno.EWOULDBLOCK
     except OSError as error:
@@ -72,7 +72,7 @@ def _try(handle: int) -> int | None:
 def _acquired(path: Path, timeout: float) -> BaseFileLock:
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        refusal = _try(handle)
+        refusal = _try(handle, fcntl.LOCK_EX)  # the kind that is wanted: some file systems give the shared one alone
     finally:
         os.close(handle)
     if refusal in NO_LOCKS:

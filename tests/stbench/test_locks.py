@@ -21,10 +21,19 @@ from stbench.locks import Timeout, is_locked, locked
 CODES = [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS]
 
 
-@pytest.fixture(params=CODES, ids=errno.errorcode.get)
+REFUSED = {"all": fcntl.LOCK_EX | fcntl.LOCK_SH, "exclusive": fcntl.LOCK_EX}
+REFUSALS = [(code, kinds) for code in CODES for kinds in REFUSED]
+
+
+@pytest.fixture(params=REFUSALS, ids=[f"{errno.errorcode[code]}-{kinds}" for code, kinds in REFUSALS])
 def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(request.param, os.strerror(request.param))
+    code, kinds = request.param
+    flock = fcntl.flock
+
+    def refuse(handle: int, operation: int) -> None:
+        if operation & REFUSED[kinds]:
+            raise OSError(code, os.strerror(code))
+        flock(handle, operation)
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     locks._say_once.cache_clear()
