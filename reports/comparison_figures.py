@@ -90,7 +90,9 @@ def win_figure(section: Section, wins: pd.DataFrame, order: Sequence[str], title
         text=wins["slices_won"].astype(str) + " (" + wins["patients_won"].astype(str) + ")",
     )
     share, text = (
-        known.pivot_table(index="entry", columns="other", values=what, aggfunc="first").reindex(order, columns=order)
+        known.pivot_table(index="entry", columns="other", values=what, aggfunc="first").reindex(
+            index=list(order), columns=list(order)
+        )
         for what in ("share", "text")
     )
     figure = Figure(figsize=(WIDTH, 1.3 + 0.36 * k + 0.65 * LETTER * _longest(heads)), layout="constrained")

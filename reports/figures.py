@@ -204,7 +204,7 @@ def _draw_marks(axes: Axes, section: Section, slices: Sequence[str], values: pd.
     ``values``: indexed by slice and entry. ``filled``: the marks lie on boxes and are white.
     """
     look, offsets = section_marks(section), _offsets(section)
-    known = {(str(name), str(entry)): float(value) for (name, entry), value in values.items()}
+    known = {(str(name), str(entry)): float(values.loc[name, entry]) for name, entry in values.index}
     at = pd.DataFrame(
         [
             (entry, x + offsets[entry], known[name, entry])

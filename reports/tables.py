@@ -219,7 +219,7 @@ def replicates(section: Section) -> pd.DataFrame:
 def seed_means(genes: pd.DataFrame) -> pd.DataFrame:
     """One row an entry, slice and gene: ``r``, the mean over seeds; undefined genes are left out."""
     known = genes.dropna(subset="r")
-    return known.groupby(["entry", "slice", "gene"], sort=False, as_index=False, observed=True)["r"].mean()
+    return known.groupby(["entry", "slice", "gene"], sort=False, observed=True)["r"].mean().reset_index()
 
 
 def box_statistics(genes: pd.DataFrame) -> pd.DataFrame:

@@ -220,7 +220,9 @@ def warnings(section: Section, board: pd.DataFrame) -> list[str]:
             "these numbers say nothing about those."
         )
     for preset, part in unpublished(section).groupby("preset", sort=False):
-        found.append(f"Preset {preset}, {PRESETS.get(preset, 'not the published settings')}: {_names(part['title'])}.")
+        found.append(
+            f"Preset {preset}, {PRESETS.get(str(preset), 'not the published settings')}: {_names(part['title'])}."
+        )
     found += _precisions(section)
     if section.unrun_seeds:
         named = f"Seed{'s' if len(section.unrun_seeds) > 1 else ''} {', '.join(section.unrun_seeds)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -61,7 +61,7 @@ def _lead(table: pd.DataFrame, board: pd.DataFrame) -> list[str]:
     else:
         lead.append("No complete entry has a PCC (ACG) on every slice, so none is called best here.")
     if len(methods) > 1:
-        most = methods.loc[methods["from_image"].idxmax()]
+        most = methods.iloc[int(methods["from_image"].argmax())]
         if most["from_image"] > 0 and most.name != methods.index[0]:
             lead.append(f"The image contributes most to {most['label']}: {number(most['from_image'])} of its PCC.")
     still = table[(table["kind"] == "method") & (table["exchanged_move"] < HARDLY)]
@@ -177,7 +177,7 @@ def image_figure(section: Section, table: pd.DataFrame) -> Figure:
     score.set_ylim(len(asked) - 0.5, -0.5)
     score.set_xlabel("PCC (ACG), mean over slices")
     move.set_xlabel("moves by (share of its spread);\nline: the spot's own patch alone")
-    shown = {"marker": "o", "ls": "", "mec": INK, "mew": 0.6}
+    shown: dict[str, Any] = {"marker": "o", "ls": "", "mec": INK, "mew": 0.6}
     handles = [
         Line2D([], [], ms=8, mfc=FAINT, label="as it is", **shown),
         Line2D([], [], ms=6, mfc=PAPER, label="patches exchanged", **shown),

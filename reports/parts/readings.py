@@ -132,7 +132,7 @@ def _lead(section: Section, table: pd.DataFrame) -> list[str]:
     moved = table.dropna(subset="change")
     moved = moved[moved["preset"] != RECOMMENDED]
     if len(moved):
-        most = moved.loc[moved["change"].abs().idxmax()]
+        most = moved.iloc[int(moved["change"].abs().argmax())]
         lead.append(
             f"Read as {most['preset']} instead of {RECOMMENDED}, {most['title']}'s {name} changes most: by "
             f"{_signed(most['change'])}, to {number(most[METRIC])}."
