@@ -383,20 +383,31 @@ def _restore_torch_switches(switches: dict[str, Any]) -> None:
             _put(path, value)
 
 
-def _torch_precisions() -> dict[str, Any]:
-    precisions = {path: _at(f"{path}.fp32_precision") for path in TORCH_PRECISIONS}
-    try:
-        matmul = _torch().get_float32_matmul_precision()
-    except RuntimeError:  # set for one backend alone, which only its own switch tells
-        matmul = None
-    return {"matmul": matmul, **precisions}
+def torch_precisions() -> dict[str, Any]:
+    """Torch's float32 precision, by its newer switches and by its older ones, which have a memory of their own."""
+    torch = _torch()
+    found = {path: _at(f"{path}.fp32_precision") for path in TORCH_PRECISIONS}
+    for name, read in (
+        ("matmul", torch.get_float32_matmul_precision),
+        ("cudnn", lambda: torch.backends.cudnn.allow_tf32),
+    ):
+        try:
+            found[name] = read()
+        except RuntimeError:  # set for one backend alone, which only its own switch tells
+            found[name] = None
+    return found
 
 
-def _restore_torch_precisions(precisions: dict[str, Any]) -> None:
-    if precisions["matmul"] is not None:
-        _torch().set_float32_matmul_precision(precisions["matmul"])
+def restore_torch_precisions(found: dict[str, Any]) -> None:
+    torch = _torch()
+    if found["cudnn"] is not None:
+        torch.backends.cudnn.allow_tf32 = found["cudnn"]
+    if found["matmul"] is not None:
+        torch.set_float32_matmul_precision(found["matmul"])
+        if found["cudnn"] is not None:  # which the line before has changed, too
+            torch.backends.cudnn.allow_tf32 = found["cudnn"]
     for path in TORCH_PRECISIONS:
-        _put(f"{path}.fp32_precision", precisions[path])
+        _put(f"{path}.fp32_precision", found[path])
 
 
 def _deterministic() -> tuple[bool, bool]:
@@ -559,7 +570,7 @@ WATCHED: tuple[Watched, ...] = (
     Watched("torch's autocast", _autocast, _restore_autocast, "torch"),
     Watched("torch's deterministic algorithms", _deterministic, _restore_deterministic, "torch"),
     Watched("torch's switches", _torch_switches, _restore_torch_switches, "torch", detail=_entries),
-    Watched("torch's float32 precision", _torch_precisions, _restore_torch_precisions, "torch", detail=_entries),
+    Watched("torch's float32 precision", torch_precisions, restore_torch_precisions, "torch", detail=_entries),
     Watched(
         "torch's number of threads",
         lambda: _torch().get_num_threads(),

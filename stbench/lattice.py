@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -24,6 +23,8 @@ def pitch(positions: np.ndarray) -> float:
     places = np.unique(np.asarray(positions, dtype=np.float64), axis=0)
     if len(places) < 2:
         return float("nan")
+    from scipy.spatial import cKDTree
+
     distance, _ = cKDTree(places).query(places, k=2)
     return float(np.median(distance[:, 1]))
 
@@ -59,6 +60,8 @@ def _pairs(positions: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray,
     if np.isnan(step):
         none = np.empty(0, dtype=np.int64)
         return none, none, np.empty(0)
+    from scipy.spatial import cKDTree
+
     first, second = cKDTree(positions).query_pairs(reach * step, output_type="ndarray").T
     return first, second, np.linalg.norm(positions[first] - positions[second], axis=1) / step
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
 from .errors import UserError, unknown
+from .isolation import restore_torch_precisions, torch_precisions
 
 if TYPE_CHECKING:
     import torch
@@ -100,14 +101,14 @@ def tf32_flags(precision: str) -> Iterator[None]:
     """Torch's flags for ``precision`` inside, as they were outside. They are the process's: all threads see them."""
     import torch
 
-    products, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = products.allow_tf32, cudnn.allow_tf32
+    before = torch_precisions()
     allowed = tf32_allowed(precision)
     try:
-        products.allow_tf32, cudnn.allow_tf32 = "products" in allowed, "convolutions" in allowed
+        torch.backends.cuda.matmul.allow_tf32 = "products" in allowed
+        torch.backends.cudnn.allow_tf32 = "convolutions" in allowed
         yield
     finally:
-        products.allow_tf32, cudnn.allow_tf32 = before
+        restore_torch_precisions(before)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

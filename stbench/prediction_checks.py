@@ -36,16 +36,25 @@ OTHER_SCALES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def check_prediction(
-    name: str, prediction: np.ndarray, truth: np.ndarray, counts: np.ndarray, total_counts: np.ndarray, target: Target
+    name: str,
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    counts: np.ndarray,
+    total_counts: np.ndarray,
+    n_measured: int,
+    target: Target,
 ) -> Iterator[Alarm]:
     """Alarms on the prediction of slice ``name``.
 
     ``prediction``, ``truth`` (on ``target``) and ``counts`` are (n_spots, n_genes), of the whole panel, as the other
-    scales depend on it; a gene that was not predicted is NaN in every spot. ``total_counts`` (n_spots,).
+    scales depend on it; a gene that was not predicted is NaN in every spot. ``total_counts`` (n_spots,) are over all
+    ``n_measured`` genes of the slide.
     """
     scales = {target.name: truth.astype(np.float64)}
     scales |= {
-        other.name: other(counts, total_counts).astype(np.float64) for other in TARGETS.values() if other is not target
+        other.name: other(counts, total_counts, n_measured).astype(np.float64)
+        for other in TARGETS.values()
+        if other is not target
     }
     scales |= {label: of(counts.astype(np.float64), total_counts) for label, of in OTHER_SCALES.items()}
     given = ~np.isnan(prediction).any(axis=0)

@@ -153,7 +153,11 @@ def _spec(fold: Fold, data: PreparedDataset, data_spec: DataSpec, submission: Su
 def alarms_of(one: ExternalPrediction, data: PreparedDataset) -> list[Alarm]:
     """Signs that the predictions of a slice are on another scale, or the truth itself; of the genes predicted."""
     slide = data.slides[one.slice]
-    return list(check_prediction(one.slice, one.values, slide.target, slide.counts, slide.total_counts, data.target))
+    return list(
+        check_prediction(
+            *(one.slice, one.values, slide.target, slide.counts, slide.total_counts, slide.n_measured, data.target)
+        )
+    )
 
 
 def _write_trial(work: Path, spec: TrialSpec, data: PreparedDataset, submission: Submission) -> None:

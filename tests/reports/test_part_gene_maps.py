@@ -97,7 +97,8 @@ def test_the_lowest_seed_is_drawn(tmp_path: Path) -> None:
     states = {("mclstexp", "B4", 1): ("failed", "no memory")}
     section = other_results(tmp_path, MCLSTEXP, seeds=(2, 10, 1), states=states)
     files = prediction_files(section)
-    seeds = {name: path.parents[1].name.split("-")[-2] for (_, name), path in files.items()}
+    seed_of = dict(zip(section.rows["key"], section.rows["seed"].astype(str), strict=True))
+    seeds = {name: seed_of[path.parents[1].name] for (_, name), path in files.items()}
     assert seeds == {"B4": "2", "C2": "1", "C3": "1"}
 
 

@@ -16,7 +16,7 @@ from stbench.reports.layout import leaderboard_notes
 from stbench.reports.load import Section, load, published
 from stbench.reports.part import Context, Part
 from stbench.reports.parts.significance import part
-from stbench.reports.tables import leaderboard
+from stbench.reports.tables import leaderboard, with_exchanged
 from stbench.reports.verdict import headline
 
 MEAN, ORACLE, COLOUR = CONTROLS[0], CONTROLS[1], CONTROLS[4]
@@ -272,10 +272,11 @@ def test_different_targets_never_mix(tmp_path: Path) -> None:
 
 def test_the_leaderboard_points_to_the_tests(load_fake) -> None:
     section = load_fake(methods=TWO, slices=BLOCKS)
-    notes = leaderboard_notes(section, board(section), published().iloc[:0])
+    notes = leaderboard_notes(section, with_exchanged(board(section), section.rows), published().iloc[:0])
     assert QUESTION in notes[0]
     alone = load_fake(methods=(STNET,), slices=BLOCKS)
-    assert QUESTION not in leaderboard_notes(alone, board(alone), published().iloc[:0])[0]
+    without = leaderboard_notes(alone, with_exchanged(board(alone), alone.rows), published().iloc[:0])
+    assert QUESTION not in without[0]
 
 
 def test_the_same_results_give_the_same_part(load_fake) -> None:

@@ -50,7 +50,7 @@ def test_scores_are_those_of_scipy_over_the_targets_own_highly_expressed_genes()
 def test_means_of_the_training_slides_are_over_their_spots_together() -> None:
     training = [_slide("T", n_spots=10), _slide("U", n_spots=90)]
     for name, mean in training_means(training).items():
-        pooled = np.concatenate([TARGETS[name](of.counts, of.total_counts) for of in training])
+        pooled = np.concatenate([TARGETS[name](of.counts, of.total_counts, of.n_measured) for of in training])
         np.testing.assert_allclose(mean, pooled.mean(axis=0, dtype=np.float64), rtol=1e-9, err_msg=name)
 
 
