@@ -74,6 +74,14 @@ def said(error: BaseException) -> str:
     return shown if isinstance(error, Exception) else f"it raised {shown}"
 
 
+def text_of(error: BaseException) -> str:
+    """``str(error)``; empty where a stranger's exception fails at being printed."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - it may fail in any way, and :func:`said` says that it did
+        return ""
+
+
 def _one_line(text: str) -> str:
     words = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return words if len(words) <= LONGEST_MESSAGE else f"{words[:LONGEST_MESSAGE]} ..."

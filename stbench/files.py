@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import DamagedFileError, PlaceError, UserError
+from .errors import DamagedFileError, PlaceError, UserError, text_of
 
 SETTLED_S = 2.0  # the coarsest clock of a file system in use (FAT) ticks this often
 _digests: dict[Path, tuple[tuple[int, ...], str]] = {}  # of this process: path to stamp and digest
@@ -125,13 +125,13 @@ def refused_errno(error: BaseException, place: Path) -> int | None:
     ``None`` where the error is of another kind. ``place`` is asked where a library tells a write cut short and no more.
     """
     for one in _chain(error):
-        quoted = QUOTED_ERRNO.search(str(one))
+        quoted = QUOTED_ERRNO.search(text_of(one))
         number = getattr(one, "errno", None)
         if not isinstance(number, int) and quoted is not None:
             number = int(next(filter(None, quoted.groups())))
         if number in REFUSALS:
             return number
-    if any(SHORT_WRITE.search(str(one)) for one in _chain(error)):
+    if any(SHORT_WRITE.search(text_of(one)) for one in _chain(error)):
         return _probe(place) or errno.ENOSPC
     return None
 

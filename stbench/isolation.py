@@ -410,6 +410,12 @@ def restore_torch_precisions(found: dict[str, Any]) -> None:
         _put(f"{path}.fp32_precision", found[path])
 
 
+def _restore_showwarning(value: Any) -> None:
+    if value is not getattr(logging, "_showwarning", None):
+        logging.captureWarnings(False)  # else logging takes itself to be capturing them for ever after
+    warnings.showwarning = value
+
+
 def _deterministic() -> tuple[bool, bool]:
     torch = _torch()
     return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
@@ -541,7 +547,7 @@ WATCHED: tuple[Watched, ...] = (
     Watched(
         "how warnings are shown",
         lambda: warnings.showwarning,
-        lambda value: setattr(warnings, "showwarning", value),
+        _restore_showwarning,
     ),
     Watched("logging", _logging, _restore_logging, is_blamed=_logging_is_blamed, detail=_logging_detail),
     Watched("sys.path", lambda: list(sys.path), lambda value: sys.path.__setitem__(slice(None), value)),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from .errors import text_of
+
 GPU = re.compile(
     r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|"
     r"HIP out of memory|CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"
@@ -18,7 +20,7 @@ def out_of_memory(error: BaseException) -> str | None:
 
     torch raises an error of its own on a GPU and a plain ``RuntimeError`` on a CPU, numpy a ``MemoryError``.
     """
-    text = str(error)
+    text = text_of(error)
     if GPU.search(text):
         where = "GPU memory"
     elif isinstance(error, MemoryError) or CPU.search(text):

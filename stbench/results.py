@@ -20,7 +20,7 @@ import pandas as pd
 from . import exchange, registry, run_record
 from .calls import Calls, declared
 from .environment import machine, versions
-from .errors import PlaceError, UserError
+from .errors import DamagedFileError, PlaceError, UserError
 from .files import write_json, write_text, writing_to
 from .locks import locked
 from .method import Method, MethodConfig, Needs
@@ -169,7 +169,11 @@ def _refuse_namesake(results: Path, choice: MethodChoice) -> None:
     if not (results / "run.json").is_file():
         return
     here = registry.origin(choice.reference)
-    for spec in trial_specs(results).values():
+    for key in read_run(results)["trials"]:
+        try:
+            spec = _spec(results, key)
+        except DamagedFileError:  # planned again now, or told by whoever reads the trials
+            continue
         if spec.name != choice.method.name or spec.method.startswith(EXTERNAL):
             continue
         there = spec.origin or spec.method  # of an older version: as it was typed

@@ -479,12 +479,12 @@ def _trained_elsewhere(spec: TrialSpec, method: Method, results: Path, run: Run,
 
 def _n_parameters(method: Method) -> int | None:
     """What the method says of its size, if it says anything; a report counts with it."""
-    said = getattr(method, "n_parameters", None)
-    if said is None:
+    number = getattr(method, "n_parameters", None)
+    if number is None:
         return None
-    if isinstance(said, bool) or not isinstance(said, numbers.Integral) or said < 0:
-        raise ValueError(f"{method.name}.n_parameters is {said!r}, not a number of parameters")
-    return int(said)
+    if isinstance(number, bool) or not isinstance(number, numbers.Integral) or number < 0:
+        raise MethodFailed(f"its n_parameters are {number!r}, not a number")
+    return int(number)
 
 
 def _seed(spec: TrialSpec) -> int:

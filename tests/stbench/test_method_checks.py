@@ -516,7 +516,7 @@ class MaskedPrediction(Sound):
         (LosesWeights, "saves_and_loads", "save everything that fit learnt"),
         (LosesConfig, "saves_and_loads", "does not restore the config"),
         (LosesLabel, "saves_and_loads", "does not restore weights_label"),
-        (ReadsItsOldFolder, "saves_and_loads", "FileNotFoundError"),
+        (ReadsItsOldFolder, "saves_and_loads", "config.json cannot be read (no such file or directory)"),
         (ElsewhereOnTheDevice, "honours_the_device", "self.layers[0]['head'].weight (meta)"),
         (FailsWithoutReplicate, "says_when_not_applicable", "ValueError: need at least one array to concatenate"),
         (

@@ -22,7 +22,7 @@ from torch import nn
 from stbench.ablation import parse_sweep
 from stbench.compressed import existing
 from stbench.encoders import read_weights, weights_label
-from stbench.errors import PlaceError, UserError
+from stbench.errors import MethodFailed, PlaceError, UserError
 from stbench.files import refused_errno, replacing, writing_to
 from stbench.interrupt import stop_on_signals
 from stbench.method import Run, configure
@@ -387,7 +387,7 @@ class FullStream(io.StringIO):
 
 @pytest.mark.parametrize("said", ["12M", 1.5, True, -1])
 def test_a_method_s_size_is_a_whole_number(said: object) -> None:
-    with pytest.raises(ValueError, match=r"mine.n_parameters is .*, not a number of parameters"):
+    with pytest.raises(MethodFailed, match=r"its n_parameters are .*, not a number"):
         _n_parameters(SimpleNamespace(name="mine", n_parameters=said))
     assert _n_parameters(SimpleNamespace(name="mine", n_parameters=np.int64(12))) == 12
     assert _n_parameters(SimpleNamespace(name="mine")) is None

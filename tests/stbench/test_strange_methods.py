@@ -53,7 +53,7 @@ ENDS = [
     ("on_label", "raise KeyError('weights')", "KeyError: 'weights'"),
     ("on_needs", "return {'oracle': False}", "its needs are a dict, not a stbench.method.Needs"),
     ("on_label", "return None", "its weights_label is None, not a text such as 'none' or 'random'"),
-    ("on_fit", "raise MemoryError", "MemoryError"),
+    ("on_fit", "raise MemoryError", "out of memory - free some or use another device"),
     ("on_fit", "f = lambda: f(); f()", "RecursionError: maximum recursion depth exceeded"),
     ("on_fit", "open('/no/such/file')", "FileNotFoundError: [Errno 2] No such file or directory: '/no/such/file'"),
     ("on_fit", "raise PermissionError(13, 'not yours')", "PermissionError: [Errno 13] not yours"),
