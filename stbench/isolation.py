@@ -428,19 +428,29 @@ def _restore_deterministic(state: tuple[bool, bool]) -> None:
 def _autocast() -> tuple[Any, ...]:
     torch = _torch()
     kinds = ("cpu", "cuda")
+    depth = torch.autocast_increment_nesting() - 1
+    torch.autocast_decrement_nesting()
     return (
         *((kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in kinds),
         torch.is_autocast_cache_enabled(),
+        depth,
     )
 
 
 def _restore_autocast(state: tuple[Any, ...]) -> None:
     torch = _torch()
-    *kinds, cached = state
+    *kinds, cached, depth = state
     for kind, is_on, dtype in kinds:
         torch.set_autocast_enabled(kind, is_on)
         torch.set_autocast_dtype(kind, dtype)
     torch.set_autocast_cache_enabled(cached)
+    # one that was entered and never left: weights cast in it would be taken for those of every later training
+    excess = _autocast()[-1] - depth
+    for _ in range(excess):
+        torch.autocast_decrement_nesting()
+    for _ in range(-excess):
+        torch.autocast_increment_nesting()
+    torch.clear_autocast_cache()
 
 
 def _restore_inference_mode(is_on: bool) -> None:

@@ -134,6 +134,18 @@ def test_everything_that_is_watched_is_tried_here() -> None:
     assert {watched.words for watched in WATCHED} - never_blamed == set(CHANGES)
 
 
+def test_weights_cast_in_an_autocast_that_was_never_left_are_forgotten() -> None:
+    layer, x = torch.nn.Linear(4, 4), torch.ones(1, 4)
+    with process_kept():
+        torch.autocast("cpu", torch.bfloat16).__enter__()
+        layer(x)
+    with torch.no_grad():
+        layer.weight.add_(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = layer(x).float()
+    torch.testing.assert_close(half, layer(x), atol=0.1, rtol=0)
+
+
 def test_all_of_it_at_once() -> None:
     said: list[str] = []
     before = {watched: watched.read() for watched in WATCHED}
