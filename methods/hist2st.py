@@ -295,7 +295,7 @@ class Hist2ST(WholeSlideMethod):
     name: ClassVar[str] = "hist2st"
     title: ClassVar[str] = "Hist2ST"
     switches: ClassVar[str] = "stbench.methods.switches.hist2st:SWITCHES"
-    safe_precisions = frozenset({"fp32", "tf32", "bf16"})
+    safe_precisions = frozenset({"fp32", "bf16"})  # tf32 moves it by 0.055 of what exchanging patches does
     inference_fields = frozenset({"predict_from"})
     readings: ClassVar[str] = "stbench.methods.readings.hist2st:READINGS"
 

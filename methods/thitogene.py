@@ -306,8 +306,8 @@ class THItoGene(WholeSlideMethod):
     name: ClassVar[str] = "thitogene"
     title: ClassVar[str] = "THItoGene"
     switches: ClassVar[str] = "stbench.methods.switches.thitogene:SWITCHES"
-    # not tf32: what the capsules say of the image is lost in the rounding of all that follows
-    safe_precisions = frozenset({"fp32", "bf16"})
+    # what the capsules say of the image is lost in the rounding of all that follows
+    safe_precisions = frozenset({"fp32"})
     readings: ClassVar[str] = "stbench.methods.readings.thitogene:READINGS"
 
     class Config(WholeSlideConfig):
