@@ -89,30 +89,11 @@ def boxes(section: Section) -> Figure:
     means = statistics.set_index(["slice", "entry"])["mean"].dropna()
 
     def draw(axes: Axes, slices: Sequence[str]) -> None:
-        import seaborn as sns
-
         here = genes[genes["slice"].isin(slices)]
         if here.empty:
             return
-        sns.boxplot(
-            data=here,
-            x="slice",
-            y="r",
-            hue="entry",
-            order=slices,
-            hue_order=_places(section),
-            palette={entry: mark.colour for entry, mark in look.items()} | {GAP: PAPER},
-            saturation=1,
-            width=ACROSS,
-            gap=0.12,
-            showfliers=False,
-            showcaps=False,
-            linecolor=INK,
-            linewidth=0.6,
-            legend=False,
-            ax=axes,
-        )
-        show_medians(axes, look)
+        places = {"order": slices, "hue_order": _places(section), "width": ACROSS, "gap": 0.12}
+        draw_boxes(axes, here, "slice", "r", {**look, GAP: Mark(PAPER, "")}, linewidth=0.6, **places)
 
     unit = max(0.55, 0.12 * len(look) + 0.15)
     ends = statistics[["low", "high"]].to_numpy().ravel()
@@ -184,7 +165,34 @@ def _offsets(section: Section) -> dict[str, float]:
     return {entry: (place - (len(places) - 1) / 2) * step for place, entry in enumerate(places) if entry != GAP}
 
 
-def show_medians(axes: Axes, look: Mapping[str, Mark]) -> None:
+def draw_boxes(
+    axes: Axes, table: pd.DataFrame, x: str, y: str, look: Mapping[str, Mark], linewidth: float, **places: Any
+) -> None:
+    """Boxes over the values of each ``entry``, in its colour, without outliers and caps.
+
+    ``places``: what seaborn is told of their order, widths and whiskers.
+    """
+    import seaborn as sns
+
+    sns.boxplot(
+        data=table,
+        x=x,
+        y=y,
+        hue="entry",
+        palette={entry: mark.colour for entry, mark in look.items()},
+        saturation=1,
+        showfliers=False,
+        showcaps=False,
+        linecolor=INK,
+        linewidth=linewidth,
+        legend=False,
+        ax=axes,
+        **places,
+    )
+    _show_medians(axes, look)
+
+
+def _show_medians(axes: Axes, look: Mapping[str, Mark]) -> None:
     """Make the medians of seaborn's boxes black or white, whichever is seen on the box's colour."""
     of_colour = {_rgb(mark.colour): mark.line for mark in look.values()}
     for container in axes.containers:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from .. import figures
 from ..comparison import in_order
-from ..figures import draw_marks, section_marks, show_medians
+from ..figures import draw_boxes, draw_marks, section_marks
 from ..layout import INCOMPLETE, caption
 from ..load import Section
 from ..part import Context, Part, picture
@@ -169,7 +169,6 @@ def sharpness_figure(section: Section, by_gene: pd.DataFrame, truth: pd.Series) 
     ``by_gene``: entry, gene and the MEASURES, means over slices and seeds; ``truth``: Moran's I of every gene as
     measured, mean over slices.
     """
-    import seaborn as sns
     from matplotlib.figure import Figure
 
     entries = [str(entry) for entry in section.entries.index if entry in set(by_gene["entry"])]
@@ -185,24 +184,7 @@ def sharpness_figure(section: Section, by_gene: pd.DataFrame, truth: pd.Series) 
         for y in range(0, len(rows), 2):
             axes.axhspan(y - 0.5, y + 0.5, color=BAND, lw=0, zorder=0)
         known = table[["entry", measure]].dropna().astype({"entry": str})
-        sns.boxplot(
-            data=known,
-            x=measure,
-            y="entry",
-            hue="entry",
-            order=rows,
-            palette={entry: mark.colour for entry, mark in look.items()},
-            saturation=1,
-            width=0.62,
-            whis=(5, 95),
-            showfliers=False,
-            showcaps=False,
-            linecolor=INK,
-            linewidth=0.7,
-            legend=False,
-            ax=axes,
-        )
-        show_medians(axes, look)
+        draw_boxes(axes, known, measure, "entry", look, linewidth=0.7, order=rows, width=0.62, whis=(5, 95))
         _mark_what_has_no_width(axes, known, measure, rows, look)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
