@@ -23,7 +23,7 @@ from stbench.method import Run, TestSlide, TrainingSlide
 from stbench.precision import float32, no_autocast
 from stbench.torch_method import Batch, TestBatch
 
-from .layers.geometric import SAGEConv
+from .layers.geometric import mean_of_neighbours
 from .layers.published import rename
 from .layers.spot_graph import Prune, isolated_spots, nearest_spots, with_self
 from .layers.transformer import TransformerBlock
@@ -176,7 +176,7 @@ class Hist2STNetwork(WholeSlideNetwork):
             *(TransformerBlock(width, width, heads, head_width, dropout) for _ in range(n_layers))
         )
         # the published layer is the neighbours' mean alone: no weight for the spot itself, no bias
-        layers = [SAGEConv(width, width, aggr="mean", root_weight=False, bias=False) for _ in range(n_graph_layers)]
+        layers = [mean_of_neighbours(width) for _ in range(n_graph_layers)]
         for layer in layers:
             nn.init.xavier_uniform_(layer.lin_l.weight)
         self.neighbourhoods = nn.ModuleList(layers)

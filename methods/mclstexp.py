@@ -11,12 +11,11 @@ import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
-import torchvision
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -40,6 +39,9 @@ from .layers.pixels import Augmentation, PixelScale, encoder_input
 from .layers.published import rename
 from .layers.retrieval import Distance, diagnose, note_neighbours, retrieve
 from .layers.transformer import TransformerBlock
+
+if TYPE_CHECKING:
+    from torchvision.models import DenseNet
 
 PositionEncoding = Literal["learnable", "sinusoidal", "naive", "none"]
 KeyContext = Literal["chunks", "slice", "straddling", "straddling-test"]
@@ -123,7 +125,7 @@ class SignedDenseNet(nn.Module):
     mclSTExp keeps the feature module alone, so its image features are signed. Parameter names are torchvision's.
     """
 
-    def __init__(self, densenet: torchvision.models.DenseNet) -> None:
+    def __init__(self, densenet: DenseNet) -> None:
         super().__init__()
         self.features = densenet.features
 
@@ -339,10 +341,12 @@ class MclSTExp(TorchMethod):
         return {"n_genes": data.n_genes, "n_slides": data.n_slides}
 
     def network(self, shape: Mapping[str, Any]) -> MclSTExpNetwork | ImageRegression:
+        from torchvision.models import DenseNet  # slow to import: only who builds a network waits for it
+
         config, n_genes = self.config, int(shape["n_genes"])
         encoder = build_encoder(config.encoder, pooling=config.pooling)
         module = encoder.module
-        if isinstance(module, torchvision.models.DenseNet) and not config.last_relu:
+        if isinstance(module, DenseNet) and not config.last_relu:
             module = SignedDenseNet(module)
         if config.freeze_encoder:
             module = FrozenEncoder(module)

@@ -23,7 +23,7 @@ from stbench.method import Run, TestSlide
 from stbench.precision import float32, no_autocast
 from stbench.torch_method import Batch, TestBatch
 
-from .layers.geometric import scatter, softmax
+from .layers.geometric import scatter_sum, softmax_within
 from .layers.published import rename
 from .layers.spot_graph import nearest_spots, with_self
 from .layers.transformer import TransformerBlock
@@ -220,7 +220,7 @@ class GraphAttention(nn.Module):
         to_receiver, to_source = self.score.chunk(2, dim=1)
         scores = (x * to_receiver).sum(dim=-1)[receiver] + (x * to_source).sum(dim=-1)[source]
         group = source if self.softmax == "official" else receiver
-        return softmax(F.leaky_relu(scores, 0.01), group, num_nodes=len(x))
+        return softmax_within(F.leaky_relu(scores, 0.01), group, len(x))
 
     def forward(self, x: torch.Tensor, edges: torch.Tensor, unreferenced: torch.Tensor) -> torch.Tensor:
         """``edges`` (2, n_edges): sending and receiving spots; ``unreferenced``: the spots that send to nobody."""
@@ -228,7 +228,7 @@ class GraphAttention(nn.Module):
         source, receiver = edges
         x = torch.einsum("ni,hio->nho", x, self.weight)
         weights = F.dropout(self.attention(x, edges), self.dropout, self.training).to(x.dtype)
-        received = scatter(weights[:, :, None] * x[source], receiver, dim=0, dim_size=n_spots)
+        received = scatter_sum(weights[:, :, None] * x[source], receiver, n_spots)
         if self.softmax == "official":
             everywhere = x.new_full((n_spots, x.shape[1], len(unreferenced)), 1 / n_spots)
             everywhere = F.dropout(everywhere, self.dropout, self.training)

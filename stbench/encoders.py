@@ -8,39 +8,34 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import os
 import pickle
 import re
-import threading
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
-from .compressed import existing
-from .errors import UserError, unknown
-from .files import file_digest
+from .errors import UserError
 from .method import Run
+from .pretrained import (
+    INSTEAD,
+    TORCHVISION,
+    all_in_one_line,
+    kept,
+    published_name,
+    require_reachable,
+    source,
+    unknown_encoder,
+    weights_file,
+    weights_label,
+)
 
-TORCHVISION = {  # name: its pinned weights, the name of its classifier
-    "densenet121": (torchvision.models.DenseNet121_Weights.IMAGENET1K_V1, "classifier"),
-    "resnet18": (torchvision.models.ResNet18_Weights.IMAGENET1K_V1, "fc"),
-    "resnet34": (torchvision.models.ResNet34_Weights.IMAGENET1K_V1, "fc"),
-    "resnet50": (torchvision.models.ResNet50_Weights.IMAGENET1K_V1, "fc"),
-    "resnet101": (torchvision.models.ResNet101_Weights.IMAGENET1K_V1, "fc"),
-}
+CLASSIFIER = {"densenet121": "classifier"}  # the name of torchvision's classifiers, where it is not "fc"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-INSTEAD = "give it with --weights PATH, or use --weights random, which labels every number"
-ANSWER_S = 5.0  # how long a server is waited for before its files count as out of reach
 Pooling = Literal["native", "average"]  # native: as the network was made, which is a ViT's class token
 CLASSIFIERS = ("classifier.", "fc.", "head.", "last_linear.")
 
@@ -64,15 +59,17 @@ def build_encoder(name: str, weights: str = "random", run: Run | None = None, po
     torchvision's or timm's own class, under its own key names.
     """
     if name in TORCHVISION:
+        import torchvision  # slow, as timm is: only who builds an encoder waits for them
+
         module = getattr(torchvision.models, name)(weights=None)
-        classifier = TORCHVISION[name][1]
+        classifier = CLASSIFIER.get(name, "fc")
         n_features = getattr(module, classifier).in_features
         setattr(module, classifier, nn.Identity())
     else:
         import timm
 
         if not timm.is_model(name):
-            raise _unknown_encoder(name)
+            raise unknown_encoder(name)
         # a ViT would refuse images of another size than it was trained on; it interpolates its positions instead
         vision_transformer = timm.models.is_model_in_modules(name, ["vision_transformer"])
         any_size: dict[str, Any] = {"dynamic_img_size": True, "dynamic_img_pad": True} if vision_transformer else {}
@@ -86,44 +83,12 @@ def build_encoder(name: str, weights: str = "random", run: Run | None = None, po
 def require_encoders(wanted: Iterable[tuple[str, str]]) -> None:
     """``UserError``, in one line for all, where encoders or their weights cannot be had; what is missing is downloaded.
 
-    ``wanted``: name and weights as :func:`build_encoder` takes them. Each distinct pair is looked at once: first at
-    names and files, then at whether the servers of what is missing answer, and only then is anything loaded.
+    ``wanted``: name and weights as :func:`build_encoder` takes them. Nothing is loaded before
+    :func:`stbench.pretrained.require_reachable` has found that all of them can be.
     """
     pairs = list(dict.fromkeys(wanted))
-    _in_one_line(pairs, _require_named)
-    missing = list(dict.fromkeys(name for name, weights in pairs if weights == "imagenet" and _kept(name) is None))
-    reasons = _out_of_reach(missing)
-    if reasons:
-        raise UserError(_cannot_be_downloaded(reasons))
-    _in_one_line(pairs, build_encoder)
-
-
-def _in_one_line(pairs: Iterable[tuple[str, str]], look: Callable[[str, str], object]) -> None:
-    """Look at all pairs, and then raise what was wrong with any of them."""
-    wrong: dict[str, UserError] = {}
-    for name, weights in pairs:
-        try:
-            look(name, weights)
-        except UserError as error:
-            wrong.setdefault(str(error), error)
-    if len(wrong) == 1:
-        raise next(iter(wrong.values()))
-    if wrong:
-        raise UserError(f"{len(wrong)} encoders cannot be had: {'; '.join(wrong)}")
-
-
-def _require_named(name: str, weights: str) -> None:
-    """An encoder that is known, weights that have a name or are a file: nothing is loaded."""
-    if name not in TORCHVISION:
-        import timm
-
-        if not timm.is_model(name):
-            raise _unknown_encoder(name)
-    weights_label(name, weights)
-
-
-def _unknown_encoder(name: str) -> UserError:
-    return unknown("encoder", name, TORCHVISION, hint="or any name that timm.list_models() gives")
+    require_reachable(pairs)
+    all_in_one_line(pairs, build_encoder)
 
 
 def load_weights(module: nn.Module, name: str, weights: str, run: Run | None = None) -> str:
@@ -138,117 +103,6 @@ def load_weights(module: nn.Module, name: str, weights: str, run: Run | None = N
     else:
         _load_file(module, name, Path(weights))
     return weights_label(name, weights)
-
-
-def weights_label(name: str, weights: str) -> str:
-    """``random``, ``imagenet (densenet121-a639ec97)`` or ``file (NAME DIGEST8)``, without loading anything."""
-    if weights == "random":
-        return "random"
-    if weights == "imagenet":
-        return f"imagenet ({_published_name(name).removesuffix('.pth')})"
-    path = _weights_file(Path(weights))
-    return f"file ({path.name} {file_digest(path)[:8]})"
-
-
-def _weights_file(path: Path) -> Path:
-    """``path``, if it is a file that can be read and is no pointer to one. Raises ``UserError``."""
-    if not os.path.exists(path):
-        raise UserError(
-            f"there is no weights file {path} - give the path of a .pth or .safetensors file, 'imagenet' or 'random'"
-        )
-    return existing(path)
-
-
-def _published_name(name: str) -> str:
-    if name in TORCHVISION:
-        return str(TORCHVISION[name][0].url.rsplit("/", 1)[1])
-    import timm
-
-    configuration = timm.get_pretrained_cfg(name, allow_unregistered=False)
-    if configuration is None or not configuration.has_weights:
-        raise UserError(
-            f"timm has no pretrained weights for {name} - use --weights random or --weights PATH, or name a tag"
-        )
-    return f"{configuration.architecture}.{configuration.tag}" if configuration.tag else str(configuration.architecture)
-
-
-def _source(name: str) -> str:
-    """Where the published weights are, for people to get them."""
-    if name in TORCHVISION:
-        return str(TORCHVISION[name][0].url)
-    import huggingface_hub
-
-    return f"{huggingface_hub.constants.ENDPOINT}/timm/{_published_name(name)}"
-
-
-def _kept(name: str) -> Path | None:
-    """The published weights in the cache of the library that they come with; None where they are not there yet."""
-    if name in TORCHVISION:
-        path = Path(torch.hub.get_dir()) / "checkpoints" / _published_name(name)
-        return path if path.is_file() else None
-    import huggingface_hub
-    import timm
-
-    configuration = timm.get_pretrained_cfg(name, allow_unregistered=False)
-    if configuration is None or not configuration.hf_hub_id:
-        return None
-    files = (
-        [configuration.hf_hub_filename] if configuration.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
-    )
-    cache = huggingface_hub.constants.HF_HUB_CACHE
-    found = (huggingface_hub.try_to_load_from_cache(configuration.hf_hub_id, file, cache_dir=cache) for file in files)
-    return next((Path(path) for path in found if isinstance(path, str)), None)
-
-
-def _out_of_reach(names: Iterable[str]) -> dict[str, str]:
-    """Encoders whose weights cannot be downloaded now, each with the reason; their servers are asked all at once."""
-    import huggingface_hub
-
-    reasons: dict[str, str] = {}
-    waiting: dict[str, threading.Thread] = {}
-    answers: dict[str, str] = {}  # source to what is wrong; empty: it answers
-    for name in names:
-        if name not in TORCHVISION and huggingface_hub.constants.HF_HUB_OFFLINE:
-            reasons[name] = "HF_HUB_OFFLINE is set"
-            continue
-        source = _source(name)
-        waiting[name] = threading.Thread(target=lambda at=source: answers.update({at: _answer(at)}), daemon=True)
-        waiting[name].start()
-    until = time.monotonic() + ANSWER_S
-    for name, thread in waiting.items():
-        thread.join(max(0.0, until - time.monotonic()))
-        host = urllib.parse.urlsplit(_source(name)).netloc
-        wrong = answers.get(_source(name), f"none within {ANSWER_S:g} s")
-        if wrong:
-            reasons[name] = f"no answer from {host}: {wrong}"
-    return reasons
-
-
-def _answer(url: str) -> str:
-    """Empty where a server answers, whatever it says; else what is wrong. One try, no retries."""
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=ANSWER_S):
-            return ""
-    except urllib.error.HTTPError:
-        return ""
-    except (OSError, http.client.HTTPException) as error:
-        return " ".join(str(getattr(error, "reason", error)).split())[:120] or type(error).__name__
-
-
-def _cannot_be_downloaded(reasons: Mapping[str, str]) -> str:
-    """One line for all of them."""
-    why = "; ".join(dict.fromkeys(reasons.values()))
-    if len(reasons) == 1:
-        (name,) = reasons
-        file = _published_name(name)
-        return (
-            f"the pretrained weights {file} could not be downloaded ({why}) - get it from {_source(name)} and {INSTEAD}"
-        )
-    files = ", ".join(f"{_published_name(name)} ({_source(name)})" for name in reasons)
-    return (
-        f"pretrained weights could not be downloaded ({why}): {files} - get them and give each with "
-        "--set METHOD.weights=PATH, or use --weights random, which labels every number"
-    )
 
 
 @contextlib.contextmanager
@@ -275,17 +129,19 @@ def _published(name: str) -> Mapping[str, Tensor]:
         errors = (*errors, httpx.HTTPError)
     except ImportError:
         pass
-    file = _published_name(name)
+    file = published_name(name)
     cache = torch.hub.get_dir() + "/checkpoints" if name in TORCHVISION else "the Hugging Face cache"
-    remedy = f"get it from {_source(name)} and {INSTEAD}"
+    remedy = f"get it from {source(name)} and {INSTEAD}"
     try:
         if name in TORCHVISION:
-            state = TORCHVISION[name][0].get_state_dict(progress=False, check_hash=True, weights_only=True)
+            state = torch.hub.load_state_dict_from_url(
+                TORCHVISION[name], progress=False, check_hash=True, weights_only=True
+            )
             return {_modern_name(key): value for key, value in state.items() if not key.startswith(CLASSIFIERS)}
         import timm
 
-        kept = _kept(name)  # the hub's client would ask the network first, also for what it has
-        overlay = None if kept is None else {"file": str(kept)}
+        file_kept = kept(name)  # the hub's client would ask the network first, also for what it has
+        overlay = None if file_kept is None else {"file": str(file_kept)}
         with _quiet_hub():
             model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0)
         return model.state_dict()
@@ -305,7 +161,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Nothing but tensors and plain containers is ever unpickled. Raises ``UserError``.
     """
     state: object
-    _weights_file(path)
+    weights_file(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

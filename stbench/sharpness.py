@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import rankdata
 
 from .lattice import direct_neighbours, gaussian_window
 from .metrics import per_gene
@@ -40,6 +39,7 @@ def sharpness(truth: np.ndarray, prediction: np.ndarray, positions: np.ndarray) 
         see :func:`structural_similarity`
     """
     import pandas as pd
+    from scipy.stats import rankdata  # two seconds, which nobody should wait to be told of a wrong word
 
     truth, prediction = np.asarray(truth, dtype=np.float64), np.asarray(prediction, dtype=np.float64)
     neighbours = direct_neighbours(positions)

@@ -143,7 +143,10 @@ def require_weights(*configs: MethodConfig) -> None:
     fields = [config.model_dump() for config in configs]
     wanted = [(one["encoder"], one.get("weights", "random")) for one in fields if "encoder" in one]
     if wanted:
-        from ..encoders import require_encoders
+        from ..pretrained import require_reachable
+
+        require_reachable(wanted)
+        from ..encoders import require_encoders  # slow, with what it builds them from: only once they can be had
 
         require_encoders(wanted)
 

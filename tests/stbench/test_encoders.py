@@ -18,7 +18,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from stbench import encoders
+from stbench import encoders, pretrained
 from stbench.encoders import build_encoder, load_weights, read_weights, require_encoders, weights_label
 from stbench.errors import UserError
 from stbench.method import Run
@@ -266,12 +266,7 @@ def mirror(tmp_path, monkeypatch, donor) -> Iterator[SimpleNamespace]:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     url = f"http://127.0.0.1:{server.server_address[1]}/{name}"
 
-    def get_state_dict(*arguments, **options):
-        return torch.hub.load_state_dict_from_url(url, *arguments, **options)
-
-    monkeypatch.setitem(
-        encoders.TORCHVISION, "resnet18", (SimpleNamespace(url=url, get_state_dict=get_state_dict), "fc")
-    )
+    monkeypatch.setitem(pretrained.TORCHVISION, "resnet18", url)
     yield SimpleNamespace(file=folder / name, asked=asked, cache=tmp_path / "torch" / "hub" / "checkpoints" / name)
     server.shutdown()
     server.server_close()
@@ -331,8 +326,8 @@ def nobody(tmp_path, monkeypatch) -> Iterator[Callable[[bool], str]]:
     def serve(at: str) -> None:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", at)
         for name in ("resnet18", "densenet121"):
-            pinned = SimpleNamespace(url=f"{at}/{name}-01234567.pth", get_state_dict=lambda **_: pytest.fail("tried"))
-            monkeypatch.setitem(encoders.TORCHVISION, name, (pinned, encoders.TORCHVISION[name][1]))
+            monkeypatch.setitem(pretrained.TORCHVISION, name, f"{at}/{name}-01234567.pth")
+        monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: pytest.fail("tried"))
 
     yield lambda silent: serve(address(silent)) or address(silent)
     listening.close()
@@ -340,7 +335,7 @@ def nobody(tmp_path, monkeypatch) -> Iterator[Callable[[bool], str]]:
 
 @pytest.mark.parametrize("silent", [False, True])
 def test_all_weights_that_are_out_of_reach_are_told_at_once_in_one_line(nobody, monkeypatch, silent, capfd):
-    monkeypatch.setattr(encoders, "ANSWER_S", 0.5)
+    monkeypatch.setattr(pretrained, "ANSWER_S", 0.5)
     at = nobody(silent)
     started = time.monotonic()
     wanted = [("resnet18", "imagenet"), ("resnet18", "random"), ("densenet121", "imagenet"), ("resnet10t", "imagenet")]
@@ -357,6 +352,16 @@ def test_all_weights_that_are_out_of_reach_are_told_at_once_in_one_line(nobody, 
     assert capfd.readouterr().err == ""  # no retries are told
 
 
+def test_the_pinned_addresses_and_names_are_the_libraries_own():
+    for name, address in pretrained.TORCHVISION.items():
+        assert address == torchvision.models.get_model_weights(name).IMAGENET1K_V1.url
+        assert hasattr(getattr(torchvision.models, name)(), encoders.CLASSIFIER.get(name, "fc"))
+    for name in pretrained.TIMM:
+        configuration = timm.get_pretrained_cfg(name, allow_unregistered=False)
+        assert (configuration.hf_hub_id, configuration.hf_hub_filename) == (f"timm/{name}", None)
+        assert f"{configuration.architecture}.{configuration.tag}" == name
+
+
 def test_one_that_is_out_of_reach_is_told_as_when_it_is_loaded(nobody):
     at = nobody(False)
     with pytest.raises(UserError) as caught:
@@ -368,7 +373,7 @@ def test_one_that_is_out_of_reach_is_told_as_when_it_is_loaded(nobody):
 
 
 def test_every_wrong_name_and_file_is_told_before_any_server_is_asked(nobody, monkeypatch, tmp_path):
-    monkeypatch.setattr(encoders, "_answer", lambda url: pytest.fail(f"{url} was asked"))
+    monkeypatch.setattr(pretrained, "_answer", lambda url: pytest.fail(f"{url} was asked"))
     nobody(False)
     with pytest.raises(UserError) as caught:
         require_encoders(

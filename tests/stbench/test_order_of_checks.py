@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from stbench import encoders, files, registry
+from stbench import encoders, files, pretrained, registry
 from stbench.dataset import SlideSource
 from stbench.errors import UserError
 from stbench.method import MethodConfig, Needs, configure
@@ -21,7 +21,9 @@ from stbench.results import MethodChoice, plan
 from stbench.splits import loso
 from stbench.trial import DataSpec, TrialSpec
 
-IN_ANOTHER_PROCESS = """
+SLOW = ("torchvision", "timm", "torch_geometric", "scipy.stats")
+
+IN_ANOTHER_PROCESS = f"""
 import sys
 from stbench.cli import main
 try:
@@ -29,12 +31,13 @@ try:
 except SystemExit as left:
     print("code", left.code)
 print("torch imported:", "torch" in sys.modules)
+print("slow imported:", [name for name in {SLOW!r} if name in sys.modules])
 """
 
 
-def _alone(*words: object) -> subprocess.CompletedProcess[str]:
+def _alone(*words: object, **variables: str) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own, which says whether torch was imported."""
-    environment = os.environ | {"COLUMNS": "300"}
+    environment = os.environ | {"COLUMNS": "300"} | variables
     command = [sys.executable, "-c", IN_ANOTHER_PROCESS, *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=True)
 
@@ -53,15 +56,30 @@ def _alone(*words: object) -> subprocess.CompletedProcess[str]:
 def test_missing_data_are_told_in_one_line_before_torch_is_imported(words: tuple[str, ...], tmp_path: Path) -> None:
     dataset = ("alex10x",) if words[0] == "data" else ("--dataset", "alex10x")
     done = _alone(*words, *dataset, "--data", tmp_path)
-    assert done.stdout.split("\n")[-3:] == ["code 2", "torch imported: False", ""]
+    assert done.stdout.split("\n")[-4:] == ["code 2", "torch imported: False", "slow imported: []", ""]
     (line,) = done.stderr.strip().split("\n")
     assert line.startswith("stbench: no slice of alex10x was found")
+
+
+def test_missing_weights_are_told_before_what_builds_networks_is_imported(tmp_path: Path) -> None:
+    """That takes longer than everything else together: half a minute on a slow machine."""
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path), "TORCH_HOME": str(tmp_path)}
+    words = ("run", "--methods", "bleep,hist2st,thitogene,mclstexp", "--dataset", "demo", "--preset", "published")
+    done = _alone(*words, "--set", f"mclstexp.weights={tmp_path / 'none.pth'}", "--out", tmp_path / "r", **environment)
+    assert done.stdout.split("\n")[-4:] == ["code 2", "torch imported: True", "slow imported: []", ""]
+    (line,) = done.stderr.strip().split("\n")
+    assert line.startswith("stbench: there is no weights file")
+    done = _alone(*words[:2], "bleep,hist2st", *words[3:], "--out", tmp_path / "r", **environment)
+    assert done.stdout.split("\n")[-4:] == ["code 2", "torch imported: True", "slow imported: []", ""]
+    (line,) = done.stderr.strip().split("\n")
+    assert line.startswith("stbench: the pretrained weights resnet50.a1_in1k could not be downloaded (HF_HUB_OFFLINE")
 
 
 @pytest.fixture
 def no_weights(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Nothing of any encoder may be looked at: what was asked for is listed."""
     asked: list[object] = []
+    monkeypatch.setattr(pretrained, "require_reachable", lambda wanted: None)
     monkeypatch.setattr(encoders, "require_encoders", lambda wanted: asked.append(list(wanted)))
     return asked
 
