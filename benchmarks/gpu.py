@@ -24,10 +24,11 @@ from plain_step import METHODS, configured, made_up_slides, opened, plain_loss, 
 from torch.utils.flop_counter import FlopCounterMode
 
 from stbench.errors import UserError, unknown
-from stbench.files import write_json
 from stbench.method import Run, TrainingSlide, configure
-from stbench.precision import Precision, autocast, require_capable, resolve_precision, tf32_flags
-from stbench.training import resolve_device
+from stbench.system.files import write_json
+from stbench.system.precision import Precision, autocast, require_capable, tf32_flags
+from stbench.training.device import resolve_device
+from stbench.training.precision import resolve_precision
 
 # Dense bf16 peak in FLOP/s, from the vendor's data sheets; the first name that the device's name contains counts.
 PEAK_BF16 = {

@@ -14,8 +14,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
-from stbench import augment
-from stbench.batches import Batch, TrainingData
 from stbench.method import Run, TrainingSlide, configure
 from stbench.methods.bleep import BLEEP
 from stbench.methods.hist2st import Hist2ST, distil, zinb_loss
@@ -24,8 +22,10 @@ from stbench.methods.layers.whole_slide import WholeSlideMethod
 from stbench.methods.mclstexp import MclSTExp
 from stbench.methods.stnet import STNet
 from stbench.methods.thitogene import THItoGene
-from stbench.patch_bank import Group, PatchBank
 from stbench.torch_method import TorchMethod
+from stbench.training import augment
+from stbench.training.batches import Batch, TrainingData
+from stbench.training.patch_bank import Group, PatchBank
 
 METHODS: Mapping[str, type[TorchMethod]] = {
     method.name: method for method in (STNet, HisToGene, Hist2ST, THItoGene, BLEEP, MclSTExp)

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stbench import registry
 from stbench.method import Run, TestSlide, TrainingSlide, configure
-from stbench.precision import Precision
+from stbench.system.precision import Precision
 from stbench.torch_method import TorchMethod
 
 METHODS = ("stnet", "histogene", "hist2st", "thitogene", "bleep", "mclstexp")
@@ -158,8 +158,8 @@ def trained(
 
 def her2st(n_spots: int, held_out: str = "C2") -> tuple[list[TrainingSlide], TestSlide]:
     """Real sections, ``n_spots`` of each: those to learn from, and one to predict."""
-    from stbench.locate import cache_root, data_root
-    from stbench.prepare import prepare
+    from stbench.data.prepare import prepare
+    from stbench.system.locate import cache_root, data_root
 
     data = prepare(registry.dataset("her2st", data_root(None)), "spot-log10-cp10k", cache_root())
     learnt = [first_spots(slide.for_training(), n_spots) for name, slide in data.slides.items() if name != held_out]

@@ -11,9 +11,11 @@ import pytest
 import torch
 from plain_step import opened, plain_loss
 
-from stbench import augment
 from stbench.methods.stnet import STNet, STNetwork
-from stbench.trial import TrialSpec, open_data, run_trial
+from stbench.training import augment
+from stbench.trials.run import run_trial
+from stbench.trials.spec import TrialSpec
+from stbench.trials.work import open_data
 
 EPOCHS = 8
 

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from stbench import augment
 from stbench.method import TrainingSlide
-from stbench.patch_bank import PatchBank
+from stbench.training import augment
+from stbench.training.patch_bank import PatchBank
 
 SIDE, BATCH, N_SPOTS = 224, 32, 128
 

@@ -15,9 +15,9 @@ from PIL import Image
 from plain_step import METHODS, configured, made_up_slides, opened, plain_loss
 from torchvision import transforms
 
-from stbench.batches import Batch
-from stbench.encoders import IMAGENET_MEAN, IMAGENET_STD
 from stbench.torch_method import TorchMethod
+from stbench.training.batches import Batch
+from stbench.training.encoders import IMAGENET_MEAN, IMAGENET_STD
 
 N_SPOTS, N_GENES, WINDOW = 64, 100, 112
 STEPS = 2  # a round; every one on another batch

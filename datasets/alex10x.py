@@ -16,7 +16,7 @@ from stbench.errors import UserError
 from .panels import panel
 from .places import bases, first_file, first_folder
 from .readers import space_ranger
-from .readers.space_ranger import SpaceRangerFiles
+from .readers.space_ranger.files import SpaceRangerFiles
 
 SPOTS = {  # the sizes in the published evaluation
     "1142243F": 4784, "CID4290": 2432, "CID4465": 1211, "CID44971": 1162, "CID4535": 1127, "1160920F": 4895,

@@ -26,11 +26,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stbench.compressed import existing, open_text
 from stbench.dataset import Dataset, Missing, SlideSource
 from stbench.errors import UserError, about_slice, unknown
-from stbench.slide import Slide
-from stbench.user_paths import expanded
+from stbench.slides.slide import Slide
+from stbench.system.compressed import existing, open_text
+from stbench.system.user_paths import expanded
 
 from .panels import read_panel, unique_genes
 from .readers import h5ad, legacy_st, space_ranger

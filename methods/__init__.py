@@ -1,0 +1,1 @@
+"""The methods of the paper, one file each, and the controls that frame them."""

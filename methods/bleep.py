@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from stbench.encoders import build_encoder, load_weights, read_weights
 from stbench.errors import UserError
 from stbench.method import Run
 from stbench.torch_method import (
@@ -27,22 +25,13 @@ from stbench.torch_method import (
     TorchMethod,
     TrainingData,
 )
+from stbench.training.encoders import build_encoder, load_weights
 
-from .layers.contrastive import (
-    ProjectionHead,
-    TemperatureForm,
-    logits,
-    matched,
-    one_hot_loss,
-    soft_loss,
-    soft_targets,
-)
+from .layers.contrastive import ProjectionHead, TemperatureForm, logits, matched, one_hot_loss, soft_loss, soft_targets
 from .layers.pixels import Augmentation, PixelScale, encoder_input
-from .layers.published import rename
 from .layers.retrieval import Distance, Weighting, diagnose, note_neighbours, retrieve
 
 # published state_dict name -> name here; the image encoder's own names are timm's and torchvision's
-PUBLISHED_NAMES = ((r"image_encoder\.model\.(.+)", r"image_encoder.\1"),)
 
 TRAINING_SHARE = 0.8
 SPLIT_SEED = 42
@@ -243,26 +232,6 @@ class BLEEP(TorchMethod):
         generator = torch.Generator(patches.device).manual_seed(0) if self.config.augment_at_test else None
         images = encoder_input(patches, self.config.pixels, self.config.augmentation, generator)
         return network.embed_images(images).float()
-
-    @classmethod
-    def load_published(cls, path: Path, encoder: str = "resnet50.a1_in1k", dropout: float = 0.1) -> BLEEPNetwork:
-        """The network of a published checkpoint, in eval mode; ``encoder`` is the one that it was trained with.
-
-        Strips ``module.`` and renames the older ``well`` to ``spot``. Sizes follow from the tensors. Read without
-        unpickling; raises ``UserError`` where the file is not one.
-        """
-        state = read_weights(path)
-        state = rename(rename(state, [(r"module\.(.+)", r"\1")]), [(r"(.*)well(.*)", r"\1spot\2")])
-        state = rename(state, PUBLISHED_NAMES)
-        try:
-            n_dimensions, n_genes = state["spot_projection.projection.weight"].shape
-            built = build_encoder(encoder)
-            network = BLEEPNetwork(built.module, built.n_features, n_genes, n_dimensions, dropout)
-            network.load_state_dict(state)
-        except (KeyError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:240]
-            raise UserError(f"{path} is not a published BLEEP checkpoint with {encoder}: {reason}") from error
-        return network.eval()
 
 
 def random_fifth(n_spots: int) -> Tensor:

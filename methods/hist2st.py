@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
@@ -15,45 +14,19 @@ from pydantic import Field, model_validator
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
-from stbench.augment import rotate_by, to_grey
-from stbench.batches import TrainingData
-from stbench.encoders import read_weights
 from stbench.errors import UserError
 from stbench.method import Run, TestSlide, TrainingSlide
-from stbench.precision import float32, no_autocast
+from stbench.system.precision import float32, no_autocast
 from stbench.torch_method import Batch, TestBatch
+from stbench.training.augment import rotate_by, to_grey
+from stbench.training.batches import TrainingData
 
 from .layers.geometric import mean_of_neighbours
-from .layers.published import rename
 from .layers.spot_graph import Prune, isolated_spots, nearest_spots, with_self
 from .layers.transformer import TransformerBlock
 from .layers.whole_slide import WholeSlideConfig, WholeSlideMethod, WholeSlideNetwork
 
 log = logging.getLogger("stbench")
-
-# published state_dict name -> name here
-PUBLISHED_NAMES = (
-    (r"([xy])_embed\.weight", r"\1_embedding.weight"),
-    (r"vit\.transformer\.layer1\.(\d+)\.dw\.0\.(\w+)", r"mixers.\1.depthwise1.\2"),
-    (r"vit\.transformer\.layer1\.(\d+)\.dw\.1\.(\w+)", r"mixers.\1.norm1.\2"),
-    (r"vit\.transformer\.layer1\.(\d+)\.dw\.3\.(\w+)", r"mixers.\1.depthwise2.\2"),
-    (r"vit\.transformer\.layer1\.(\d+)\.dw\.4\.(\w+)", r"mixers.\1.norm2.\2"),
-    (r"vit\.transformer\.layer1\.(\d+)\.pw\.0\.(\w+)", r"mixers.\1.pointwise.\2"),
-    (r"vit\.transformer\.layer1\.(\d+)\.pw\.2\.(\w+)", r"mixers.\1.norm3.\2"),
-    (r"vit\.transformer\.down\.0\.(\w+)", r"reduction.\1"),
-    (r"vit\.transformer\.layer2\.(\d+)\.attn\.norm\.(\w+)", r"blocks.\1.attention_norm.\2"),
-    (r"vit\.transformer\.layer2\.(\d+)\.attn\.fn\.to_qkv\.weight", r"blocks.\1.qkv.weight"),
-    (r"vit\.transformer\.layer2\.(\d+)\.attn\.fn\.to_out\.0\.(\w+)", r"blocks.\1.out.\2"),
-    (r"vit\.transformer\.layer2\.(\d+)\.ff\.norm\.(\w+)", r"blocks.\1.mlp_norm.\2"),
-    (r"vit\.transformer\.layer2\.(\d+)\.ff\.fn\.net\.0\.(\w+)", r"blocks.\1.expand.\2"),
-    (r"vit\.transformer\.layer2\.(\d+)\.ff\.fn\.net\.3\.(\w+)", r"blocks.\1.contract.\2"),
-    (r"vit\.transformer\.layer3\.(\d+)\.weight", r"neighbourhoods.\1.lin_l.weight"),
-    (r"vit\.transformer\.jknet\.0\.(\w+)", r"across_layers.\1"),
-    (r"(mean|disp|pi)\.0\.(\w+)", r"zinb.\1.\2"),
-    (r"h([rp])\.(\w+)", r"nb.\1.\2"),
-    (r"coef\.(\d)\.(\w+)", r"scorer.\1.\2"),
-    (r"gene_head\.(\d)\.(\w+)", r"head.\1.\2"),
-)
 
 
 class Mixer(nn.Module):
@@ -521,33 +494,3 @@ class Hist2ST(WholeSlideMethod):
         if self.config.zinb_scale == "ln-cpm":
             return torch.log1p(1e6 * share)
         return torch.log10(1 + 1e4 * share)
-
-
-def load_published(path: Path, side: int = 112) -> Hist2STNetwork:
-    """The network of a published checkpoint, in eval mode; sizes follow from the tensors and the ``side`` of the
-    patches.
-
-    Read without unpickling; raises ``UserError`` where the file is not one.
-    """
-    state = rename(read_weights(path), PUBLISHED_NAMES)
-    try:
-        channels, _, patch, _ = state["patch_embedding.weight"].shape
-        network = Hist2STNetwork(
-            side,
-            len(state["head.1.bias"]),
-            len(state["x_embedding.weight"]),
-            patch,
-            channels,
-            state["mixers.0.depthwise1.weight"].shape[-1],
-            sum(name.endswith(".depthwise1.weight") for name in state),
-            sum(name.endswith(".qkv.weight") for name in state),
-            sum(name.endswith(".lin_l.weight") for name in state),
-            len(state["blocks.0.qkv.weight"]) // (3 * 64),
-            counts_likelihood="zinb" if "zinb.mean.weight" in state else "nb" if "nb.r.weight" in state else "none",
-            with_scorer="scorer.0.weight" in state,
-        )
-        network.load_state_dict(state)
-    except (KeyError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:240]
-        raise UserError(f"{path} is not a published Hist2ST checkpoint for patches of {side} px: {reason}") from error
-    return network.eval()

@@ -5,7 +5,6 @@ positions.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -13,25 +12,10 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
-from stbench.encoders import read_weights
-from stbench.errors import UserError
 from stbench.torch_method import Batch, TestBatch
 
-from .layers.published import rename
 from .layers.transformer import Attention, TransformerBlock
 from .layers.whole_slide import WholeSlideConfig, WholeSlideMethod, WholeSlideNetwork
-
-# published state_dict name -> name here
-PUBLISHED_NAMES = (
-    (r"([xy])_embed\.weight", r"\1_embedding.weight"),
-    (r"vit\.transformer\.layers\.(\d+)\.0\.norm\.(\w+)", r"blocks.\1.attention_norm.\2"),
-    (r"vit\.transformer\.layers\.(\d+)\.0\.fn\.to_qkv\.weight", r"blocks.\1.qkv.weight"),
-    (r"vit\.transformer\.layers\.(\d+)\.0\.fn\.to_out\.0\.(\w+)", r"blocks.\1.out.\2"),
-    (r"vit\.transformer\.layers\.(\d+)\.1\.norm\.(\w+)", r"blocks.\1.mlp_norm.\2"),
-    (r"vit\.transformer\.layers\.(\d+)\.1\.fn\.net\.0\.(\w+)", r"blocks.\1.expand.\2"),
-    (r"vit\.transformer\.layers\.(\d+)\.1\.fn\.net\.3\.(\w+)", r"blocks.\1.contract.\2"),
-    (r"gene_head\.(\d)\.(\w+)", r"head.\1.\2"),
-)
 
 
 class HisToGeneNetwork(WholeSlideNetwork):
@@ -177,27 +161,3 @@ class HisToGene(WholeSlideMethod):
 
 def _only_the_first(pixels: torch.Tensor) -> torch.Tensor:
     return torch.cat([pixels[:1], torch.zeros_like(pixels[1:])])
-
-
-def load_published(path: Path) -> HisToGeneNetwork:
-    """The network of a published checkpoint, in eval mode; all sizes follow from the tensors (a head's width of 64 is
-    fixed).
-
-    Read without unpickling; raises ``UserError`` where the file is not one.
-    """
-    state = rename(read_weights(path), PUBLISHED_NAMES)
-    try:
-        width, n_pixels = state["patch_embedding.weight"].shape
-        network = HisToGeneNetwork(
-            round((n_pixels / 3) ** 0.5),
-            len(state["head.1.bias"]),
-            len(state["x_embedding.weight"]),
-            width,
-            sum(name.endswith(".qkv.weight") for name in state),
-            len(state["blocks.0.qkv.weight"]) // (3 * 64),
-        )
-        network.load_state_dict(state)
-    except (KeyError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:240]
-        raise UserError(f"{path} is not a published HisToGene checkpoint: {reason}") from error
-    return network.eval()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -19,11 +18,9 @@ import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from stbench.encoders import Pooling, build_encoder, load_weights, read_weights
 from stbench.errors import UserError
 from stbench.method import LeakedSlide, Needs, Run, TestSlide
-from stbench.patch_bank import Padding, PatchBank
-from stbench.precision import autocast, float32, no_autocast, tf32_flags
+from stbench.system.precision import autocast, float32, no_autocast, tf32_flags
 from stbench.torch_method import (
     Batch,
     EncoderConfig,
@@ -33,10 +30,11 @@ from stbench.torch_method import (
     TorchMethod,
     TrainingData,
 )
+from stbench.training.encoders import Pooling, build_encoder, load_weights
+from stbench.training.patch_bank import Padding, PatchBank
 
 from .layers.contrastive import ProjectionHead, logits, matched, one_hot_loss
 from .layers.pixels import Augmentation, PixelScale, encoder_input
-from .layers.published import rename
 from .layers.retrieval import Distance, diagnose, note_neighbours, retrieve
 from .layers.transformer import TransformerBlock
 
@@ -45,18 +43,6 @@ if TYPE_CHECKING:
 
 PositionEncoding = Literal["learnable", "sinusoidal", "naive", "none"]
 KeyContext = Literal["chunks", "slice", "straddling", "straddling-test"]
-
-# published state_dict name -> name here
-PUBLISHED_NAMES = (
-    (r"([xy]_embed\.weight)", r"positions.\1"),
-    (r"image_encoder\.model\.0\.(.+)", r"image_encoder.features.\1"),
-    (r"spot_encoder\.(\d+)\.attn\.norm\.(\w+)", r"spot_encoder.\1.attention_norm.\2"),
-    (r"spot_encoder\.(\d+)\.attn\.fn\.to_qkv\.weight", r"spot_encoder.\1.qkv.weight"),
-    (r"spot_encoder\.(\d+)\.attn\.fn\.to_out\.0\.(\w+)", r"spot_encoder.\1.out.\2"),
-    (r"spot_encoder\.(\d+)\.ff\.norm\.(\w+)", r"spot_encoder.\1.mlp_norm.\2"),
-    (r"spot_encoder\.(\d+)\.ff\.fn\.net\.0\.(\w+)", r"spot_encoder.\1.expand.\2"),
-    (r"spot_encoder\.(\d+)\.ff\.fn\.net\.3\.(\w+)", r"spot_encoder.\1.contract.\2"),
-)
 
 
 class LearnablePositions(nn.Module):
@@ -512,39 +498,6 @@ class MclSTExp(TorchMethod):
                 f" tables have rows 0 to {self.config.n_positions - 1} - raise mclstexp.n_positions, or choose another"
                 " mclstexp.position_encoding"
             )
-
-    @classmethod
-    def load_published(cls, path: Path, heads: int = 8) -> MclSTExpNetwork:
-        """The network of a published DenseNet-121 checkpoint, in eval mode.
-
-        Strips ``module.`` and renames the older ``well`` to ``spot``. All sizes follow from the tensors but the number
-        of attention ``heads``, which they do not show. Read without unpickling; raises ``UserError`` where the file is
-        not one.
-        """
-        state = read_weights(path)
-        state = rename(rename(state, [(r"module\.(.+)", r"\1")]), [(r"(.*)well(.*)", r"\1spot\2")])
-        state = rename(state, PUBLISHED_NAMES)
-        try:
-            n_positions, n_genes = state["positions.x_embed.weight"].shape
-            n_dimensions, n_features = state["image_projection.projection.weight"].shape
-            inner = state["spot_encoder.0.qkv.weight"].shape[0] // 3
-            layers = sum(name.endswith(".qkv.weight") for name in state)
-            encoder = SignedDenseNet(build_encoder("densenet121").module)
-            network = MclSTExpNetwork(
-                encoder,
-                n_features,
-                LearnablePositions(n_positions, n_genes),
-                n_genes,
-                n_dimensions,
-                heads,
-                inner // heads,
-                layers,
-            )
-            network.load_state_dict(state)
-        except (KeyError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:240]
-            raise UserError(f"{path} is not a published mclSTExp checkpoint with DenseNet-121: {reason}") from error
-        return network.eval()
 
 
 def key_sequences(offsets: Sequence[int], context: KeyContext, chunk: int) -> list[slice]:

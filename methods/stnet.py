@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from stbench import augment
-from stbench.encoders import IMAGENET_MEAN, IMAGENET_STD, Encoder, build_encoder, load_weights, read_weights
 from stbench.errors import UserError
 from stbench.method import MethodConfig, Run, TrainingSlide
-from stbench.precision import float32, no_autocast
+from stbench.system.precision import float32, no_autocast
 from stbench.torch_method import (
     Batch,
     EncoderConfig,
@@ -28,7 +25,9 @@ from stbench.torch_method import (
     TorchMethod,
     TrainingData,
 )
-from stbench.training import batches_of_spots
+from stbench.training import augment
+from stbench.training.encoders import IMAGENET_MEAN, IMAGENET_STD, Encoder, build_encoder, load_weights
+from stbench.training.loop import batches_of_spots
 
 # What the published analysis scripts fix for the authors' own breast sections.
 FIXED_MEAN = (0.54, 0.51, 0.68)
@@ -273,25 +272,6 @@ class STNet(TorchMethod):
                 self.chosen_epoch = choose_epoch(self.config, slides, run)
         super().fit(slides, run)
 
-    @classmethod
-    def load_published(cls, path: Path) -> STNetwork:
-        """The network of an official checkpoint (its entry ``model``), in eval mode; read with ``weights_only=True``.
-
-        The checkpoint does not hold the run's input statistics: set ``input_mean`` and ``input_std``; FIXED_MEAN and
-        FIXED_STD are near them on the authors' sections.
-        """
-        weights = {ours(key): value for key, value in read_weights(Path(path)).items()}
-        if "head.weight" not in weights:
-            raise UserError(f"{path} is not a published STnet checkpoint: it has no entry module.classifier.weight")
-        network = STNetwork(build_encoder("densenet121"), len(weights["head.weight"]))
-        weights |= {"input_mean": network.input_mean, "input_std": network.input_std}
-        try:
-            network.load_state_dict(weights)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:240]
-            raise UserError(f"{path} is not a published STnet checkpoint: {reason}") from error
-        return network.eval()
-
 
 def parts_of(encoder: nn.Module) -> list[nn.Module]:
     """The direct children of an encoder that hold parameters, first to last; torchvision's DenseNet keeps its in
@@ -299,12 +279,6 @@ def parts_of(encoder: nn.Module) -> list[nn.Module]:
     """
     trunk = encoder.get_submodule("features") if hasattr(encoder, "features") else encoder
     return [child for child in trunk.children() if any(True for _ in child.parameters())]
-
-
-def ours(published: str) -> str:
-    """Our name for an entry of the official state dict: ``module.features...``, ``module.classifier...``."""
-    key = published.removeprefix("module.")
-    return key.replace("classifier.", "head.", 1) if key.startswith("classifier.") else f"encoder.{key}"
 
 
 def input_statistics(data: TrainingData, spots: Tensor) -> tuple[Tensor, Tensor]:

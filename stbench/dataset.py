@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from .slide import Slide
+    from .slides.slide import Slide
 
 
 @dataclass(frozen=True)

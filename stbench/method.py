@@ -16,8 +16,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import Interrupted, UserError, said, unknown
-from .isolation import process_kept
-from .precision import Precision
+from .system.isolation import process_kept
+from .system.precision import Precision
 
 if TYPE_CHECKING:
     import torch
@@ -159,7 +159,7 @@ class Method(Protocol):
 
     ``presets`` maps a preset's name to the fields that it changes; an entry ``"published/alex10x"`` is laid over
     ``"published"`` for that dataset. ``kind`` sets controls apart from methods. A method may have an attribute
-    ``safe_precisions``, a collection of :data:`stbench.precision.PRECISIONS`; without it float32 alone is safe.
+    ``safe_precisions``, a collection of :data:`stbench.system.precision.PRECISIONS`; without it float32 alone is safe.
     """
 
     name: ClassVar[str]  # as typed: stnet

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .data.targets import DEFAULT_TARGET
 from .method import Method, configure
-from .targets import DEFAULT_TARGET
 
 READINGS = ("published", "released", "paper")
 TARGET = "target"  # stands among the settings of a comparison, though it is a run's option

@@ -10,10 +10,9 @@ import ast
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
-from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -21,16 +20,18 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from .calls import Calls
 from .dataset import Dataset
 from .errors import MethodFailed, UserError, said, unknown
-from .files import file_digest, value_digest
 from .method import Method
-from .user_paths import expanded, unset_variables
+from .system.calls import Calls
+from .system.code_digest import code_digest
+from .system.files import file_digest, value_digest
+from .system.user_paths import expanded, unset_variables
 
 METHODS = "stbench.methods"
 DATASETS = "stbench.datasets"
 DATASET_READERS = "stbench.dataset_readers"  # its entry "path" opens a manifest, an .h5ad file or a folder as a dataset
+COMPUTING = "stbench.system.precision"  # the only part of the system that a number depends on
 GROUPS_OF_METHODS = ("all", "published", "controls")
 METHOD_MEMBERS = (
     *("name", "title", "kind", "Config", "presets", "needs", "weights_label"),
@@ -141,59 +142,20 @@ def source_digest(method_class: type[Method]) -> str:
 
     Of the method's own file, whether it is registered or given by path, and of every module that this file imports, at
     first or second hand, from its own package and from stbench (the blocks that methods share, the training loop). So a
-    changed method never reuses old results. Other libraries enter a trial's record by their version, and stbench's own
-    version enters the key beside this digest. The files are read once a process.
+    changed method never reuses old results, while comments, docstrings, messages and the places of modules change
+    nothing (:mod:`stbench.system.code_digest`). Other libraries enter a trial's record by their version, and
+    :data:`stbench.NUMBERS` enters the key beside this digest. The files are read once a process.
     """
     module = sys.modules[method_class.__module__]
     if module.__file__ is None:
         raise UserError(f"method '{method_class.name}' is not defined in a file - put its class into one")
     packages = {module.__name__.partition(".")[0], __name__.partition(".")[0]}
-    digests: dict[str, str] = {"": file_digest(Path(module.__file__))}
-    waiting = list(_imports(Path(module.__file__), module.__package__ or "", packages))
-    while waiting:
-        name = waiting.pop()
-        if name in digests:
-            continue
-        spec = _find_module(name)
-        if spec is None or spec.origin is None:  # what is imported is not a module but something in one
-            continue
-        digests[name] = file_digest(Path(spec.origin))
-        package = name if spec.submodule_search_locations else name.rpartition(".")[0]
-        waiting += _imports(Path(spec.origin), package, packages)
-    return value_digest(digests)
+    return code_digest(Path(module.__file__), module.__package__ or "", packages, _computes_nothing)
 
 
-def _imports(path: Path, package: str, packages: set[str]) -> Iterator[str]:
-    """Names below ``packages`` that a file imports anywhere in it: of modules, or of things in modules."""
-    for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = "." * node.level + (node.module or "")
-            origin = importlib.util.resolve_name(base, package) if node.level else base
-            names = [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
-        for name in names:
-            # a package's own __init__ gives its version and nothing that a method computes with
-            if name.partition(".")[0] in packages and name not in packages:
-                yield name
-
-
-def _find_module(name: str) -> ModuleSpec | None:
-    """Where a module is, without importing it or the packages that it is in; ``None`` where there is none."""
-    spec: ModuleSpec | None = None
-    place: Sequence[str] | None = None
-    parts = name.split(".")
-    for depth in range(1, len(parts) + 1):
-        if depth > 1 and place is None:  # "stbench.method.Run": what it is looked for in is a module, not a package
-            return None
-        partial = ".".join(parts[:depth])
-        found = (finder.find_spec(partial, place) for finder in sys.meta_path if hasattr(finder, "find_spec"))
-        spec = next((one for one in found if one is not None), None)
-        if spec is None:
-            return None
-        place = spec.submodule_search_locations
-    return spec
+def _computes_nothing(module: str) -> bool:
+    """Errors, files and processes: what a method imports of them changes no number."""
+    return module.startswith(("stbench.errors", "stbench.system")) and not module.startswith(COMPUTING)
 
 
 def _load(group: str, kind: str, name: str, hint: str) -> Any:

@@ -14,52 +14,21 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from .batches import Batch, TestBatch, TrainingData, test_batches
-from .encoders import Pooling, weights_label
 from .errors import UserError
-from .files import read_object, reading_tensors, replacing, value_digest, write_json
 from .method import MethodConfig, Needs, Run, TestSlide, TrainingSlide
-from .patch_bank import Padding, PatchBank
-from .precision import Precision, autocast, tf32_flags
-from .training import resolve_device, seeded, train
+from .system.files import read_object, reading_tensors, replacing, value_digest, write_json
+from .system.precision import Precision, autocast, tf32_flags
+from .training.batches import Batch, TestBatch, TrainingData, test_batches
+from .training.config import EncoderConfig, SpotBatchConfig, TorchConfig
+from .training.device import resolve_device, seeded
+from .training.loop import train
+from .training.patch_bank import PatchBank
+from .training.pretrained import weights_label
 
 __all__ = ["Batch", "EncoderConfig", "SpotBatchConfig", "TestBatch", "TorchConfig", "TorchMethod", "TrainingData"]
-
-
-class TorchConfig(MethodConfig):
-    """The settings that every torch method has. A method gives its own defaults and says where they come from."""
-
-    epochs: int = Field(50, ge=1, description="passes over the training slides")
-    lr: float = Field(1e-4, gt=0, description="learning rate")
-    patch_px: int = Field(224, ge=2, description="side of the window around a spot, in full-resolution pixels")
-    input_px: int | None = Field(
-        None, ge=2, description="side of the image that the network sees: the window is resized to it; none: patch_px"
-    )
-    padding: Padding = Field(
-        "white", description="colour of what lies outside the image in a window at its border: white or black"
-    )
-    compile: bool = Field(False, description="compile the network's forward with torch.compile")
-
-
-class SpotBatchConfig(MethodConfig):
-    """Settings of methods that learn from batches of spots (a mixin to :class:`TorchConfig`)."""
-
-    batch_size: int = Field(32, ge=1, description="spots in a training batch, drawn over all training slides")
-
-
-class EncoderConfig(MethodConfig):
-    """Settings of methods with a pretrained image encoder (a mixin to :class:`TorchConfig`)."""
-
-    encoder: str = Field("densenet121", description="image encoder: a torchvision or timm name")
-    weights: str = Field(
-        "imagenet", description="its initial weights: imagenet, random, or a .pth or .safetensors file"
-    )
-    pooling: Pooling = Field(
-        "native", description="of its last features: native (a ViT's class token), or the average over places"
-    )
 
 
 TRAIN_AGAIN = "restore it, or train again"
@@ -82,7 +51,9 @@ class TorchMethod(ABC):
     Config: ClassVar[type[MethodConfig]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]]
     batching: ClassVar[Literal["spots", "slides"]]  # what one training step sees: a batch of spots, or a whole slide
-    safe_precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32"})  # see stbench/precision.py: measured by tests
+    safe_precisions: ClassVar[frozenset[Precision]] = frozenset(
+        {"fp32"}
+    )  # see training/precision.py: measured by tests
     switches: ClassVar[str] = ""  # where its ablation switches stand, "package.module:NAME" (stbench/switches.py)
 
     @property
@@ -122,9 +93,9 @@ class TorchMethod(ABC):
     def loss(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Scalars on the device: the objective under ``"loss"``, and whatever else is to stand in the history.
 
-        Called inside autocast where the precision is bf16: what must not be (:func:`stbench.precision.no_autocast`) is
-        the method's to know. Called on validation batches too, with the network in eval
-        mode and without gradients: augment only where ``network.training``. Nothing in it may wait for the device
+        Called inside autocast where the precision is bf16: what must not be, the method knows
+        (:func:`stbench.system.precision.no_autocast`). Called on validation batches too, with the network in eval mode
+        and without gradients: augment only where ``network.training``. Nothing in it may wait for the device
         (``.item()``, ``.cpu()``, ``if tensor:``, boolean masks).
         """
 

@@ -12,7 +12,7 @@ import pytest
 
 from stbench.datasets.readers import legacy_st
 from stbench.method import TestSlide, TrainingSlide
-from stbench.slide import Slide
+from stbench.slides.slide import Slide
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from stbench import registry
-from stbench.locate import cache_root
-from stbench.prepare import prepare
+from stbench.data.prepare import prepare
+from stbench.system.locate import cache_root
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 

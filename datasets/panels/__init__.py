@@ -10,8 +10,8 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from stbench.compressed import open_text
 from stbench.errors import UserError, unknown
+from stbench.system.compressed import open_text
 
 
 @cache

@@ -1,1 +1,1 @@
-"""Readers: one file a format, each returning a :class:`stbench.slide.Slide`."""
+"""Readers: one file a format, each returning a :class:`stbench.slides.slide.Slide`."""

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from stbench.counts import count_fault, distance_to_whole
 from stbench.errors import UserError
-from stbench.geometry import NOTHING, Evidence
-from stbench.image import SlideImage
-from stbench.slide import Slide
+from stbench.slides.counts import count_fault, distance_to_whole
+from stbench.slides.evidence import NOTHING, Evidence
+from stbench.slides.image import SlideImage
+from stbench.slides.slide import Slide
 
 
 def assemble(

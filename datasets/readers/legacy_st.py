@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stbench.compressed import open_text
 from stbench.errors import UserError
-from stbench.image import SlideImage
-from stbench.slide import Slide
-from stbench.spot_names import plain_name, spot_name
+from stbench.slides.image import SlideImage
+from stbench.slides.slide import Slide
+from stbench.slides.spot_names import plain_name, spot_name
+from stbench.system.compressed import open_text
 
 from .assemble import assemble, require_counts, unmatched
 from .pitch import square_grid_pitch

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor, nn
 
-from stbench.precision import exact_products, float32, no_autocast
+from stbench.system.precision import exact_products, float32, no_autocast
 
 TemperatureForm = Literal["divide", "multiply"]
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from stbench.encoders import IMAGENET_MEAN, IMAGENET_STD, build_encoder
 from stbench.method import Run, TestSlide
-from stbench.patch_bank import PatchBank
+from stbench.training.encoders import IMAGENET_MEAN, IMAGENET_STD, build_encoder
+from stbench.training.patch_bank import PatchBank
 
 BATCH_SIZE = 128  # spots in a batch
 

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from stbench import augment
-from stbench.encoders import IMAGENET_MEAN, IMAGENET_STD
+from stbench.training import augment
+from stbench.training.encoders import IMAGENET_MEAN, IMAGENET_STD
 
 Augmentation = Literal["jitter-flip-rotate", "flip-quarter-turns", "none"]
 PixelScale = Literal["unit", "imagenet", "bgr-255"]

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
 
-from stbench.precision import exact_products
+from stbench.system.precision import exact_products
 
 if TYPE_CHECKING:
-    from stbench.batches import TrainingData
     from stbench.method import Run
     from stbench.torch_method import TorchMethod
+    from stbench.training.batches import TrainingData
 
 Distance = Literal["l1", "l2", "cosine"]
 Weighting = Literal["inverse-square", "average", "nearest", "exponential"]

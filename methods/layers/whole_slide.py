@@ -12,13 +12,13 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from stbench.augment import flip_and_quarter_turn, standardise
-from stbench.batches import TestBatch, TrainingData
-from stbench.encoders import IMAGENET_MEAN, IMAGENET_STD
 from stbench.errors import UserError
 from stbench.method import Run, TestSlide, TrainingSlide
-from stbench.precision import float32, no_autocast
+from stbench.system.precision import float32, no_autocast
 from stbench.torch_method import Batch, TorchConfig, TorchMethod
+from stbench.training.augment import flip_and_quarter_turn, standardise
+from stbench.training.batches import TestBatch, TrainingData
+from stbench.training.encoders import IMAGENET_MEAN, IMAGENET_STD
 
 log = logging.getLogger("stbench")
 

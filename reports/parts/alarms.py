@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from stbench.trial_files import read_ended
+from stbench.trials.outcome import read_ended
 
-from ..layout import caption
-from ..load import Section, records
-from ..part import Context, Part
-from ..typeset import Cell, Table
+from ..sections.section import Section, records
+from ..tables.table import Cell, Table
+from ..words.protocol import caption
+from .part import Context, Part
 
 
 def part(section: Section, context: Context) -> Part | None:

@@ -12,13 +12,14 @@ from stbench.audit.leaks import declared
 from stbench.audit.pretraining import exposure
 from stbench.audit.record import VERDICTS
 from stbench.audit.scale import normalisation
-from stbench.targets import TARGETS
+from stbench.data.targets import TARGETS
 
-from ..layout import caption
-from ..load import Section, evidence
-from ..part import Context, Part
-from ..typeset import Cell, Table
-from ..verdict import leaks_of
+from ..sections.section import Section
+from ..sections.trial_files import evidence
+from ..tables.table import Cell, Table
+from ..words.headline import leaks_of
+from ..words.protocol import caption
+from .part import Context, Part
 
 TITLE = "Can the split be believed?"
 OF_THE_SECTION = (

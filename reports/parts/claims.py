@@ -12,12 +12,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..layout import caption
-from ..load import Section, published, records, trial_table
-from ..part import Context, Part
-from ..tables import METRICS, eligible, leaderboard, slice_scores, with_published
-from ..typeset import Cell, Table, number, plus_minus
-from ..verdict import unpublished
+from ..numbers.means import eligible, leaderboard, slice_scores, with_published
+from ..numbers.metrics import METRICS
+from ..published.table1 import published
+from ..sections.section import Section, records
+from ..sections.trial_files import trial_table
+from ..tables.table import Cell, Table
+from ..words.format import number, plus_minus
+from ..words.protocol import caption
+from ..words.warnings import unpublished
+from .part import Context, Part
 
 OURS, RIVAL = "mclstexp", "bleep"  # the paper's method, and the one that it calls second
 ANNOTATED = ("B1", "C1", "D1", "E1", "F1", "G2")

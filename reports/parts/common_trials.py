@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..load import Section
-from ..part import Context, Part
-from ..standings import standings
-from ..standings_table import board_table, lead
+from ..numbers.common_trials import standings
+from ..sections.section import Section
+from ..tables.standings import board_table, lead
+from .part import Context, Part
 
 QUESTION = "Who is ahead on the trials that all finished?"
 

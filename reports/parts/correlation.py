@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from .. import figures
-from ..gene_scores import entry_label, entry_labels, shown_entries
-from ..layout import caption
-from ..load import Section
-from ..names import broken
-from ..part import Context, Part, picture
-from ..predictions import prediction_files, read_genes, which_seed
-from ..style import FAINT, HEADING, LINE, SMALL, WIDTH
-from ..typeset import Cell, Table, number
+from ..figures import canvas
+from ..figures.labels import broken
+from ..figures.style import FAINT, HEADING, LINE, SMALL, WIDTH
+from ..numbers.genes import shown_entries
+from ..sections.labels import entry_label, entry_labels
+from ..sections.predictions import prediction_files, read_genes, which_seed
+from ..sections.section import Section
+from ..tables.table import Cell, Table
+from ..words.format import number
+from ..words.protocol import caption
+from .part import Context, Part, picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,7 +79,7 @@ def part(section: Section, context: Context) -> Part | None:
         "all slices together, each predicted by a model that had not seen its slice. All matrices are in the order of "
         "the observed one's tree (Ward linkage); r: agreement with it over pairs of genes" + which_seed(section)
     )
-    with figures.drawing():
+    with canvas.drawing():
         pictures = [picture(section, "matrices", what, correlation_figure(section, structure))]
     frames = {"pairs.csv": pairs(structure)}
     title = "Do genes vary together as they should?"

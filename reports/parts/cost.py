@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from .. import figures
-from ..figures import draw_marks, section_marks
-from ..layout import caption
-from ..load import Section, records
-from ..part import Context, Part, picture
-from ..style import FAINT, INK, WIDTH
-from ..tables import eligible, leaderboard
-from ..typeset import Cell, Table, number
+from ..figures import canvas
+from ..figures.marks import draw_marks, section_marks
+from ..figures.style import FAINT, INK, WIDTH
+from ..numbers.means import eligible, leaderboard
+from ..sections.section import Section, records
+from ..tables.table import Cell, Table
+from ..words.format import number
+from ..words.protocol import caption
+from .part import Context, Part, picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,7 +32,7 @@ def part(section: Section, context: Context) -> Part | None:
     drawable = timed[timed[METRIC].notna() & (timed["fit_s"] > 0)]
     pictures = []
     if len(drawable) > 1:
-        with figures.drawing():
+        with canvas.drawing():
             what = "PCC (ACG) against the time to train one fold; the line joins entries that nothing beats in both"
             pictures.append(picture(section, "front", what, pareto_figure(section, drawable)))
     lead = [_finding(costs), f"Times and memory were taken on {', '.join(devices) or 'a device that was not recorded'}"]

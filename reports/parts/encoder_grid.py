@@ -7,11 +7,13 @@ import re
 
 import pandas as pd
 
-from ..layout import caption
-from ..load import Section, records
-from ..part import Context, Part
-from ..tables import METRICS, eligible, leaderboard
-from ..typeset import Cell, Table, number
+from ..numbers.means import eligible, leaderboard
+from ..numbers.metrics import METRICS
+from ..sections.section import Section, records
+from ..tables.table import Cell, Table
+from ..words.format import number
+from ..words.protocol import caption
+from .part import Context, Part
 
 METRIC = "pcc_acg"
 

@@ -11,17 +11,18 @@ import numpy as np
 import pandas as pd
 
 from stbench.errors import unknown
-from stbench.metrics import neg_log10_p, per_gene
+from stbench.scores.metrics import neg_log10_p, per_gene
 
-from .. import figures
-from ..gene_scores import GeneCube, entry_label, entry_labels, gene_cube, ranking, shown_entries
-from ..load import Section
-from ..names import broken
-from ..part import Context, Part, picture
-from ..predictions import prediction_files, read_genes, which_seed
-from ..style import FAINT, HEADING, LETTER, SMALL, TITLE, WIDTH
-from ..tissue import Background, backgrounds, draw_spots
-from ..typeset import number
+from ..figures import canvas
+from ..figures.labels import broken
+from ..figures.style import FAINT, HEADING, LETTER, SMALL, TITLE, WIDTH
+from ..figures.tissue import Background, backgrounds, draw_spots
+from ..numbers.genes import GeneCube, gene_cube, ranking, shown_entries
+from ..sections.labels import entry_label, entry_labels
+from ..sections.predictions import prediction_files, read_genes, which_seed
+from ..sections.section import Section
+from ..words.format import number
+from .part import Context, Part, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,7 +82,7 @@ def part(section: Section, context: Context) -> Part | None:
     pictures = []
     seed = which_seed(section)
     parts = [rows[first : first + N_GENES] for first in range(0, len(rows), N_GENES)]
-    with figures.drawing():
+    with canvas.drawing():
         for place, some in enumerate(parts, start=1):
             tail = "" if len(parts) == 1 else f"-{place}"
             maps = maps_figure(section, some, columns, tissue)

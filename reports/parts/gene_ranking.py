@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from stbench.tables import read_csv
-
-from .. import figures
-from ..gene_scores import GeneCube, entry_labels, gene_cube, ranking, shown_entries
-from ..layout import caption
-from ..load import Section, records
-from ..part import Context, Part, picture
-from ..style import LETTER, SMALL, WIDTH
-from ..tables import leaderboard
-from ..typeset import Cell, Table, number
+from ..figures import canvas
+from ..figures.style import LETTER, SMALL, WIDTH
+from ..numbers.genes import GeneCube, gene_cube, ranking, shown_entries
+from ..numbers.means import leaderboard
+from ..published.genes import published_genes
+from ..sections.labels import entry_labels
+from ..sections.section import Section, records
+from ..tables.table import Cell, Table
+from ..words.format import number
+from ..words.protocol import caption
+from .part import Context, Part, picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TOP = 50
-PUBLISHED_NAMES = ("dataset", "split", "method", "gene", "source", "note")
 CAUTION = (
     "−log10 p grows with the number of spots and treats neighbouring spots as independent: it ranks genes, and is no "
     "test of them."
@@ -61,7 +60,7 @@ def part(section: Section, context: Context) -> Part | None:
         lead.append(_agreement_finding(agreement, order, labels))
         frames["agreement.csv"] = agreement.rename_axis("entry").reset_index()
         what = "Spearman correlation, over genes, of the entries' mean PCC per gene: 1 where two rank the genes alike"
-        with figures.drawing():
+        with canvas.drawing():
             drawn = agreement_figure(agreement.rename(index=labels, columns=labels))
             pictures.append(picture(section, "agreement", what, drawn))
     lead += _published_findings(section, ranked, order, printed, len(cube.genes))
@@ -70,7 +69,7 @@ def part(section: Section, context: Context) -> Part | None:
 
 def _published(section: Section) -> pd.DataFrame:
     """The printed rankings of this dataset and split: method, rank, gene, mean_neg_log10_p, source, note."""
-    table = read_csv(Path(__file__).parents[1] / "published_genes.csv", PUBLISHED_NAMES)
+    table = published_genes()
     return table[(table["dataset"] == section.dataset) & (table["split"] == section.split)]
 
 

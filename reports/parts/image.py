@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .. import figures
-from ..comparison import in_order
-from ..figures import draw_marks, section_marks
-from ..layout import INCOMPLETE, caption, not_asked
-from ..load import Section, records
-from ..part import Context, Part, picture
-from ..style import BAND, FAINT, INK, PAPER, WIDTH, Mark
-from ..tables import exchange_table, leaderboard, over_exchanged_slices, with_exchanged
-from ..typeset import Cell, Table, number
-from ..verdict import HEADLINE_METRIC
+from ..figures import canvas
+from ..figures.marks import draw_marks, section_marks
+from ..figures.style import BAND, FAINT, INK, PAPER, WIDTH, Mark
+from ..numbers.means import exchange_table, leaderboard, over_exchanged_slices, with_exchanged
+from ..numbers.significance import in_order
+from ..sections.section import Section, records
+from ..tables.main import not_asked
+from ..tables.table import Cell, Table
+from ..words.format import number
+from ..words.headline import HEADLINE_METRIC
+from ..words.protocol import INCOMPLETE, caption
+from .part import Context, Part, picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +41,7 @@ def part(section: Section, context: Context) -> Part | None:
     about = board[["label", "method", "kind", "oracle", "complete", "n_slices", "of_slices"]]
     table = about.join(over_exchanged_slices(by_slice, board.index))
     table["from_image"] = table["pcc_acg"] - table["exchanged_pcc_acg"]
-    with figures.drawing():
+    with canvas.drawing():
         what = (
             "PCC (ACG) as it is (filled) and with the patches exchanged (hollow), and how far the prediction moves; "
             "broken lines: what the depth oracle and the position alone reach"

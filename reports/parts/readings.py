@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from stbench.files import read_json
 from stbench.readings import READINGS
+from stbench.system.files import read_json
 
-from .. import figures
-from ..layout import caption
-from ..load import Section, records, trial_table
-from ..part import Context, Part, picture
-from ..style import FAINT, INK, WIDTH, marks
-from ..tables import METRICS
-from ..typeset import Cell, Table, number
+from ..figures import canvas
+from ..figures.style import FAINT, INK, WIDTH, marks
+from ..numbers.metrics import METRICS
+from ..sections.section import Section, records
+from ..sections.trial_files import trial_table
+from ..tables.table import Cell, Table
+from ..words.format import number
+from ..words.protocol import caption
+from .part import Context, Part, picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +42,7 @@ def part(section: Section, context: Context) -> Part | None:
         return None
     pictures = []
     if table[METRIC].notna().any():
-        with figures.drawing():
+        with canvas.drawing():
             what = f"{METRICS[METRIC].title} of each method under each reading"
             pictures.append(picture(section, "readings", what, readings_figure(table)))
     return Part(

@@ -9,14 +9,16 @@ import pandas as pd
 
 from stbench.statistics import bootstrap_interval
 
-from .. import figures
-from ..figures import draw_marks, section_marks
-from ..layout import caption
-from ..load import Section, records
-from ..part import Context, Part, picture
-from ..style import FAINT, INK, PAPER, SMALL, WIDTH, Mark
-from ..tables import METRICS, replicates, slice_scores
-from ..typeset import Cell, Table, number
+from ..figures import canvas
+from ..figures.marks import draw_marks, section_marks
+from ..figures.style import FAINT, INK, PAPER, SMALL, WIDTH, Mark
+from ..numbers.means import replicates, slice_scores
+from ..numbers.metrics import METRICS
+from ..sections.section import Section, records
+from ..tables.table import Cell, Table
+from ..words.format import number
+from ..words.protocol import caption
+from .part import Context, Part, picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,7 +57,7 @@ def part(section: Section, context: Context) -> Part | None:
     lead = [_finding(section, known), *_order(section, known), *_caution(section, patients, affected)]
     pictures = []
     if len(known):
-        with figures.drawing():
+        with canvas.drawing():
             what = "strict PCC (ACG) with and without sections of the same patient in training"
             pictures.append(picture(section, "gap", what, gap_figure(section, known)))
     return Part("replicate-gap", TITLE, lead, (_table(section, gaps, affected),), pictures, {"gaps.csv": gaps})

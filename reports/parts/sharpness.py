@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from .. import figures
-from ..comparison import in_order
-from ..figures import draw_boxes, draw_marks, section_marks
-from ..layout import INCOMPLETE, caption
-from ..load import Section
-from ..part import Context, Part, picture
-from ..style import BAND, FAINT, INK, PAPER, SMALL, WIDTH, Mark
-from ..tables import leaderboard
-from ..typeset import Cell, Table, number
-from ..verdict import HEADLINE_METRIC
+from ..figures import canvas
+from ..figures.marks import draw_boxes, draw_marks, section_marks
+from ..figures.style import BAND, FAINT, INK, PAPER, SMALL, WIDTH, Mark
+from ..numbers.means import leaderboard
+from ..numbers.significance import in_order
+from ..sections.section import Section
+from ..tables.table import Cell, Table
+from ..words.format import number
+from ..words.headline import HEADLINE_METRIC
+from ..words.protocol import INCOMPLETE, caption
+from .part import Context, Part, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +49,7 @@ def part(section: Section, context: Context) -> Part | None:
     level = float(by_slice.drop_duplicates("slice")["moran_truth"].mean())
     board = leaderboard(section.rows, section.entries, section.slices)
     table = over_slices(by_slice, board)
-    with figures.drawing():
+    with canvas.drawing():
         what = (
             "spread and smoothness of the predictions. Box: quartiles and median over genes (each its mean over "
             "slices), line: 5th to 95th percentile, mark: all genes have nearly one value, cross: undefined, the "

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from .. import figures
-from ..figures import section_marks
-from ..layout import INCOMPLETE, caption
-from ..load import Section, trial_table
-from ..part import Context, Part, picture
-from ..style import FAINT, INK, WIDTH
-from ..tables import leaderboard
-from ..typeset import Cell, Table, number
+from ..figures import canvas
+from ..figures.marks import section_marks
+from ..figures.style import FAINT, INK, WIDTH
+from ..numbers.means import leaderboard
+from ..sections.section import Section
+from ..sections.trial_files import trial_table
+from ..tables.table import Cell, Table
+from ..words.format import number
+from ..words.protocol import INCOMPLETE, caption
+from .part import Context, Part, picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +45,7 @@ def part(section: Section, context: Context) -> Part | None:
     table = on_targets(section, scored)
     pictures = []
     if table[RANKED].notna().any():
-        with figures.drawing():
+        with canvas.drawing():
             what = "PCC of the same predictions against the truth on each target; dashed: oracles"
             pictures.append(picture(section, "slopes", what, slopes_figure(section, table)))
     return Part("targets", QUESTION, _lead(section, table), (_table(section, table),), pictures, {"scores.csv": table})

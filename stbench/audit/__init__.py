@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.prepared import PreparedDataset
+from ..data.splits import Fold
 from ..dataset import Dataset
-from ..files import write_json
-from ..prepare import PreparedDataset
-from ..splits import Fold
+from ..system.files import write_json
 from . import leaks as leaking
 from .expression import nearly_empty, repeated_rows, smoothed
 from .panel import origin, ranks_if_needed

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..prepare import PreparedSlide
+from ..data.prepared import PreparedSlide
 from .record import Finding, some
 from .sides import Group, Sides, Spot
 

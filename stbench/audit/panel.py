@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ..data.prepared import PreparedDataset
 from ..dataset import Dataset
-from ..prepare import PreparedDataset
 from .record import Finding, some
 
 MATCH = 0.9  # share of the panel among a slice's most variable genes, above which the slice may have chosen it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..splits import Fold
+from ..data.splits import Fold
 from .record import Finding, some
 
 REPLICATES, DISJOINT = "replicates in training", "patient-disjoint"

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..prepare import PreparedSlide
+from ..data.prepared import PreparedSlide
 from .record import Finding, some
 from .sides import Group, Sides, Spot
 

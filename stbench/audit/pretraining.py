@@ -29,7 +29,7 @@ NATURAL = re.compile(r"in1k|in12k|in21k|in22k|densenet121-|resnet\d+-|resnet50-a
 
 
 def seen(label: str) -> tuple[Verdict, str]:
-    """What weights with the label of :func:`stbench.encoders.weights_label` may have seen of the slides, in words."""
+    """What weights labelled by :func:`stbench.training.encoders.weights_label` may have seen of the slides."""
     if label in ("", "none"):
         return "ok", "no pretrained encoder"
     if label.startswith("random"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..errors import UserError
-from ..files import read_json
+from ..system.files import read_json
 
 Verdict = Literal["ok", "note", "warning", "leak"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..prepare import PreparedDataset, PreparedSlide
-from ..targets import Target
+from ..data.prepared import PreparedDataset, PreparedSlide
+from ..data.targets import Target
 from .record import Finding, some
 
 TOLERANCE = 0.05  # relative difference of µm per pixel; scanners and registration differ by about one per cent

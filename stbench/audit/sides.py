@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
 
-from ..prepare import PreparedSlide
-from ..splits import Fold
+from ..data.prepared import PreparedSlide
+from ..data.splits import Fold
 from .record import Finding, some
 
 MOST_OF_A_SECTION = 0.5  # share of the smaller slice's spots with a copy in the other, above which both are one section

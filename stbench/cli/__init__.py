@@ -9,7 +9,7 @@ import traceback
 import typer
 
 from ..errors import Interrupted, UserError
-from ..out_of_memory import out_of_memory
+from ..system.out_of_memory import out_of_memory
 from .commands import app
 from .console import err
 from .encodings import make_readable

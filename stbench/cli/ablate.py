@@ -9,9 +9,9 @@ import typer
 from rich.text import Text
 
 from .. import registry
+from ..data.targets import DEFAULT_TARGET
+from ..data.targets import target as known_target
 from ..readings import target_of
-from ..targets import DEFAULT_TARGET
-from ..targets import target as known_target
 from .console import out
 from .lists import words
 from .method_choices import require_weights
@@ -36,7 +36,7 @@ from .running import run_choices
 from .setting import Setting
 
 if TYPE_CHECKING:
-    from ..ablation import Ablation
+    from ..results.ablation import Ablation
 
 
 def ablate(
@@ -74,7 +74,7 @@ def ablate(
     """Turn a method's parts one at a time. Variants of inference alone reuse the base's trained models, which are kept
     in its trials. Running the same command again resumes.
     """
-    from ..ablation import choose_switches, grid, grid_size, parse_sweep, plan_ablation, refuse_above
+    from ..results.ablation import choose_switches, grid, grid_size, parse_sweep, plan_ablation, refuse_above
 
     setting = Setting(
         dataset=dataset,

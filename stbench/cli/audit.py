@@ -11,10 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import registry
-from ..files import write_json
-from ..locate import data_root
+from ..data.targets import DEFAULT_TARGET
+from ..system.files import write_json
+from ..system.locate import data_root
 from .console import out
-from .options import DEFAULT_TARGET, DataOption, DatasetOption, FoldsOption, SlicesOption, SplitOption, TargetOption
+from .options import DataOption, DatasetOption, FoldsOption, SlicesOption, SplitOption, TargetOption
 from .preparing import check_split, prepare_slices, require_data, split_folds
 
 if TYPE_CHECKING:

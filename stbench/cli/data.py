@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import registry
-from ..locate import cache_root, data_root
+from ..data.targets import DEFAULT_TARGET
+from ..system.locate import cache_root, data_root
 from .console import out, say_once, with_bar
 from .lists import slice_list
-from .options import DEFAULT_TARGET, DataOption, DatasetArgument, SlicesOption
+from .options import DataOption, DatasetArgument, SlicesOption
 from .preparing import notes_of, prepare_slices
 
 data_app = typer.Typer(help="What data are here, whether they are sound, and preparing them.", no_args_is_help=True)
@@ -22,7 +23,7 @@ data_app = typer.Typer(help="What data are here, whether they are sound, and pre
 @data_app.command("list")
 def data_list(data: DataOption = None) -> None:
     """Every dataset: slices present, spots, genes, place, and how to get what is missing."""
-    from ..inventory import list_dataset
+    from ..data.inventory import list_dataset
 
     root = data_root(data)
     table = Table(box=None, pad_edge=False)
@@ -59,9 +60,9 @@ def data_check(
     ] = None,
 ) -> None:
     """Read every slice, validate it, and draw its spots over the tissue; a bad one does not stop the others."""
-    from stbench.reports.slide_picture import draw_slide
+    from stbench.reports.figures.slide_picture import draw_slide
 
-    from ..inventory import check_dataset
+    from ..data.inventory import check_dataset
 
     opened = registry.dataset(dataset, data_root(data))
     place = pictures or Path("data-check") / opened.name

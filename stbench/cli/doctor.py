@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from .. import registry
-from ..locate import cache_root, data_root
+from ..system.locate import cache_root, data_root
 from .console import out
 from .options import DataOption
 
@@ -18,8 +18,8 @@ def doctor(data: DataOption = None) -> None:
 
     import torch
 
-    from ..environment import machine, versions
-    from ..inventory import list_dataset
+    from ..data.inventory import list_dataset
+    from ..system.environment import machine, versions
 
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_column(style="bold")
@@ -38,8 +38,6 @@ def doctor(data: DataOption = None) -> None:
     facts.add_row(
         "weights", ", ".join(cached) or "none in torch's cache: a first use downloads them, or --weights PATH"
     )
-    extras = {"slurm": "submitit", "wsi": "openslide", "spatialdata": "spatialdata"}
-    for extra, module in extras.items():
-        there = importlib.util.find_spec(module) is not None
-        facts.add_row(f"extra {extra}", "installed" if there else f"not installed: pip install 'stbench[{extra}]'")
+    there = importlib.util.find_spec("openslide") is not None
+    facts.add_row("extra wsi", "installed" if there else "not installed: pip install 'stbench[wsi]'")
     out.print(facts)

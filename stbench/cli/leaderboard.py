@@ -20,7 +20,8 @@ def leaderboard(
     """Merge runs of several datasets, machines and dates; ranks are on the trials that all finished."""
     from stbench.reports import leaderboard as write
 
-    from ..results import read_run, summary_text
+    from ..results.record import read_run
+    from ..results.summary import summary_text
 
     for place in results:
         read_run(place)

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import registry
+from ..data.targets import DEFAULT_TARGET
 from ..errors import UserError, unknown
 from ..method import MethodConfig, configure
 from ..readings import READINGS, has_preset, readings_of, target_of
-from ..targets import DEFAULT_TARGET
 from .console import out
 from .lists import words
 
 if TYPE_CHECKING:
-    from ..results import MethodChoice
+    from ..results.plan import MethodChoice
 
 
 def require_words(names: str, changes: Sequence[str], encoders: str | None) -> None:
@@ -37,7 +37,7 @@ def choose_methods(
     Raises ``UserError`` for what names nothing, contradicts itself or changes nothing. That encoders and weights can be
     had is another question, see :func:`require_weights`.
     """
-    from ..results import MethodChoice
+    from ..results.plan import MethodChoice
 
     chosen = registry.expand_methods(names)
     presets = _presets(chosen, preset)
@@ -143,10 +143,10 @@ def require_weights(*configs: MethodConfig) -> None:
     fields = [config.model_dump() for config in configs]
     wanted = [(one["encoder"], one.get("weights", "random")) for one in fields if "encoder" in one]
     if wanted:
-        from ..pretrained import require_reachable
+        from ..training.pretrained import require_reachable
 
         require_reachable(wanted)
-        from ..encoders import require_encoders  # slow, with what it builds them from: only once they can be had
+        from ..training.encoders import require_encoders
 
         require_encoders(wanted)
 

@@ -9,12 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import registry
-from ..calls import Calls, declared
+from ..data.targets import DEFAULT_TARGET
 from ..errors import UserError, said
 from ..method import Method, configure
-from ..precision import safe_precisions
 from ..readings import READINGS, Compared, compare, has_preset, readings_of, target_of
-from ..targets import DEFAULT_TARGET
+from ..system.calls import Calls
+from ..training.precision import safe_precisions
+from ..trials.declarations import declared
 from .console import out
 
 methods_app = typer.Typer(
@@ -159,7 +160,7 @@ def _sources(row: Compared) -> list[tuple[str, str]]:
 @methods_app.command("check")
 def methods_check(names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> None:
     """The battery of checks that every method must pass, on small made-up slides."""
-    from ..method_checks import run_checks
+    from ..method_checks.battery import run_checks
 
     failed = 0
     for name in registry.expand_methods(",".join(names)):

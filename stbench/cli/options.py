@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..targets import DEFAULT_TARGET as DEFAULT_TARGET
-from ..targets import TARGETS
+from ..data.targets import DEFAULT_TARGET, TARGETS
 
 DatasetOption = Annotated[
     str, typer.Option("--dataset", metavar="NAME|PATH", help="her2st, cscc, alex10x, demo, or a manifest.")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from ..user_paths import expanded
+from ..system.user_paths import expanded
 
 # ~, ~/x, $NAME/x, ${NAME}/x, alone or as the value in --option=value
 STARTS_LIKE_A_PATH = re.compile(r"(?P<option>--[\w-]+=)?(?P<path>(?:~[\w.-]*|\$\w+|\$\{\w+\})(?:/.*)?)", re.DOTALL)

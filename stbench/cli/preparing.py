@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ..errors import UserError, unknown
-from ..locate import cache_root
+from ..system.locate import cache_root
 from .console import with_bar
 from .lists import slice_list, words
 
 if TYPE_CHECKING:
+    from ..data.prepared import PreparedDataset
+    from ..data.splits import Fold
     from ..dataset import Dataset
-    from ..prepare import PreparedDataset
-    from ..splits import Fold
 
 
 def require_data(opened: Dataset, slices: str | None, split: str, folds: int | None) -> None:
@@ -21,7 +21,7 @@ def require_data(opened: Dataset, slices: str | None, split: str, folds: int | N
 
     ``slices``, ``split`` and ``folds`` as they were typed.
     """
-    from ..prepare import choose, require_readable
+    from ..data.prepare import choose, require_readable
 
     sources, _ = choose(opened, slice_list(slices))
     split_folds(split, folds, {source.id: source.patient for source in sources})
@@ -30,7 +30,7 @@ def require_data(opened: Dataset, slices: str | None, split: str, folds: int | N
 
 def prepare_slices(opened: Dataset, target: str, slices: str | None) -> PreparedDataset:
     """``opened`` on a target; ``slices`` as it was typed."""
-    from ..prepare import prepare
+    from ..data.prepare import prepare
 
     chosen = slice_list(slices)
     return with_bar("preparing slices", lambda bar: prepare(opened, target, cache_root(), chosen, on_progress=bar))
@@ -45,7 +45,7 @@ def notes_of(prepared: PreparedDataset) -> Iterator[str]:
 
 def check_split(split: str, folds: int | None) -> None:
     """A ``UserError`` for a ``--split`` that is no list of splits, and for ``--folds`` without ``--split kfold``."""
-    from ..splits import SPLITS
+    from ..data.splits import SPLITS
 
     names = words(split, "--split")
     for name in names:
@@ -57,6 +57,6 @@ def check_split(split: str, folds: int | None) -> None:
 
 def split_folds(split: str, folds: int | None, patients: Mapping[str, str]) -> dict[str, list[Fold]]:
     """Every split of ``--split`` to its folds; ``patients``: slice to patient, in fold order."""
-    from ..splits import make_folds
+    from ..data.splits import make_folds
 
     return {name: list(make_folds(name, patients, k=folds or 5, seed=0)) for name in words(split, "--split")}

@@ -17,7 +17,7 @@ def is_recorded(results: Path) -> bool:
 
 def record_in_mlflow(results: Path, page: Path | None = None) -> None:
     """Record what is not recorded yet, and the report in the folder ``page``."""
-    from ..tracking import TrackingError, track, tracking_uri
+    from ..results.tracking import TrackingError, track, tracking_uri
 
     if not is_recorded(results):
         (results / MARK).touch()

@@ -29,7 +29,8 @@ def report(
     """Tables, figures and one self-contained HTML page."""
     from stbench.reports import report as make_report
 
-    from ..results import read_run, summary_text
+    from ..results.record import read_run
+    from ..results.summary import summary_text
 
     for place in results:
         read_run(place)

@@ -14,7 +14,7 @@ import typer
 
 from .. import registry
 from ..errors import PlaceError
-from ..locate import data_root
+from ..system.locate import data_root
 from .console import err, out, with_bar
 from .lists import seed_list
 from .recording import record_in_mlflow
@@ -24,8 +24,8 @@ from .summary import print_summary
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..prepare import PreparedDataset
-    from ..results import MethodChoice
+    from ..data.prepared import PreparedDataset
+    from ..results.plan import MethodChoice
 
 SUMMARY_INTERVAL_S = 30.0
 
@@ -39,7 +39,8 @@ def run_choices(
     """Plan and run methods, listed by target; running the same again resumes. Results are in DATASET-``label`` unless
     the setting names a place.
     """
-    from ..results import plan, superseded
+    from ..results.plan import plan
+    from ..results.summary import superseded
 
     sections = [(prepare_setting(setting, target), methods) for target, methods in chosen.items()]
     seeds = seed_list(setting.seeds)
@@ -79,10 +80,11 @@ def run_choices(
 
 def _run_trials(directory: Path, todo: Sequence[str]) -> pd.DataFrame:
     """Run planned trials and return the summary, which is written however the run ends."""
-    from ..engine import LocalEngine
-    from ..interrupt import stop_on_signals
-    from ..progress import ConsoleListener
-    from ..results import trial_specs, write_summary
+    from ..results.record import trial_specs
+    from ..results.summary import write_summary
+    from ..system.interrupt import stop_on_signals
+    from ..trials.engine import LocalEngine
+    from .progress import ConsoleListener
 
     labels = {key: spec.label for key, spec in trial_specs(directory).items()}
     write_summary(directory)
@@ -110,8 +112,8 @@ def _run_trials(directory: Path, todo: Sequence[str]) -> pd.DataFrame:
 
 def _say_audit(directory: Path, setting: Setting, prepared: PreparedDataset) -> None:
     """Look at the data before anything is trained, and say what a reader of the numbers must know."""
-    from ..evidence import write_evidence
-    from ..results import trial_specs
+    from ..results.evidence import write_evidence
+    from ..results.record import trial_specs
 
     leaks = {
         f"{spec.title} ({', '.join(filter(None, (spec.preset, spec.variant)))})": spec.leak
@@ -149,7 +151,8 @@ def _outstanding(results: Path, keys: list[str], retry_failed: bool) -> list[str
     import shutil
     from collections import Counter
 
-    from ..trial import FINAL_STATES, state_of
+    from ..trials.outcome import FINAL_STATES
+    from ..trials.state import state_of
 
     states = {key: state_of(results, key)["state"] for key in keys}
     if retry_failed:

@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 
 from .. import registry
+from ..data.targets import DEFAULT_TARGET
 from ..errors import UserError
-from ..locate import data_root
+from ..system.locate import data_root
 from .console import out, say_once
-from .options import DEFAULT_TARGET, DataOption, FoldsOption
+from .options import DataOption, FoldsOption
 from .recording import is_recorded, record_in_mlflow
 from .setting import Setting, prepare_setting
 from .summary import print_summary
@@ -40,9 +41,8 @@ def score(
     data: DataOption = None,
 ) -> None:
     """Score predictions made elsewhere, one .h5ad a slice, with the same metrics and in the same table."""
-    from ..external import read_predictions
-    from ..results import write_summary
-    from ..score import (
+    from ..external.predictions import read_predictions
+    from ..external.submission import (
         Submission,
         alarms_of,
         earlier_slices,
@@ -51,6 +51,7 @@ def score(
         score_submission,
         scores_kept,
     )
+    from ..results.summary import write_summary
 
     require_name(name)
     if "," in split:

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 from .. import registry
 from ..errors import unknown
-from ..locate import cache_root, data_root
-from ..user_paths import expanded
+from ..system.locate import cache_root, data_root
+from ..system.user_paths import expanded
 from .console import out, say_once
 from .lists import seed_list
 from .preparing import check_split, notes_of, prepare_slices, require_data, split_folds
 
 if TYPE_CHECKING:
+    from ..data.prepared import PreparedDataset
+    from ..data.splits import Fold
     from ..method import Method
-    from ..precision import Precision
-    from ..prepare import PreparedDataset
-    from ..splits import Fold
-    from ..trial import DataSpec
+    from ..system.precision import Precision
+    from ..trials.spec import DataSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,8 @@ class Setting:
 
         What costs nothing is asked first, so that nobody waits for torch to be told that a folder is missing.
         """
-        from ..precision import require_capable, resolve_precision
+        from ..system.precision import require_capable
+        from ..training.precision import resolve_precision
 
         if self.engine != "local":
             raise unknown("engine", self.engine, ["local"])
@@ -57,13 +58,13 @@ class Setting:
         precision = resolve_precision(self.precision)
         require_data(registry.dataset(self.dataset, data_root(self.data)), self.slices, self.split, self.folds)
 
-        from ..training import resolve_device
+        from ..training.device import resolve_device
 
         require_capable(precision, resolve_device(self.device))  # a device that is not there, or cannot
 
     def check_precision(self, methods: Sequence[type[Method]]) -> None:
         """Refuse a precision that is not safe for some of ``methods``; say so where it is insisted on."""
-        from ..precision import require_safe, resolve_precision, unsafe_methods
+        from ..training.precision import require_safe, resolve_precision, unsafe_methods
 
         if any(self.precision_of(method) != resolve_precision(self.precision) for method in methods):
             out.print("controls compute in float32, whatever the precision", soft_wrap=True)
@@ -79,7 +80,7 @@ class Setting:
 
     def precision_of(self, method: type[Method]) -> Precision:
         """The one that trials of ``method`` compute in."""
-        from ..precision import resolve_precision
+        from ..training.precision import resolve_precision
 
         return resolve_precision(self.precision, method)
 
@@ -90,8 +91,8 @@ class Setting:
 
 def prepare_setting(setting: Setting, target: str) -> tuple[PreparedDataset, DataSpec]:
     """The dataset on a target, prepared, and said in a few lines."""
-    from ..prepare import PADDING_RULE
-    from ..trial import DataSpec
+    from ..data.prepared import PADDING_RULE
+    from ..trials.spec import DataSpec
 
     root = data_root(setting.data)
     prepared = prepare_slices(registry.dataset(setting.dataset, root), target, setting.slices)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from ..numerals import bounded
+from ..system.numerals import bounded
 from .console import out
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from .recording import say_refused
 
 def track(results: ResultsArgument) -> None:
     """Record in MLflow what is not recorded yet, e.g. after the server was away."""
-    from ..tracking import TrackingError, tracking_uri
-    from ..tracking import track as feed
+    from ..results.tracking import TrackingError, tracking_uri
+    from ..results.tracking import track as feed
 
     for place in results:
         try:

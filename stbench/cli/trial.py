@@ -15,8 +15,8 @@ def trial(
     key: Annotated[str, typer.Argument(metavar="KEY")],
 ) -> None:
     """Run one planned trial, named by its key; what engines call."""
-    from ..interrupt import stop_on_signals
-    from ..trial import run_trial
+    from ..system.interrupt import stop_on_signals
+    from ..trials.run import run_trial
 
     with stop_on_signals() as stop:
         state = run_trial(results, key, should_stop=stop)

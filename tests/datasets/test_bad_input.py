@@ -17,7 +17,7 @@ import upstream
 from stbench.dataset import SlideSource
 from stbench.datasets.manifest import open_dataset_path
 from stbench.errors import UserError
-from stbench.slide import validate
+from stbench.slides.checks import validate
 
 ST_MANIFEST = """\
 name = "mine"

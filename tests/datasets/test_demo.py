@@ -22,16 +22,18 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from stbench import targets
+from stbench.data import targets
+from stbench.data.cache import slide_key
+from stbench.data.prepare import prepare
 from stbench.dataset import Dataset
-from stbench.datasets import demo
-from stbench.datasets.demo import Demo
-from stbench.datasets.demo_ceiling import best_reachable, expected_target
-from stbench.datasets.demo_expression import draw_counts, slide_counts, slide_truth
-from stbench.datasets.demo_tissue import FEATURES, MALIGNANT, REGIONS, SIDE, STROMA, section, window
+from stbench.datasets.demo import Demo, dataset
+from stbench.datasets.demo.ceiling import best_reachable, expected_target
+from stbench.datasets.demo.expression import draw_counts, slide_counts, slide_truth
+from stbench.datasets.demo.sections import FEATURES, section, window
+from stbench.datasets.demo.tissue import MALIGNANT, REGIONS, SIDE, STROMA
 from stbench.errors import UserError
-from stbench.prepare import prepare, slide_key
-from stbench.slide import Slide, check_slide
+from stbench.slides.checks import check_slide
+from stbench.slides.slide import Slide
 
 TARGET = "spot-log10-cp10k"
 
@@ -122,7 +124,7 @@ def test_six_slides_of_three_patients_are_always_there():
 
 
 def test_finding_slides_draws_nothing(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(demo, "section", lambda slice_id: pytest.fail("a slide was drawn"))
+    monkeypatch.setattr(dataset, "section", lambda slice_id: pytest.fail("a slide was drawn"))
     assert len(Demo().find()[0]) == 6
 
 
@@ -130,7 +132,7 @@ def test_an_unknown_slice_is_named_with_its_near_match():
     with pytest.raises(UserError, match="unknown slice of demo 'P1A' - did you mean 'P1"):
         Demo().patient("P1A")
     with pytest.raises(UserError, match="unknown slice of demo 'P9a'"):
-        demo.read_slide("P9a")
+        dataset.read_slide("P9a")
 
 
 def test_every_slide_is_valid_and_has_about_a_hundred_spots(slides: dict[str, Slide]):
@@ -182,10 +184,10 @@ def test_prepared_data_are_made_again_when_the_generator_changes(monkeypatch: py
     before = key()
     json.dumps(dict(Demo().find()[0][0].parameters))
     assert key() == before
-    monkeypatch.setattr(demo, "VERSION", demo.VERSION + 1)
+    monkeypatch.setattr(dataset, "VERSION", dataset.VERSION + 1)
     assert key() != before
     monkeypatch.undo()
-    monkeypatch.setattr("stbench.datasets.demo_expression._SHIFT", 0.5)
+    monkeypatch.setattr("stbench.datasets.demo.expression._SHIFT", 0.5)
     assert key() != before
 
 
@@ -195,7 +197,7 @@ _OTHER_PROCESS = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 from test_demo import fingerprint
-from stbench.datasets.demo import read_slide
+from stbench.datasets.demo.dataset import read_slide
 started = time.process_time()
 for name in sys.argv[2:]:
     print(name, fingerprint(read_slide(name)))
@@ -224,13 +226,13 @@ def test_the_whole_dataset_takes_seconds_and_is_the_same_in_any_order(slides: di
 
 def test_reading_a_slide_again_costs_nothing_and_gives_a_table_of_its_own(slides: dict[str, Slide]):
     started = time.process_time()
-    again = demo.read_slide("P1a")
+    again = dataset.read_slide("P1a")
     assert time.process_time() - started < 0.3
     assert again.image.array is slides["P1a"].image.array
     again.adata.X.data[:] = 0
     again.adata.layers["expected"][:] = 0
     again.adata.obsm["spatial"][:] = 0
-    assert fingerprint(demo.read_slide("P1a")) == fingerprint(slides["P1a"])
+    assert fingerprint(dataset.read_slide("P1a")) == fingerprint(slides["P1a"])
     with pytest.raises(ValueError, match="read-only"):
         again.image.array[0, 0] = 0
 

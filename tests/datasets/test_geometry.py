@@ -22,11 +22,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import sparse
 
+from stbench.data.prepare import prepare
 from stbench.datasets.readers import h5ad, legacy_st, space_ranger
-from stbench.geometry import array_map, likeness
-from stbench.image import SlideImage
-from stbench.prepare import prepare
-from stbench.slide import Problem, Slide, check_slide
+from stbench.slides.checks import Problem, check_slide
+from stbench.slides.geometry import array_map, likeness
+from stbench.slides.image import SlideImage
+from stbench.slides.slide import Slide
 
 GENES = [f"G{i}" for i in range(6)]
 PITCH, DIAMETER, HIRES = 48.0, 29.0, 0.5

@@ -16,7 +16,8 @@ from scipy import sparse
 
 from stbench.datasets.readers import h5ad
 from stbench.errors import UserError
-from stbench.slide import Slide, validate
+from stbench.slides.checks import validate
+from stbench.slides.slide import Slide
 
 N = 12
 

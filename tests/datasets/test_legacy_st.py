@@ -10,7 +10,8 @@ import upstream
 
 from stbench.datasets.readers import legacy_st
 from stbench.errors import UserError
-from stbench.slide import Slide, validate
+from stbench.slides.checks import validate
+from stbench.slides.slide import Slide
 
 COUNTS = "\tA\tB\tC\n2x3\t1\t0\t5\n3x3\t0\t2\t0\n9x9\t7\t7\t7\n2x4\t4\t0\t0\n"
 SPOTS = (

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import upstream
 
+from stbench.data.inventory import check_dataset
 from stbench.dataset import Dataset
 from stbench.datasets.manifest import common_genes, open_dataset_path
 from stbench.errors import UserError
-from stbench.inventory import check_dataset
-from stbench.slide import validate
+from stbench.slides.checks import validate
 
 MANIFEST = """\
 name = "mine"

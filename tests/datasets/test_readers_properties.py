@@ -23,9 +23,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import sparse
 
+from stbench.data.prepare import prepare
+from stbench.data.prepared import PreparedSlide
 from stbench.datasets.manifest import open_dataset_path
 from stbench.errors import UserError
-from stbench.prepare import PreparedSlide, prepare
 
 GENES = [f"ENSG{i:011d}" for i in range(14)]
 SYMBOLS = [f"GENE{i}" for i in range(14)]

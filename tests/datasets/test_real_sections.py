@@ -13,10 +13,12 @@ from stbench.datasets.alex10x import Alex10x
 from stbench.datasets.her2st import HER2ST
 from stbench.datasets.manifest import open_dataset_path
 from stbench.datasets.readers import legacy_st, space_ranger
+from stbench.datasets.readers.space_ranger.section import read_positions
 from stbench.errors import UserError
-from stbench.geometry import array_map, likeness
-from stbench.lattice import pitch
-from stbench.slide import Slide, check_slide, validate
+from stbench.slides.checks import check_slide, validate
+from stbench.slides.geometry import array_map, likeness
+from stbench.slides.lattice import pitch
+from stbench.slides.slide import Slide
 
 pytestmark = pytest.mark.data
 
@@ -153,7 +155,7 @@ def test_olfactory_bulbs_are_read_through_a_manifest(data_root: Path, tmp_path: 
 
 
 def test_no_section_is_mirrored_and_every_spot_lies_where_the_array_puts_it(data_root: Path) -> None:
-    """Position files alone, as eight HER2+ sections have no image here: limits of stbench.geometry stand on these."""
+    """Position files alone, as eight HER2+ sections have no image here: limits of slides.geometry stand on these."""
     spot_tables = [
         *sorted((data_root / "her2st/data/ST-spotfiles").glob("*_selection.tsv")),
         *sorted((data_root / "mob").glob("alignment_table_*.tsv")),
@@ -164,7 +166,7 @@ def test_no_section_is_mirrored_and_every_spot_lies_where_the_array_puts_it(data
         found[path.name] = table[["x", "y"]].to_numpy(), table[["pixel_x", "pixel_y"]].to_numpy()
     for folder in sorted((data_root / "visium").glob("*/spatial")):
         (path,) = folder.glob("tissue_positions*")
-        table = space_ranger.read_positions(path)
+        table = read_positions(path)
         table = table[table["in_tissue"] == 1]
         places = table[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=float)
         found[folder.parent.name] = table[["array_col", "array_row"]].to_numpy(), places

@@ -19,7 +19,8 @@ from scipy.io import mmwrite
 
 from stbench.datasets.readers import space_ranger
 from stbench.errors import UserError
-from stbench.slide import Slide, validate
+from stbench.slides.checks import validate
+from stbench.slides.slide import Slide
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from stbench.dataset import Dataset, Missing, SlideSource
 from stbench.datasets.alex10x import Alex10x
 from stbench.datasets.cscc import CSCC
 from stbench.datasets.her2st import HER2ST
-from stbench.slide import Slide, validate
+from stbench.slides.checks import validate
+from stbench.slides.slide import Slide
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from stbench import registry
 from stbench.errors import NotApplicable, UserError
 from stbench.method import OracleSlide, Run, TestSlide, TrainingSlide, configure
 from stbench.methods import controls
+from stbench.methods.controls.control import Control, colour_statistics
 from stbench.methods.layers import frozen_features, nearest, once_per_slide, ridge
 
 CONTROLS = registry.expand_methods("controls")
@@ -28,7 +29,7 @@ Make = Callable[..., list[TrainingSlide]]
 Hide = Callable[[TrainingSlide], TestSlide]
 
 
-def fitted(control: type[controls.Control], slides: list[TrainingSlide], **config: Any) -> Any:
+def fitted(control: type[Control], slides: list[TrainingSlide], **config: Any) -> Any:
     made = control(configure(control, "quick", changes=config))
     made.fit(slides, Run(seed=3))
     return made
@@ -191,13 +192,13 @@ def test_colour_statistics_equal_numpys(seed: int, side: int, n_values: int) -> 
     pixels = patches.reshape(3, -1, 3) / 255
     quantiles = np.quantile(patches.reshape(3, -1, 3), [0.1, 0.5, 0.9], axis=1, method="inverted_cdf") / 255
     expected = np.concatenate([pixels.mean(1), pixels.std(1), *quantiles], axis=1)
-    np.testing.assert_allclose(controls.colour_statistics(patches), expected, atol=1e-12)
+    np.testing.assert_allclose(colour_statistics(patches), expected, atol=1e-12)
 
 
 def test_ridge_equals_scikit_learns_on_standardised_features(make_training_slides: Make, hide_expression: Hide) -> None:
     slides = make_training_slides(3)
     prediction = fitted(controls.ColourRidge, slides[:2], alpha=0.3).predict(hide_expression(slides[2]))
-    features = [controls.colour_statistics(slide.patches) for slide in slides]
+    features = [colour_statistics(slide.patches) for slide in slides]
     scaler = StandardScaler().fit(np.concatenate(features[:2]))
     other = Ridge(alpha=0.3 * 40).fit(
         scaler.transform(np.concatenate(features[:2])), np.concatenate([s.target for s in slides[:2]])
@@ -308,7 +309,7 @@ def test_weights_from_a_file_are_labelled_even_after_the_file_is_gone(
 ) -> None:
     import torch
 
-    from stbench.encoders import build_encoder
+    from stbench.training.encoders import build_encoder
 
     weights = tmp_path / "mine.pth"
     torch.save(build_encoder("resnet18").module.state_dict(), weights)

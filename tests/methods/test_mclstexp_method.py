@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from stbench.batches import TrainingData
 from stbench.errors import UserError
 from stbench.method import LeakedSlide, Run, TrainingSlide, configure
 from stbench.methods.mclstexp import MclSTExp, NaivePositions, SinusoidalPositions, key_sequences
-from stbench.patch_bank import PatchBank
+from stbench.training.batches import TrainingData
+from stbench.training.patch_bank import PatchBank
 
 SMALL = {"epochs": 1, "weights": "random", "n_positions": 32, "n_dimensions": 16, "k": 5}
 

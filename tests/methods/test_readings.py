@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from stbench import registry
+from stbench.data.targets import TARGETS
 from stbench.method import MethodConfig, configure
 from stbench.readings import READINGS, TARGET, Source, compare, has_preset, readings_of, target_of
-from stbench.targets import TARGETS
 
 METHODS = ("stnet", "histogene", "hist2st", "thitogene", "bleep", "mclstexp")
 DATASETS = ("her2st", "cscc", "alex10x")

@@ -18,7 +18,8 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from stbench import registry
 from stbench.method import Run
-from stbench.precision import PRECISIONS, safe_precisions, tf32_flags
+from stbench.system.precision import PRECISIONS, tf32_flags
+from stbench.training.precision import safe_precisions
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 

@@ -10,14 +10,17 @@ import pytest
 import torch
 import torchvision
 
-from stbench import augment
-from stbench.encoders import build_encoder
 from stbench.errors import Interrupted, UserError
 from stbench.method import Method, Run, TestSlide, configure
 from stbench.methods import stnet
-from stbench.methods.stnet import STNet, STNetConfig, STNetwork, choose_epoch, input_statistics, ours
-from stbench.patch_bank import PatchBank
+from stbench.methods.checkpoints.names import rename
+from stbench.methods.checkpoints.stnet import PUBLISHED_NAMES
+from stbench.methods.checkpoints.stnet import load as load_published
+from stbench.methods.stnet import STNet, STNetConfig, STNetwork, choose_epoch, input_statistics
 from stbench.torch_method import Batch, TestBatch, TrainingData
+from stbench.training import augment
+from stbench.training.encoders import build_encoder
+from stbench.training.patch_bank import PatchBank
 
 # Parity: the published network, with weights that a rule makes --------------------------------------------------------
 
@@ -56,7 +59,7 @@ def published() -> dict[str, torch.Tensor]:
 def network(published) -> STNetwork:
     """The filled network in float64, in eval mode; its inputs are taken as standardised."""
     network = STNetwork(build_encoder("densenet121"), 3).double()
-    network.load_state_dict({ours(key): value for key, value in published.items()}, strict=False)
+    network.load_state_dict(rename(published, PUBLISHED_NAMES), strict=False)
     return network.eval()
 
 
@@ -71,7 +74,7 @@ def cosine_targets(n: int) -> torch.Tensor:
 def test_the_state_dict_is_the_published_one(published, network):
     own = {key for key in network.state_dict() if not key.startswith("input_")}
     assert len(published) == 727
-    assert {ours(key) for key in published} == own
+    assert set(rename(published, PUBLISHED_NAMES)) == own
     assert sum(p.numel() for p in network.parameters()) == 6_956_931
     assert network.head.weight.shape == (3, 1024)
 
@@ -178,7 +181,7 @@ def test_torchvisions_weights_load_and_give_its_own_predictions(tmp_path):
 
 def test_a_published_checkpoint_is_loaded_without_unpickling_anything_else(published, network, tmp_path):
     torch.save({"model": published, "optim": {"state": {}, "param_groups": []}}, tmp_path / "best.pt")
-    loaded = STNet.load_published(tmp_path / "best.pt")
+    loaded = load_published(tmp_path / "best.pt")
     images = sine_images(2, 64)
     with torch.no_grad():
         np.testing.assert_allclose(loaded(images.float()).numpy(), network(images).numpy(), atol=1e-4)
@@ -188,7 +191,7 @@ def test_a_published_checkpoint_is_loaded_without_unpickling_anything_else(publi
     }.items():
         torch.save(content, tmp_path / name)
         with pytest.raises(UserError, match="is not a published STnet checkpoint") as caught:
-            STNet.load_published(tmp_path / name)
+            load_published(tmp_path / name)
         assert "\n" not in str(caught.value)
 
 

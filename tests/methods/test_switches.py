@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from stbench import registry
+from stbench.data.targets import target
 from stbench.errors import UserError
 from stbench.method import Method, Run, TrainingSlide, configure
 from stbench.switches import Switch, Variant, inference_fields, switches_of
-from stbench.targets import target
 from stbench.torch_method import TorchMethod
 
 # one step of every network in seconds; what a switch itself sets comes on top of it

@@ -12,7 +12,7 @@ import torch
 
 from stbench.errors import UserError
 from stbench.method import Run, TrainingSlide, configure
-from stbench.method_checks import CHECKS, run_checks
+from stbench.method_checks.battery import CHECKS, run_checks
 from stbench.methods.hist2st import Hist2ST
 from stbench.methods.histogene import HisToGene
 from stbench.methods.layers.whole_slide import WholeSlideMethod

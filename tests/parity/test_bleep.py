@@ -10,11 +10,13 @@ import pytest
 import sine
 import torch
 
-from stbench.encoders import build_encoder
-from stbench.methods.bleep import BLEEP, PUBLISHED_NAMES, BLEEPNetwork, random_fifth
+from stbench.methods.bleep import BLEEP, BLEEPNetwork, random_fifth
+from stbench.methods.checkpoints.bleep import PUBLISHED_NAMES
+from stbench.methods.checkpoints.bleep import load as load_published
+from stbench.methods.checkpoints.names import rename
 from stbench.methods.layers.contrastive import logits, one_hot_loss, soft_loss, soft_targets, soft_terms
-from stbench.methods.layers.published import rename
 from stbench.methods.layers.retrieval import nearest, neighbour_weights, retrieve
+from stbench.training.encoders import build_encoder
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -281,6 +283,6 @@ def test_a_published_checkpoint_loads_whatever_its_prefix(network: BLEEPNetwork,
         "module." + published_name(name).replace("spot", "well"): value for name, value in network.state_dict().items()
     }
     torch.save(state, tmp_path / "best.pt")
-    loaded = BLEEP.load_published(tmp_path / "best.pt").double()
+    loaded = load_published(tmp_path / "best.pt").double()
     torch.testing.assert_close(loaded.embed_spots(sine.EXPRESSION), embeddings[0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(loaded.embed_images(sine.IMAGES), embeddings[1], rtol=1e-5, atol=1e-5)

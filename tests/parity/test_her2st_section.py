@@ -9,9 +9,10 @@ import golden
 import numpy as np
 import pytest
 
+from stbench.data.prepare import prepare
+from stbench.data.prepared import PreparedSlide
 from stbench.datasets.her2st import HER2ST
-from stbench.metrics import SliceScore, score_slide
-from stbench.prepare import PreparedSlide, prepare
+from stbench.scores.metrics import SliceScore, score_slide
 
 pytestmark = pytest.mark.data
 

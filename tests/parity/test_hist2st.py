@@ -13,18 +13,18 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from stbench.errors import UserError
+from stbench.methods.checkpoints.hist2st import PUBLISHED_NAMES
+from stbench.methods.checkpoints.hist2st import load as load_published
+from stbench.methods.checkpoints.names import rename
 from stbench.methods.hist2st import (
     NB,
-    PUBLISHED_NAMES,
     ZINB,
     Hist2STNetwork,
     distil,
-    load_published,
     nb_loss,
     size_factors,
     zinb_loss,
 )
-from stbench.methods.layers.published import rename
 from stbench.methods.layers.spot_graph import nearest_spots
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

@@ -11,8 +11,10 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from stbench.errors import UserError
-from stbench.methods.histogene import PUBLISHED_NAMES, HisToGeneNetwork, load_published
-from stbench.methods.layers.published import rename
+from stbench.methods.checkpoints.histogene import PUBLISHED_NAMES
+from stbench.methods.checkpoints.histogene import load as load_published
+from stbench.methods.checkpoints.names import rename
+from stbench.methods.histogene import HisToGeneNetwork
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 

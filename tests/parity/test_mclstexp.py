@@ -13,19 +13,20 @@ import sine
 import torch
 from torch import Tensor, nn
 
-from stbench.encoders import build_encoder
 from stbench.errors import UserError
+from stbench.methods.checkpoints.mclstexp import PUBLISHED_NAMES
+from stbench.methods.checkpoints.mclstexp import load as load_published
+from stbench.methods.checkpoints.names import rename
 from stbench.methods.layers.contrastive import logits, one_hot_loss
-from stbench.methods.layers.published import rename
 from stbench.methods.layers.retrieval import nearest, neighbour_weights, retrieve
 from stbench.methods.mclstexp import (
-    PUBLISHED_NAMES,
     LearnablePositions,
     MclSTExp,
     MclSTExpNetwork,
     SignedDenseNet,
     key_sequences,
 )
+from stbench.training.encoders import build_encoder
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -351,7 +352,7 @@ def test_a_published_checkpoint_loads_whatever_its_prefix(network: MclSTExpNetwo
     state = rename(network.state_dict(), OUR_NAMES)
     state = {"module." + name.replace("spot", "well"): value.float() for name, value in state.items()}
     torch.save(state, tmp_path / "best_0.pt")
-    loaded = MclSTExp.load_published(tmp_path / "best_0.pt", heads=2).double()
+    loaded = load_published(tmp_path / "best_0.pt", heads=2).double()
     spots, images = loaded(sine.IMAGES, sine.EXPRESSION, sine.POSITIONS)
     torch.testing.assert_close(spots, embeddings[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(images, embeddings[1], rtol=1e-4, atol=1e-4)
@@ -360,4 +361,4 @@ def test_a_published_checkpoint_loads_whatever_its_prefix(network: MclSTExpNetwo
 def test_another_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
     torch.save({"fc.weight": torch.zeros(2, 2)}, tmp_path / "other.pt")
     with pytest.raises(UserError, match="not a published mclSTExp checkpoint"):
-        MclSTExp.load_published(tmp_path / "other.pt")
+        load_published(tmp_path / "other.pt")

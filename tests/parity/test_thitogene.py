@@ -16,13 +16,13 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 from torch_geometric.nn import GATConv
 
 from stbench.errors import UserError
+from stbench.methods.checkpoints.thitogene import from_published
+from stbench.methods.checkpoints.thitogene import load as load_published
 from stbench.methods.thitogene import (
     DynamicConvolution,
     GraphAttention,
     Routing,
     THItoGeneNetwork,
-    from_published,
-    load_published,
     squash,
 )
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from synthetic import CONTROLS, METHODS, make_results
 
-from stbench.reports.load import Section, load
+from stbench.reports.sections.read import load
+from stbench.reports.sections.section import Section
 
 FEW = (METHODS[0], METHODS[1], CONTROLS[0], CONTROLS[1], CONTROLS[4])
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from stbench.metrics import gene_table, score_slide
+from stbench.scores.metrics import gene_table, score_slide
 
 Predict = Callable[[str, str, np.ndarray, np.random.Generator], np.ndarray]
 PITCH, ORIGIN, SCALE = 100.0, 300.0, 0.1  # full-resolution pixels; thumbnail pixels for each of them

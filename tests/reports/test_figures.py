@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from synthetic import ALEX10X, CONTROLS, CSCC, DATASETS, HER2ST, METHODS, STNET
 
-from stbench.reports import figures
-from stbench.reports.figures import PANEL_HEIGHT
-from stbench.reports.style import GREYS, LINE, PUBLISHED, WIDTH, marks
+from stbench.reports.figures import canvas
+from stbench.reports.figures import slices as slice_figures
+from stbench.reports.figures.slices import PANEL_HEIGHT
+from stbench.reports.figures.style import GREYS, LINE, PUBLISHED, WIDTH, marks
 
 SIX = ["B4", "C2", "C3", "C4", "C5", "C6"]
 ALL = (*METHODS, *CONTROLS)
@@ -61,8 +62,8 @@ def texts_outside(figure: Figure) -> list[str]:
 @pytest.mark.parametrize(("dataset", "slices", "methods"), LAYOUTS)
 def test_all_slices_stand_in_both_forms_in_fold_order_and_nothing_is_cut(load_fake, dataset, slices, methods) -> None:
     section = load_fake(dataset=dataset, slices=slices, methods=methods, n_genes=12)
-    with figures.drawing():
-        for figure in (figures.boxes(section), figures.dots(section)):
+    with canvas.drawing():
+        for figure in (slice_figures.boxes(section), slice_figures.dots(section)):
             assert slices_drawn(figure) == list(slices)
             assert [text.get_text() for text in figure.legends[0].get_texts()] != []
             assert texts_outside(figure) == []
@@ -73,8 +74,8 @@ def test_all_slices_stand_in_both_forms_in_fold_order_and_nothing_is_cut(load_fa
 
 def test_there_is_a_box_a_method_and_slice_and_a_cross_where_there_is_none(load_fake) -> None:
     section = load_fake(methods=(STNET, CONTROLS[0]), states={("stnet", "C2", 0): ("failed", "x")})
-    with figures.drawing():
-        figure = figures.boxes(section)
+    with canvas.drawing():
+        figure = slice_figures.boxes(section)
     boxes = sum(len(group.boxes) for axes in figure.axes for group in axes.containers)
     means = sum(len(marks_of(axes)) for axes in figure.axes)
     # stnet on two slices; its failed trial, and the training mean, which has no r anywhere
@@ -85,8 +86,8 @@ def test_there_is_a_box_a_method_and_slice_and_a_cross_where_there_is_none(load_
 def test_the_mark_of_a_box_is_the_dot_of_the_other_form_and_the_number_of_the_table(load_fake) -> None:
     section = load_fake(methods=(STNET,), seeds=(0, 1))
     heights = []
-    with figures.drawing():
-        for figure in (figures.boxes(section), figures.dots(section)):
+    with canvas.drawing():
+        for figure in (slice_figures.boxes(section), slice_figures.dots(section)):
             heights.append(sorted(y for axes in figure.axes for _, y in marks_of(axes)))
     table = section.rows.groupby("slice")["pcc_acg"].mean()
     np.testing.assert_allclose(heights[0], sorted(table))
@@ -94,24 +95,24 @@ def test_the_mark_of_a_box_is_the_dot_of_the_other_form_and_the_number_of_the_ta
 
 
 def test_patients_are_set_apart_where_they_have_slices_to_compare() -> None:
-    her2st = figures.panels(HER2ST, DATASETS["her2st"][2])
+    her2st = slice_figures.panels(HER2ST, DATASETS["her2st"][2])
     assert [panel.title for panel in her2st] == [f"patient {letter}" for letter in "ABCDEFG"]
     assert [len(panel.slices) for panel in her2st] == [5, 6, 6, 6, 3, 3, 3]
-    assert [panel.title for panel in figures.panels(ALEX10X, DATASETS["alex10x"][2])] == [""]
-    assert [panel.title for panel in figures.panels(["C2", "C3"], {"C2": "C", "C3": "C"})] == [""]
+    assert [panel.title for panel in slice_figures.panels(ALEX10X, DATASETS["alex10x"][2])] == [""]
+    assert [panel.title for panel in slice_figures.panels(["C2", "C3"], {"C2": "C", "C3": "C"})] == [""]
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 5, 12, 40])
 def test_rows_hold_every_slice_once_in_order_and_never_too_many(capacity: int) -> None:
-    rows = figures.arrange(figures.panels(HER2ST, DATASETS["her2st"][2]), capacity)
+    rows = slice_figures.arrange(slice_figures.panels(HER2ST, DATASETS["her2st"][2]), capacity)
     assert [name for row in rows for panel in row for name in panel.slices] == HER2ST
     assert all(0 < sum(len(panel.slices) for panel in row) <= capacity for row in rows)
 
 
 def test_the_same_figure_is_the_same_file_without_a_date_or_text_elements(load_fake) -> None:
     section = load_fake()
-    with figures.drawing():
-        first, second = (figures.rendered(figures.boxes(section), "svg") for _ in range(2))
+    with canvas.drawing():
+        first, second = (canvas.rendered(slice_figures.boxes(section), "svg") for _ in range(2))
     assert first == second
     assert b"<dc:date>" not in first
     assert b"<text" not in first  # letters are outlines
@@ -147,11 +148,11 @@ def legend_at_the_bottom() -> Figure:
 
 @pytest.mark.parametrize("bottom", [False, True])
 def test_the_foot_of_a_figure_stands_below_it_and_leaves_it_as_it_was(load_fake, bottom: bool) -> None:
-    with figures.drawing():
-        figure = legend_at_the_bottom() if bottom else figures.dots(load_fake())
+    with canvas.drawing():
+        figure = legend_at_the_bottom() if bottom else slice_figures.dots(load_fake())
         before = len(figure.texts)
         bare, footed = (
-            np.asarray(Image.open(io.BytesIO(figures.rendered(figure, "png", foot))).convert("L"))
+            np.asarray(Image.open(io.BytesIO(canvas.rendered(figure, "png", foot))).convert("L"))
             for foot in ("", "HER2+, leave one slice out")
         )
     n_rows = len(footed) - len(bare)

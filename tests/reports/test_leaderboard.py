@@ -17,11 +17,11 @@ from synthetic import CONTROLS, METHODS, STNET, Fake, make_results
 
 from stbench.errors import UserError
 from stbench.reports import leaderboard
-from stbench.reports.leaderboard_page import overview_table
-from stbench.reports.load import load
-from stbench.reports.merge import load_merged
-from stbench.reports.standings import overview, share_trials, standings, tidy
-from stbench.reports.standings_table import METRIC, board_table, lead
+from stbench.reports.numbers.common_trials import overview, share_trials, standings, tidy
+from stbench.reports.page.leaderboard import overview_table
+from stbench.reports.sections.merge import load_merged
+from stbench.reports.sections.read import load
+from stbench.reports.tables.standings import METRIC, board_table, lead
 
 BLEEP, MCLSTEXP = METHODS[5], METHODS[0]
 MEAN = CONTROLS[0]

@@ -9,7 +9,8 @@ import pytest
 from synthetic import CONTROLS, METHODS, STNET, Fake, make_results
 
 from stbench.errors import UserError
-from stbench.reports.load import load, published
+from stbench.reports.published.table1 import published
+from stbench.reports.sections.read import load
 
 
 def test_methods_stand_in_the_papers_order_then_others_then_controls_then_oracles(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stbench.reports.names import broken
+from stbench.reports.figures.labels import broken
 
 
 def test_what_is_in_brackets_stands_in_a_line_of_its_own() -> None:

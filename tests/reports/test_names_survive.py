@@ -14,14 +14,16 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from synthetic import STNET, Fake, make_results
 
-from stbench.reports import figures
-from stbench.reports.gene_view import gene_view
-from stbench.reports.load import load
-from stbench.reports.page import environment
-from stbench.reports.tables import slice_scores
-from stbench.reports.typeset import Cell, Table, latex, latex_escape, markdown
-from stbench.reports.write import write_report
-from stbench.tables import read_text
+from stbench.reports.figures import canvas
+from stbench.reports.numbers.means import slice_scores
+from stbench.reports.page.genes import gene_view
+from stbench.reports.page.html import environment
+from stbench.reports.page.report import write_report
+from stbench.reports.sections.read import load
+from stbench.reports.tables.latex import latex, latex_escape
+from stbench.reports.tables.markdown import markdown
+from stbench.reports.tables.table import Cell, Table
+from stbench.system.tables import read_text
 
 AWKWARD = ["NA", "None", "nan", "null", "True", "1", "01", "1e3", "-", "$x_1$", "[b]", "<b>", 'a "q", b', "^~\\|%&#{}"]
 letters = st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp"), exclude_characters="/\0")
@@ -136,12 +138,12 @@ def test_latex_says_what_compiles_letters_that_it_lacks() -> None:
 def test_figures_draw_dollars_and_underscores(caplog: pytest.LogCaptureFixture) -> None:
     from matplotlib.figure import Figure
 
-    figures._say_boxes.cache_clear()
-    with figures.drawing():
+    canvas._say_boxes.cache_clear()
+    with canvas.drawing():
         figure = Figure()
         texts = [figure.text(0, 0, name) for name in ("$x_1$", "$\\nocommand$", "a_$b", "肝")]
         assert not any(text.get_parse_math() for text in texts)
-        figures.rendered(figure, "png")
+        canvas.rendered(figure, "png")
     assert ["肝" in record.getMessage() for record in caplog.records] == [True]
 
 

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 from synthetic import CONTROLS, METHODS, STNET, Fake, make_results
 
-from stbench.reports import ReportFiles, report
+from stbench.reports import report
+from stbench.reports.page.files import ReportFiles
 
 EVIL = "<script>alert(1)</script>\"'&"
 SLICES = ["B4", "C2", "C3"]

@@ -13,11 +13,12 @@ import pytest
 from synthetic import Fake, make_results
 
 from stbench.errors import UserError
-from stbench.reports.ablation_study import study_of, sweep_value, variant_table
-from stbench.reports.load import Section, load
-from stbench.reports.part import Context
-from stbench.reports.parts import ablation
-from stbench.reports.published_ablations import published_ablations
+from stbench.reports.parts.ablation import part
+from stbench.reports.parts.ablation.study import study_of, sweep_value, variant_table
+from stbench.reports.parts.part import Context
+from stbench.reports.published.ablations import published_ablations
+from stbench.reports.sections.read import load
+from stbench.reports.sections.section import Section
 
 SLICES = ["B4", "C2", "C3", "D1"]
 LEVEL = {"": 0.23, "k=1": 0.10, "k=400": 0.22, "position_encoding=none": 0.21}
@@ -95,13 +96,13 @@ def test_a_variant_on_another_target_is_named_and_not_compared(section: Section)
     row = variant_table(section, STUDY).set_index("variant").loc["per gene"]
     assert row["entry"] == ""
     assert np.isnan(row["pcc_acg"])
-    made = ablation.part(section, Context([section]))
+    made = part.part(section, Context([section]))
     assert made is not None
     assert "on target gene-log10-cp10k" in [cell.text for row in made.tables[2].blocks[0] for cell in row]
 
 
 def test_the_page_says_in_words_what_changed_in_every_row(section: Section) -> None:
-    made = ablation.part(section, Context([section]))
+    made = part.part(section, Context([section]))
     assert made is not None
     assert made.lead[0] == "The largest effect: top k, variant k = 1, lowers PCC (ACG) by 0.1300."
     assert any("8 reused a trained model" in sentence for sentence in made.lead)
@@ -113,9 +114,9 @@ def test_the_page_says_in_words_what_changed_in_every_row(section: Section) -> N
 
 def test_the_sweep_is_drawn_in_the_order_of_its_values(section: Section) -> None:
     table = variant_table(section, STUDY)
-    points = ablation.sweep_points(table[table["switch"] == "top-k"])
+    points = part.sweep_points(table[table["switch"] == "top-k"])
     assert list(points["at"]) == [1, 200, 400]
-    assert ablation.sweep_points(table[table["switch"] == "position-encoding"]).empty
+    assert part.sweep_points(table[table["switch"] == "position-encoding"]).empty
     assert sweep_value("k = 200", "") == 200
     assert np.isnan(sweep_value("learnable", ""))
     assert np.isnan(sweep_value("cosine, T = 0.07", "temperature=0.07, normalise=True"))  # two settings: no sweep
@@ -123,7 +124,7 @@ def test_the_sweep_is_drawn_in_the_order_of_its_values(section: Section) -> None
 
 def test_a_report_without_a_study_has_no_such_part(section: Section) -> None:
     runs = tuple(replace(run, facts={}) for run in section.runs)
-    assert ablation.part(replace(section, runs=runs), Context([section])) is None
+    assert part.part(replace(section, runs=runs), Context([section])) is None
 
 
 def test_two_studies_are_not_mixed(section: Section) -> None:

@@ -10,11 +10,11 @@ import pytest
 
 from stbench.audit import Audit, Finding
 from stbench.errors import UserError
-from stbench.files import write_json
-from stbench.reports.load import Run, Section
-from stbench.reports.part import Context, Part
 from stbench.reports.parts import audit
-from stbench.reports.typeset import markdown
+from stbench.reports.parts.part import Context, Part
+from stbench.reports.sections.section import Run, Section
+from stbench.reports.tables.markdown import markdown
+from stbench.system.files import write_json
 
 WHO = "Trained on a neighbour, a method knows the patient; C2 and C3 are one patient (C); B4 (B) is alone."
 FINDINGS = (

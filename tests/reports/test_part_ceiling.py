@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 from synthetic import CONTROLS, METHODS, TARGET, make_results
 
-from stbench.ceiling import COLUMNS, write_table
-from stbench.reports.load import Section, load
-from stbench.reports.part import Context, Part
-from stbench.reports.parts import ceiling
-from stbench.reports.typeset import markdown
+from stbench.reports.parts.ceiling import numbers, part
+from stbench.reports.parts.part import Context, Part
+from stbench.reports.sections.read import load
+from stbench.reports.sections.section import Section
+from stbench.reports.tables.markdown import markdown
+from stbench.scores.ceiling import COLUMNS, write_table
 
 FEW = (METHODS[0], METHODS[1], CONTROLS[0], CONTROLS[1], CONTROLS[3])
 N_GENES = 60
@@ -46,9 +47,9 @@ def load_with_ceilings(tmp_path: Path) -> Callable[..., Section]:
 
 
 def made(section: Section) -> Part:
-    part = ceiling.part(section, Context([section]))
-    assert part is not None
-    return part
+    found = part.part(section, Context([section]))
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize(
@@ -63,11 +64,11 @@ def made(section: Section) -> Part:
 def test_the_fraction_of_the_way_is_that_of_a_hand_computed_case(
     value: float, floor: float, best: float, expected: float
 ) -> None:
-    assert ceiling.fraction(value, floor, best) == pytest.approx(expected)
+    assert numbers.fraction(value, floor, best) == pytest.approx(expected)
 
 
 def test_there_is_no_way_where_floor_and_ceiling_are_one() -> None:
-    assert np.isnan(ceiling.fraction(0.1, 0.3, 0.3))
+    assert np.isnan(numbers.fraction(0.1, 0.3, 0.3))
 
 
 def test_scores_stand_between_the_training_mean_and_the_ceiling(load_with_ceilings: Callable[..., Section]) -> None:
@@ -158,7 +159,7 @@ def test_replicates_are_compared_by_the_means_of_their_genes(load_with_ceilings:
     genes = section.genes
     number = genes["gene"].str.removeprefix("GENE").astype(int)
     means = [levels[name][place] for name, place in zip(genes["slice"], number, strict=True)]
-    pairs = ceiling.gene_mean_agreement(replace(section, genes=genes.assign(mean_truth=means)))
+    pairs = numbers.gene_mean_agreement(replace(section, genes=genes.assign(mean_truth=means)))
     same = pairs[pairs["same_patient"]]
     assert list(same["slice"] + same["other"]) == ["B4B5"]
     assert same["r"].item() == pytest.approx(np.corrcoef(levels["B4"], levels["B5"])[0, 1])

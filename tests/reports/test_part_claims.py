@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 from synthetic import METHODS, make_results
 
-from stbench.reports.load import Section, load
-from stbench.reports.part import Context
 from stbench.reports.parts import claims
+from stbench.reports.parts.part import Context
+from stbench.reports.sections.read import load
+from stbench.reports.sections.section import Section
 
 SIX = METHODS
 

@@ -3,9 +3,9 @@
 import pytest
 from synthetic import CONTROLS, METHODS, STNET
 
-from stbench.reports.load import Section
-from stbench.reports.part import Context, Part
 from stbench.reports.parts.common_trials import part
+from stbench.reports.parts.part import Context, Part
+from stbench.reports.sections.section import Section
 
 MEAN, COLOUR = CONTROLS[0], CONTROLS[4]
 FAILED = {("mclstexp", "C2", 0): ("failed", "out of memory")}

@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 from synthetic import CONTROLS, METHODS, Fake, make_results
 from synthetic_predictions import add_predictions, truth_of
 
-from stbench.reports.figures import drawing
-from stbench.reports.load import Section, load
-from stbench.reports.part import Context, Part
+from stbench.reports.figures.canvas import drawing
 from stbench.reports.parts import correlation
 from stbench.reports.parts.correlation import (
     correlation_figure,
@@ -28,7 +26,10 @@ from stbench.reports.parts.correlation import (
     pooled_correlation,
     spread_slices,
 )
-from stbench.reports.predictions import prediction_files
+from stbench.reports.parts.part import Context, Part
+from stbench.reports.sections.predictions import prediction_files
+from stbench.reports.sections.read import load
+from stbench.reports.sections.section import Section
 
 MCLSTEXP, STNET = METHODS[0], METHODS[1]
 MEAN = CONTROLS[0]

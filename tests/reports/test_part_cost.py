@@ -9,10 +9,11 @@ import pytest
 from drawn import marks_of
 from synthetic import CONTROLS, METHODS, make_results
 
-from stbench.reports import figures
-from stbench.reports.load import Section, load
-from stbench.reports.part import Context
+from stbench.reports.figures import canvas
 from stbench.reports.parts import cost
+from stbench.reports.parts.part import Context
+from stbench.reports.sections.read import load
+from stbench.reports.sections.section import Section
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_the_finding_names_the_best_and_the_best_that_is_faster(section: Section
 
 def test_the_figure_draws_each_entry_at_its_time_and_score(section: Section) -> None:
     table = cost.cost_table(section)
-    with figures.drawing():
+    with canvas.drawing():
         figure = cost.pareto_figure(section, table)
     assert set(marks_of(figure.axes[0])) == {(100.0, 0.3), (10.0, 0.2), (50.0, 0.1), (1.0, 0.9)}
     assert figure.axes[0].get_xscale() == "log"

@@ -11,12 +11,14 @@ import pytest
 from matplotlib.colors import to_hex
 from synthetic import CONTROLS, METHODS, make_results
 
-from stbench.reports import figures
-from stbench.reports.domain_maps import COLOURS, colours_of, domains_figure, matched
-from stbench.reports.load import Section, load, trial_table
-from stbench.reports.part import Context
-from stbench.reports.parts.domains import OBSERVED, over_runs, over_slices, part, runs_of_clustering
-from stbench.reports.typeset import markdown
+from stbench.reports.figures import canvas
+from stbench.reports.parts.domains.maps import COLOURS, colours_of, domains_figure, matched
+from stbench.reports.parts.domains.part import OBSERVED, over_runs, over_slices, part, runs_of_clustering
+from stbench.reports.parts.part import Context
+from stbench.reports.sections.read import load
+from stbench.reports.sections.section import Section
+from stbench.reports.sections.trial_files import trial_table
+from stbench.reports.tables.markdown import markdown
 
 FEW = (METHODS[0], METHODS[1], CONTROLS[0])  # mclstexp, stnet, training_mean
 ARI = {"mclstexp": 0.3, "stnet": 0.1, "training_mean": 0.0}
@@ -133,7 +135,7 @@ def test_the_map_colours_clusters_as_their_labels(section: Callable[..., Section
     entries = list(of.entries.index[:2])
     index = pd.MultiIndex.from_product([[OBSERVED, *entries], ["B1", "C1"]])
     scores = pd.DataFrame({"ari": np.linspace(0.1, 0.6, 6), "nmi": 0.5}, index=index)
-    with figures.drawing():
+    with canvas.drawing():
         drawn = domains_figure(of, spots, scores, ["B1", "C1"], entries, {})
     maps = {axes.get_label(): axes for axes in drawn.axes}
     assert len(maps) == 2 * 4

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from synthetic import Fake, make_results
 
-from stbench.reports.load import Section, load
-from stbench.reports.part import Context
 from stbench.reports.parts import encoder_grid
+from stbench.reports.parts.part import Context
+from stbench.reports.sections.read import load
+from stbench.reports.sections.section import Section
 
 TITLES = {"bleep": "BLEEP", "stnet": "STnet", "mclstexp": "mclSTExp"}
 

@@ -15,14 +15,15 @@ from synthetic_predictions import ORIGIN, PITCH, SCALE, add_predictions, add_thu
 
 from stbench.errors import UserError
 from stbench.reports import report
-from stbench.reports.figures import drawing
-from stbench.reports.gene_scores import gene_cube
-from stbench.reports.load import Section, load
-from stbench.reports.part import Context, Part
+from stbench.reports.figures.canvas import drawing
+from stbench.reports.figures.tissue import backgrounds
+from stbench.reports.numbers.genes import gene_cube
 from stbench.reports.parts import gene_maps
 from stbench.reports.parts.gene_maps import GeneRow, maps_figure, part, residuals_figure, slice_of
-from stbench.reports.predictions import of_lowest_seed, prediction_files, read_genes
-from stbench.reports.tissue import backgrounds
+from stbench.reports.parts.part import Context, Part
+from stbench.reports.sections.predictions import of_lowest_seed, prediction_files, read_genes
+from stbench.reports.sections.read import load
+from stbench.reports.sections.section import Section
 
 MCLSTEXP, STNET = METHODS[0], METHODS[1]
 MEAN, KNN = CONTROLS[0], CONTROLS[2]

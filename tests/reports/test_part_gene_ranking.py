@@ -13,11 +13,12 @@ import scipy.stats
 from synthetic import CONTROLS, METHODS, make_results
 from synthetic_predictions import add_predictions, truth_of
 
-from stbench.reports.figures import drawing
-from stbench.reports.gene_scores import gene_cube, ranking, shown_entries
-from stbench.reports.load import Section, load
-from stbench.reports.part import Context, Part
+from stbench.reports.figures.canvas import drawing
+from stbench.reports.numbers.genes import gene_cube, ranking, shown_entries
 from stbench.reports.parts.gene_ranking import agreement_figure, gene_agreement, gene_leaders, part
+from stbench.reports.parts.part import Context, Part
+from stbench.reports.sections.read import load
+from stbench.reports.sections.section import Section
 
 MCLSTEXP, STNET, BLEEP = METHODS[0], METHODS[1], METHODS[5]
 MEAN, DEPTH, KNN = CONTROLS[0], CONTROLS[1], CONTROLS[2]

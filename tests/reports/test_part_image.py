@@ -12,13 +12,15 @@ import pytest
 from drawn import marks_of
 from synthetic import CONTROLS, METHODS, STNET, make_results
 
-from stbench.exchange import COLUMNS
-from stbench.reports import figures, report
-from stbench.reports.load import Section, load
-from stbench.reports.part import Context
+from stbench.reports import report
+from stbench.reports.figures import canvas
+from stbench.reports.numbers.means import exchange_table, leaderboard, over_exchanged_slices
 from stbench.reports.parts.image import image_figure, part
-from stbench.reports.tables import exchange_table, leaderboard, over_exchanged_slices
-from stbench.reports.typeset import markdown
+from stbench.reports.parts.part import Context
+from stbench.reports.sections.read import load
+from stbench.reports.sections.section import Section
+from stbench.reports.tables.markdown import markdown
+from stbench.scores.exchange import COLUMNS
 
 MCLSTEXP = METHODS[0]
 BLIND = replace(METHODS[4], kept=0.996)  # thitogene
@@ -140,7 +142,7 @@ def test_the_figure_joins_both_numbers_and_marks_the_undefined(load_fake: Callab
     board = leaderboard(of.rows, of.entries, of.slices)
     table = board[["label", "method"]].join(over_exchanged_slices(by_slice, board.index))
     table["from_image"] = table["pcc_acg"] - table["exchanged_pcc_acg"]
-    with figures.drawing():
+    with canvas.drawing():
         drawn = image_figure(of, table)
     score, move = drawn.axes
     assert [tick.get_text() for tick in score.get_yticklabels()] == list(of.entries["label"])

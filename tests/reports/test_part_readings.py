@@ -12,11 +12,12 @@ import pandas as pd
 import pytest
 from synthetic import METHODS, Fake, make_results
 
-from stbench.reports.load import Section, load
-from stbench.reports.part import Context, Part
+from stbench.reports.parts.part import Context, Part
 from stbench.reports.parts.readings import part, readings_scores, readings_table
-from stbench.reports.typeset import markdown
-from stbench.reports.verdict import badges, warnings
+from stbench.reports.sections.read import load
+from stbench.reports.sections.section import Section
+from stbench.reports.tables.markdown import markdown
+from stbench.reports.words.warnings import badges, warnings
 
 TARGETS = ("spot-log10-cp10k", "gene-log10-cp10k")
 MCLSTEXP, STNET = METHODS[0], METHODS[1]
@@ -136,7 +137,7 @@ def test_readings_of_different_methods_are_not_one_methods(tmp_path: Path) -> No
 
 
 def test_a_leaking_reading_is_named_by_badge_warning_and_tag_and_never_best(tmp_path: Path) -> None:
-    from stbench.reports.tables import leaderboard
+    from stbench.reports.numbers.means import leaderboard
 
     (section,) = load([results(tmp_path / "r", readings_of(MCLSTEXP), leak={"released": LEAK})])
     (label,) = section.entries.loc[section.entries["preset"] == "released", "label"]
@@ -151,8 +152,8 @@ def test_a_leaking_reading_is_named_by_badge_warning_and_tag_and_never_best(tmp_
 
 
 def test_where_every_method_leaks_the_headline_says_why_none_is_best(tmp_path: Path) -> None:
-    from stbench.reports.tables import leaderboard
-    from stbench.reports.verdict import headline
+    from stbench.reports.numbers.means import leaderboard
+    from stbench.reports.words.headline import headline
 
     (section,) = load([results(tmp_path / "r", readings_of(MCLSTEXP, ("released",)), leak={"released": LEAK})])
     told = headline(section, leaderboard(section.rows, section.entries, section.slices))

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from synthetic import CONTROLS, METHODS, make_results
 
-from stbench.reports.load import Section, load
-from stbench.reports.part import Context, Part
 from stbench.reports.parts import replicate_gap
-from stbench.reports.typeset import markdown
+from stbench.reports.parts.part import Context, Part
+from stbench.reports.sections.read import load
+from stbench.reports.sections.section import Section
+from stbench.reports.tables.markdown import markdown
 
 FEW = (METHODS[0], METHODS[1], CONTROLS[0], CONTROLS[3])
 SLICES = ["B4", "B5", "C2", "C3", "C4"]

@@ -11,11 +11,12 @@ import pytest
 from drawn import marks_of
 from synthetic import CONTROLS, METHODS, make_results
 
-from stbench.reports import figures
-from stbench.reports.load import Section, load
-from stbench.reports.part import Context
+from stbench.reports.figures import canvas
+from stbench.reports.parts.part import Context
 from stbench.reports.parts.sharpness import measures, over_genes, part, sharpness_figure
-from stbench.reports.typeset import markdown
+from stbench.reports.sections.read import load
+from stbench.reports.sections.section import Section
+from stbench.reports.tables.markdown import markdown
 
 FEW = (METHODS[0], METHODS[1], CONTROLS[0], CONTROLS[1])  # mclstexp, stnet, training_mean, depth_oracle
 RATIO = {"mclstexp": 0.31, "stnet": 0.5, "training_mean": 0.0, "depth_oracle": 1.2}
@@ -119,7 +120,7 @@ def test_the_figure_draws_a_box_for_every_entry_and_the_truth(section: Callable[
         .reset_index()
     )
     truth = pd.Series(np.linspace(0.04, 0.24, 40))
-    with figures.drawing():
+    with canvas.drawing():
         drawn = sharpness_figure(of, by_gene, truth)
     spread, smoothness = drawn.axes
     assert [label.get_text() for label in spread.get_yticklabels()] == ["measured expression", *of.entries["label"]]
@@ -133,7 +134,7 @@ def test_the_figure_draws_a_box_for_every_entry_and_the_truth(section: Callable[
 
 def test_a_box_without_width_is_drawn_as_the_entrys_mark(section: Callable[..., Section]) -> None:
     of = section(moran=0.6)  # the same in all genes, so that no box could be seen
-    with figures.drawing():
+    with canvas.drawing():
         drawn = sharpness_figure(of, measures(of.genes), pd.Series(np.linspace(0.04, 0.24, 40)))
     seen = {(round(x, 3), y) for x, y in marks_of(drawn.axes[1])}
     flat = measures(of.genes).groupby("entry", observed=True)["moran_prediction"].count()

@@ -11,13 +11,16 @@ import pandas as pd
 import pytest
 from synthetic import CONTROLS, METHODS, STNET, Fake, make_results
 
-from stbench.reports.comparison import QUESTION, against_best, comparable
-from stbench.reports.layout import leaderboard_notes
-from stbench.reports.load import Section, load, published
-from stbench.reports.part import Context, Part
-from stbench.reports.parts.significance import part
-from stbench.reports.tables import leaderboard, with_exchanged
-from stbench.reports.verdict import headline
+from stbench.reports.numbers.means import leaderboard, with_exchanged
+from stbench.reports.numbers.significance import against_best, comparable
+from stbench.reports.parts.part import Context, Part
+from stbench.reports.parts.significance.part import part
+from stbench.reports.published.table1 import published
+from stbench.reports.sections.read import load
+from stbench.reports.sections.section import Section
+from stbench.reports.tables.main import leaderboard_notes
+from stbench.reports.words.headline import headline
+from stbench.reports.words.significance import QUESTION
 
 MEAN, ORACLE, COLOUR = CONTROLS[0], CONTROLS[1], CONTROLS[4]
 BEST = METHODS[0]

@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 from synthetic import CONTROLS, METHODS, Fake, make_results
 
-from stbench.reports import figures
-from stbench.reports.load import Section, load
-from stbench.reports.part import Context
+from stbench.reports.figures import canvas
+from stbench.reports.parts.part import Context
 from stbench.reports.parts.targets import on_targets, part, slopes_figure
-from stbench.reports.typeset import markdown
+from stbench.reports.sections.read import load
+from stbench.reports.sections.section import Section
+from stbench.reports.tables.markdown import markdown
 
 FEW = (METHODS[0], METHODS[1], METHODS[3], CONTROLS[0], CONTROLS[1])  # mclstexp, stnet, hist2st, mean, depth oracle
 TARGETS = ("spot-log10-cp10k", "gene-log10-cp10k", "lognorm")
@@ -113,7 +114,7 @@ def test_controls_are_ranked_where_no_method_was_run(section: Callable[..., Sect
 def test_the_figure_draws_what_the_table_says(section: Callable[..., Section]) -> None:
     of = section()
     table = on_targets(of, pd.concat(_files(of)))
-    with figures.drawing():
+    with canvas.drawing():
         drawn = slopes_figure(of, table)
     acg, heg = drawn.axes
     drawn_lines = [line for line in acg.get_lines() if len(line.get_xdata()) == len(TARGETS)]

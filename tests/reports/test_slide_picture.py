@@ -10,9 +10,9 @@ from anndata import AnnData
 from PIL import Image
 from scipy import sparse
 
-from stbench.image import SlideImage
-from stbench.reports.slide_picture import draw_slide
-from stbench.slide import Slide
+from stbench.reports.figures.slide_picture import draw_slide
+from stbench.slides.image import SlideImage
+from stbench.slides.slide import Slide
 
 
 def make(centres: list[tuple[float, float]], counts: list[int], scale: float = 1.0) -> Slide:

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stbench.reports.load import METRIC_COLUMNS
-from stbench.reports.tables import (
+from stbench.reports.numbers.means import (
     box_statistics,
     eligible,
     leaderboard,
@@ -16,6 +15,7 @@ from stbench.reports.tables import (
     slice_scores,
     with_published,
 )
+from stbench.reports.sections.section import METRIC_COLUMNS
 
 ENTRIES = pd.DataFrame(
     {"kind": ["method", "method", "control"], "method": ["stnet", "bleep", "mean"], "oracle": False},

@@ -4,7 +4,10 @@ import math
 
 import pytest
 
-from stbench.reports.typeset import Cell, Table, latex, latex_escape, markdown, number, plus_minus
+from stbench.reports.tables.latex import latex, latex_escape
+from stbench.reports.tables.markdown import markdown
+from stbench.reports.tables.table import Cell, Table
+from stbench.reports.words.format import number, plus_minus
 
 TABLE = Table(
     name="t",

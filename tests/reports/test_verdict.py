@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 from synthetic import CONTROLS, METHODS, STNET, Fake
 
-from stbench.reports.load import Section
-from stbench.reports.tables import leaderboard
-from stbench.reports.verdict import badges, headline, warnings, wins_between
+from stbench.reports.numbers.means import leaderboard
+from stbench.reports.sections.section import Section
+from stbench.reports.words.headline import headline, wins_between
+from stbench.reports.words.warnings import badges, warnings
 
 MEAN, ORACLE = CONTROLS[0], CONTROLS[1]
 BEST, COLOUR = METHODS[0], CONTROLS[4]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stbench.prepare import PreparedSlide
+from stbench.data.prepared import PreparedSlide
 
 
 def prepared_slide(

@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stbench import registry
-from stbench.ablation import choose_switches, grid, parse_sweep, plan_ablation, refuse_above
 from stbench.errors import UserError
-from stbench.results import SUMMARY_COLUMNS
+from stbench.results.ablation import choose_switches, grid, parse_sweep, plan_ablation, refuse_above
+from stbench.results.summary import SUMMARY_COLUMNS
 from stbench.switches import Switch, Variant
-from stbench.trial import TrialSpec, read_method
+from stbench.trials.spec import TrialSpec
+from stbench.trials.work import read_method
 
 SOURCE = '''
 """A method with switches, which writes down every training."""
@@ -395,7 +396,7 @@ def test_encoders_make_a_row_each_for_methods_that_have_one(stbench_command: Cal
 def test_an_encoder_may_bring_its_weights(stbench_command: Callable, tmp_path: Path) -> None:
     import torch
 
-    from stbench.encoders import build_encoder
+    from stbench.training.encoders import build_encoder
 
     torch.manual_seed(0)
     torch.save(build_encoder("test_resnet").module.state_dict(), tmp_path / "mine.pth")

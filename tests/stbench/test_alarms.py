@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stbench.alarms import after_exchange, after_prediction, after_training, on_another_scale
 from stbench.errors import MethodFailed
-from stbench.exchange import predict_exchanged
 from stbench.method import Needs, TestSlide, TrainingSlide
+from stbench.scores.alarms import after_exchange, after_prediction, after_training, on_another_scale
+from stbench.scores.exchange import predict_exchanged
 
 RNG = np.random.default_rng(0)
 

@@ -22,12 +22,13 @@ from stbench.audit import Audit, Finding, audit, read_audit, write_audit
 from stbench.audit.expression import MIN_PAIRS, SMOOTHED_BELOW, _log_chance, neighbour_ratio
 from stbench.audit.panel import variance_ranks
 from stbench.audit.pretraining import seen
+from stbench.data.prepare import prepare
+from stbench.data.prepared import PreparedDataset, PreparedSlide
+from stbench.data.splits import make_folds
 from stbench.dataset import Missing, SlideSource
 from stbench.errors import UserError
-from stbench.image import SlideImage
-from stbench.prepare import PreparedDataset, PreparedSlide, prepare
-from stbench.slide import Slide
-from stbench.splits import make_folds
+from stbench.slides.image import SlideImage
+from stbench.slides.slide import Slide
 
 SIDE, PITCH, PATCH, N_GENES = 12, 40, 32, 120
 PATIENTS = {"A1": "A", "A2": "A", "B1": "B", "C1": "C"}

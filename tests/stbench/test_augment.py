@@ -10,7 +10,7 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as reference
 
-from stbench import augment
+from stbench.training import augment
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prepared import prepared_slide
 
-from stbench.ceiling import COLUMNS, full_depth, gene_ceilings, noise_ceiling, read_ceiling, write_ceiling
-from stbench.datasets import demo_ceiling, demo_expression
+from stbench.data.prepared import PreparedDataset, PreparedSlide
+from stbench.data.targets import TARGETS, Target, target
+from stbench.datasets.demo.dataset import ceiling, expression
 from stbench.errors import UserError
-from stbench.prepare import PreparedDataset, PreparedSlide
-from stbench.targets import TARGETS, Target, target
+from stbench.scores.ceiling import COLUMNS, full_depth, gene_ceilings, noise_ceiling, read_ceiling, write_ceiling
 
 N_SPOTS, N_GENES = 400, 120
 N_MEASURED = 2 * N_GENES  # genes, of which the panel is a part
@@ -76,7 +76,7 @@ def test_additive_noise_of_known_reliability_is_recovered() -> None:
 
 def test_the_demo_s_estimate_is_the_ceiling_of_its_drawn_rates() -> None:
     """The demo draws a gamma rate around each expected count and a Poisson count around the rate."""
-    truth, genes = demo_expression.slide_truth("P1a"), demo_expression.genes()
+    truth, genes = expression.slide_truth("P1a"), expression.genes()
     rng = np.random.default_rng(5)
     shape = np.broadcast_to(1 / genes.dispersion, truth.expected.shape)
     rate = truth.expected * genes.dispersion * rng.standard_gamma(shape)
@@ -89,9 +89,9 @@ def test_the_demo_s_estimate_is_the_ceiling_of_its_drawn_rates() -> None:
 
 def test_on_the_demo_the_estimate_lies_above_what_a_predictor_can_know() -> None:
     """The demo's dispersion is chance that no image shows; thinning cannot tell it from signal, so it bounds."""
-    counts, panel = demo_expression.slide_counts("P1a"), demo_expression.genes().in_panel
+    counts, panel = expression.slide_counts("P1a"), expression.genes().in_panel
     found = gene_ceilings(counts[:, panel], counts.sum(axis=1), target("spot-log10-cp10k"), np.random.default_rng(6))
-    best = demo_ceiling.best_reachable("P1a")
+    best = ceiling.best_reachable("P1a")
     gap = found["ceiling_r"] - best["best_r"].to_numpy()
     assert (gap > -0.1).mean() > 0.97  # a gene's estimate scatters by about 0.1
     means = best.assign(ceiling=found["ceiling_r"]).groupby("programme")["ceiling"].mean()

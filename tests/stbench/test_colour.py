@@ -20,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from stbench.colour import on_white
 from stbench.errors import UserError
-from stbench.image import SlideImage
+from stbench.slides.colour import on_white
+from stbench.slides.image import SlideImage
 
 
 @pytest.fixture(scope="module")

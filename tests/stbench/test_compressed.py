@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stbench.compressed import is_gzipped, open_binary, open_text
 from stbench.errors import UserError
+from stbench.system.compressed import is_gzipped, open_binary, open_text
 
 
 @pytest.mark.parametrize("name", ["table.tsv", "table.tsv.gz"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from stbench.counts import HIGHEST, count_fault, distance_to_whole
+from stbench.slides.counts import HIGHEST, count_fault, distance_to_whole
 
 COUNTS = arrays.arrays(np.int64, st.integers(1, 30), elements=st.integers(0, 50_000))
 

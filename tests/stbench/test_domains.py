@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from prepared import prepared_slide
 
-from stbench.domains import SEEDS, clusters, domains, labelled, principal_components
-from stbench.prepare import PreparedSlide
+from stbench.data.prepared import PreparedSlide
+from stbench.scores.domains import SEEDS, clusters, domains, labelled, principal_components
 
 THREE = ("tumour",) * 20 + ("stroma",) * 25 + ("immune",) * 15
 

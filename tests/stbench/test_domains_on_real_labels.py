@@ -12,10 +12,10 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
+from stbench.data.targets import target
 from stbench.datasets.panels import panel
-from stbench.domains import labelled, principal_components
-from stbench.slide import Slide
-from stbench.targets import target
+from stbench.scores.domains import labelled, principal_components
+from stbench.slides.slide import Slide
 
 pytestmark = pytest.mark.data
 

@@ -18,10 +18,10 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from stbench import encoders, pretrained
-from stbench.encoders import build_encoder, load_weights, read_weights, require_encoders, weights_label
 from stbench.errors import UserError
 from stbench.method import Run
+from stbench.training import encoders, pretrained
+from stbench.training.encoders import build_encoder, load_weights, read_weights, require_encoders, weights_label
 
 
 @pytest.fixture

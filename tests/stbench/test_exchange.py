@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import pearsonr
 
-from stbench.exchange import (
+from stbench.method import TestSlide, TrainingSlide
+from stbench.scores.exchange import (
     COLUMNS,
     exchange_scores,
     movement,
@@ -24,7 +25,6 @@ from stbench.exchange import (
     predict_exchanged,
     scores_of_exchange,
 )
-from stbench.method import TestSlide, TrainingSlide
 
 PROBE = f"{Path(__file__).parent / 'probe_method.py'}:Probe"
 DEMO = ("--dataset", "demo", "--slices", "P1a,P1b,P2a", "--no-mlflow")

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from stbench import files
 from stbench.errors import UserError, unknown
-from stbench.files import (
+from stbench.system import files
+from stbench.system.files import (
     file_digest,
     read_json,
     replacing,

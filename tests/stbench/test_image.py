@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stbench.errors import UserError
-from stbench.image import SlideImage
+from stbench.slides.image import SlideImage
 
 
 @pytest.fixture(scope="module")

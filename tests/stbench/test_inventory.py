@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import upstream
 
+from stbench.data.inventory import check_dataset, list_dataset
 from stbench.datasets.cscc import CSCC
 from stbench.datasets.her2st import HER2ST
 from stbench.errors import UserError
-from stbench.inventory import check_dataset, list_dataset
-from stbench.reports.slide_picture import draw_slide
-from stbench.slide import Slide
+from stbench.reports.figures.slide_picture import draw_slide
+from stbench.slides.slide import Slide
 
 
 @pytest.fixture

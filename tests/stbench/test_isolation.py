@@ -19,7 +19,8 @@ import pytest
 import threadpoolctl
 import torch
 
-from stbench.isolation import WATCHED, process_kept
+from stbench.system.isolation import process_kept
+from stbench.system.process_state import WATCHED
 
 logging.getLogger("stbench")  # as there is one in every run
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stbench import locate
 from stbench.errors import UserError
+from stbench.system import locate
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from pathlib import Path
 import own_sections
 import pytest
 
-from stbench import locks
 from stbench.errors import PlaceError
-from stbench.locks import Timeout, is_locked, locked
+from stbench.system import locks
+from stbench.system.locks import Timeout, is_locked, locked
 
 CODES = [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS]
 

@@ -15,12 +15,13 @@ import pytest
 import torch
 from pydantic import BaseModel
 
-from stbench import method_checks, registry
+from stbench import registry
 from stbench.errors import NotApplicable
-from stbench.files import read_json, write_json
 from stbench.method import Method, MethodConfig, Needs, Run, TestSlide, TrainingSlide
+from stbench.method_checks import battery, robustness, subject
+from stbench.system.files import read_json, write_json
 
-CHECK_NAMES = [check.__name__ for check in method_checks.CHECKS]
+CHECK_NAMES = [check.__name__ for check in battery.CHECKS]
 
 
 class SoundConfig(MethodConfig):
@@ -86,7 +87,7 @@ class Sound:
 
 
 def failures(method: type[Any]) -> dict[str, str]:
-    return {result.name: result.message for result in method_checks.run_checks(method) if not result.passed}
+    return {result.name: result.message for result in battery.run_checks(method) if not result.passed}
 
 
 # The battery on methods that are there -------------------------------------------------------------------------------
@@ -98,7 +99,7 @@ def test_every_registered_method_passes(name: str) -> None:
 
 
 def test_a_sound_method_passes_and_every_check_reports() -> None:
-    results = method_checks.run_checks(Sound)
+    results = battery.run_checks(Sound)
     assert [result.name for result in results] == CHECK_NAMES
     assert failures(Sound) == {}
     assert isinstance(Sound(SoundConfig()), Method)
@@ -112,10 +113,10 @@ def test_a_given_config_is_the_one_that_is_checked() -> None:
             seen.add(self.config.epochs)
             super().fit(slides, run)
 
-    method_checks.run_checks(Spy, SoundConfig(epochs=7))
+    battery.run_checks(Spy, SoundConfig(epochs=7))
     assert seen == {7}
     seen.clear()
-    method_checks.run_checks(Spy)
+    battery.run_checks(Spy)
     assert seen == {2}
 
 
@@ -135,12 +136,12 @@ def test_the_slides_have_the_window_that_the_config_asks_for() -> None:
 
 def test_global_random_state_is_left_as_it_was() -> None:
     before = random.getstate(), pickle.dumps(np.random.get_state())  # noqa: NPY002
-    method_checks.run_checks(Sound)
+    battery.run_checks(Sound)
     assert (random.getstate(), pickle.dumps(np.random.get_state())) == before  # noqa: NPY002
 
 
 def test_every_check_says_in_its_docstring_what_it_asks_for() -> None:
-    assert all(check.__doc__ for check in method_checks.CHECKS)
+    assert all(check.__doc__ for check in battery.CHECKS)
 
 
 # Broken methods -----------------------------------------------------------------------------------------------------
@@ -553,6 +554,6 @@ def test_a_method_without_any_valid_config_fails_with_the_reason() -> None:
 @pytest.mark.parametrize("name", registry.method_names())
 def test_every_registered_method_honours_a_gpu(name: str) -> None:
     method = registry.method(name)
-    subject = method_checks.Subject(method, method_checks.small_config(method))
-    result = method_checks._run_check(method_checks.honours_the_device, subject)
+    on_trial = subject.Subject(method, subject.small_config(method))
+    result = battery._run_check(robustness.honours_the_device, on_trial)
     assert (result.passed, result.message) in [(True, ""), (True, "the method does not use torch")]

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
+from stbench.data.targets import target
 from stbench.errors import UserError
-from stbench.metrics import N_HEG, UnscorableError, gene_table, highest, neg_log10_p, per_gene, score_slide
-from stbench.targets import target
+from stbench.scores.metrics import N_HEG, UnscorableError, gene_table, highest, neg_log10_p, per_gene, score_slide
 
 # n, r, -log10 p as printed by the mclSTExp tutorial (GNAS, FN1, FASN, HLA-B, SCD, IGKC, HLA-DRA)
 TUTORIAL = [

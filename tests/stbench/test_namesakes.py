@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from plugins import plugin
 
-from stbench.results import superseded
+from stbench.results.summary import superseded
 
 DEMO = ("--dataset", "demo", "--slices", "P1a,P1b", "--preset", "quick", "--no-mlflow")
 

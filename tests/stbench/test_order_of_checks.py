@@ -12,14 +12,16 @@ from typing import Any, ClassVar
 
 import pytest
 
-from stbench import encoders, files, pretrained, registry
+from stbench import registry
+from stbench.data.prepare import prepare, require_readable
+from stbench.data.splits import loso
 from stbench.dataset import SlideSource
 from stbench.errors import UserError
 from stbench.method import MethodConfig, Needs, configure
-from stbench.prepare import prepare, require_readable
-from stbench.results import MethodChoice, plan
-from stbench.splits import loso
-from stbench.trial import DataSpec, TrialSpec
+from stbench.results.plan import MethodChoice, plan
+from stbench.system import files
+from stbench.training import encoders, pretrained
+from stbench.trials.spec import DataSpec, TrialSpec
 
 SLOW = ("torchvision", "timm", "torch_geometric", "scipy.stats")
 
@@ -128,7 +130,7 @@ def test_too_few_slices_are_told_before_anything_is_prepared_or_any_weights_are_
     no_weights: list[object],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("stbench.prepare.prepare", lambda *_, **__: pytest.fail("slices were prepared"))
+    monkeypatch.setattr("stbench.data.prepare.prepare", lambda *_, **__: pytest.fail("slices were prepared"))
     done = stbench_command(*command, "--dataset", "demo", *words)
     assert done.code == 2
     assert message in done.err

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as reference
 
-from stbench import patch_bank
 from stbench.errors import DamagedFileError
 from stbench.method import TestSlide
-from stbench.patch_bank import PatchBank, release_resident_patches
+from stbench.training import patch_bank
+from stbench.training.patch_bank import PatchBank, release_resident_patches
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ from pathlib import Path
 import own_sections
 import pytest
 
-import stbench.files
 from stbench.cli import main
+from stbench.system import files
 
 ROOT = Path(__file__).parents[2]
 MEAN = ("--methods", "training_mean", "--preset", "quick", "--no-mlflow")
@@ -34,14 +34,14 @@ def read_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     """Make a folder read-only, also for root; any file made in it otherwise is found by :func:`_content`."""
 
     def forbid(folder: Path) -> None:
-        real = stbench.files.tempfile.mkstemp
+        real = files.tempfile.mkstemp
 
         def mkstemp(*, dir: Path, **more: object) -> object:
             if folder in (dir, *Path(dir).parents):
                 raise OSError(errno.EROFS, os.strerror(errno.EROFS))
             return real(dir=dir, **more)
 
-        monkeypatch.setattr(stbench.files.tempfile, "mkstemp", mkstemp)
+        monkeypatch.setattr(files.tempfile, "mkstemp", mkstemp)
 
     return forbid
 

@@ -11,24 +11,24 @@ import pandas as pd
 import pytest
 import torch
 
-from stbench import augment, registry
+from stbench import registry
 from stbench.errors import UserError
 from stbench.methods.controls import TrainingMean
 from stbench.methods.hist2st import Hist2ST
-from stbench.precision import (
+from stbench.results.record import trial_specs
+from stbench.results.summary import collect
+from stbench.system.precision import (
     exact_products,
     float32,
     no_autocast,
     require_capable,
-    require_safe,
-    resolve_precision,
-    safe_precisions,
     tf32_allowed,
     tf32_flags,
     tf32_used,
 )
-from stbench.results import collect, trial_specs
-from stbench.trial import TrialSpec
+from stbench.training import augment
+from stbench.training.precision import require_safe, resolve_precision, safe_precisions
+from stbench.trials.spec import TrialSpec
 
 PROBE = f"{Path(__file__).with_name('probe_method.py')}:Probe"
 FOLDS = ("--dataset", "demo", "--slices", "P1a,P1b,P2a", "--no-mlflow")
@@ -208,7 +208,7 @@ def test_the_flags_are_part_of_the_key(tmp_path: Path, stbench_command: Callable
     assert stbench_command("run", "--methods", PROBE, *FOLDS, "--out", tmp_path).code == 0
     spec = specs(tmp_path)[0]
     before = spec.key
-    monkeypatch.setattr("stbench.trial.tf32_allowed", lambda precision: ())
+    monkeypatch.setattr("stbench.trials.spec.tf32_allowed", lambda precision: ())
     assert spec.key != before
 
 

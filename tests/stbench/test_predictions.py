@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stbench.errors import MethodFailed
-from stbench.predictions import as_prediction
+from stbench.trials.predictions import as_prediction
 
 GENES = ("A", "B", "C")
 VALUES = np.arange(12, dtype=np.float32).reshape(4, 3) / 8  # exact in half precision, too

@@ -12,12 +12,14 @@ import pandas as pd
 import pytest
 import scipy.sparse
 
+from stbench.data.cache import panel_counts
+from stbench.data.prepare import prepare
+from stbench.data.prepared import PreparedDataset
+from stbench.data.targets import target
 from stbench.dataset import Missing, SlideSource
 from stbench.errors import DamagedFileError, UserError
-from stbench.image import SlideImage
-from stbench.prepare import PreparedDataset, panel_counts, prepare
-from stbench.slide import Slide
-from stbench.targets import target
+from stbench.slides.image import SlideImage
+from stbench.slides.slide import Slide
 
 GENES = ["A", "B", "C"]
 CENTRES = np.array([[20.7, 20.2], [50.0, 40.0], [3.0, 70.0]])
@@ -198,7 +200,7 @@ def test_an_unwritable_cache_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     def denied(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("stbench.prepare.np.save", denied)
+    monkeypatch.setattr("stbench.data.cache.np.save", denied)
     with pytest.raises(UserError, match="permission denied"):
         _prepare(tmp_path)
     assert not list((tmp_path / "slides").glob("toy-*"))

@@ -19,18 +19,20 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from stbench.ablation import parse_sweep
-from stbench.compressed import existing
-from stbench.encoders import read_weights, weights_label
+from stbench.data.cache import damage
 from stbench.errors import MethodFailed, PlaceError, UserError
-from stbench.files import refused_errno, replacing, writing_to
-from stbench.interrupt import stop_on_signals
 from stbench.method import Run, configure
-from stbench.out_of_memory import out_of_memory
-from stbench.prepare import damage
 from stbench.registry import method
-from stbench.training import Checkpoints, TrainingState
-from stbench.trial import TrialLog, _n_parameters, state_of
+from stbench.results.ablation import parse_sweep
+from stbench.system.compressed import existing
+from stbench.system.files import refused_errno, replacing, writing_to
+from stbench.system.interrupt import stop_on_signals
+from stbench.system.out_of_memory import out_of_memory
+from stbench.training.checkpoint import Checkpoints, TrainingState
+from stbench.training.encoders import read_weights, weights_label
+from stbench.trials.run import TrialLog
+from stbench.trials.state import state_of
+from stbench.trials.work import _n_parameters
 
 PROBE = f"{Path(__file__).parent / 'probe_method.py'}:Probe"
 DEMO = ("--dataset", "demo", "--slices", "P1a,P1b", "--no-mlflow")
@@ -139,7 +141,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_trial_open(
 def test_a_method_that_meets_a_full_disk_is_not_to_blame(
     tmp_path: Path, stbench_command: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stbench.trial import History
+    from stbench.trials.history import History
 
     def refuse(self: History, epoch: int, values: object) -> None:
         raise FULL
@@ -401,7 +403,7 @@ def test_a_prepared_entry_whose_digests_say_nothing_is_damaged(tmp_path: Path, c
 
 
 def test_json_without_finite_numbers_is_refused(tmp_path: Path) -> None:
-    from stbench.files import read_json
+    from stbench.system.files import read_json
 
     (tmp_path / "a.json").write_text(json.dumps({"a": float("nan")}))
     with pytest.raises(UserError, match="NaN is not a number of JSON"):

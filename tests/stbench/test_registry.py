@@ -13,6 +13,7 @@ from stbench import registry
 from stbench.dataset import Dataset
 from stbench.errors import UserError
 from stbench.method import Method
+from stbench.system import code_digest
 
 CONTROLS = [
     *("colour_ridge", "depth_oracle", "feature_knn", "feature_ridge"),
@@ -286,11 +287,12 @@ def test_the_digest_follows_a_methods_own_package_and_stbench(
 
 def test_the_digest_of_a_registered_method_covers_the_layers_it_uses(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
-    digest = registry.file_digest
-    monkeypatch.setattr(registry, "file_digest", lambda path: read.append(path) or digest(path))
+    digest = code_digest.file_digest
+    monkeypatch.setattr(code_digest, "file_digest", lambda path: read.append(path) or digest(path))
     registry.source_digest.__wrapped__(registry.method("feature_ridge"))
-    assert {"controls.py", "ridge.py", "frozen_features.py", "encoders.py", "method.py"} <= {path.name for path in read}
-    assert not any(path.parent.name == "cli" for path in read)
+    assert {"image.py", "ridge.py", "frozen_features.py", "encoders.py", "method.py"} <= {path.name for path in read}
+    assert not any(path.parent.name in ("cli", "readings", "switches") for path in read)
+    assert [path.name for path in read if path.parent.name == "system"] == ["precision.py"]
 
 
 def test_a_dataset_is_found_by_its_name_and_given_its_root(install: Install, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 from prepared import prepared_slide
 from scipy import stats
 
-from stbench.prepare import PreparedSlide
-from stbench.rescoring import rescore, training_means
-from stbench.targets import TARGETS
+from stbench.data.prepared import PreparedSlide
+from stbench.data.targets import TARGETS
+from stbench.scores.rescoring import rescore, training_means
 
 
 def _slide(

@@ -29,9 +29,9 @@ SETTINGS = ("--weights", "random", "--device", "cpu", "--no-mlflow", "--set", "s
 SMALL = ("--set", "stnet.encoder=test_resnet", "--set", "stnet.input_px=32")
 # a checkpoint after every step, so that these short trainings have some; their number changes no result
 PROGRAM = """
-import stbench.training
-stbench.training.EPOCH_CHECKPOINT_S = stbench.training.STEP_CHECKPOINT_S = 0
-stbench.training.CHECKPOINT_SHARE = float("inf")
+from stbench.training import checkpoint
+checkpoint.EPOCH_CHECKPOINT_S = checkpoint.STEP_CHECKPOINT_S = 0
+checkpoint.CHECKPOINT_SHARE = float("inf")
 from stbench.cli import main
 main()
 """

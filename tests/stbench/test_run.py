@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stbench.results import SUMMARY_COLUMNS
-from stbench.trial import read_method
+from stbench.results.summary import SUMMARY_COLUMNS
+from stbench.trials.work import read_method
 
 PROBE = f"{Path(__file__).parent / 'probe_method.py'}:Probe"
 DEMO = ("--dataset", "demo", "--slices", "P1a,P1b,P2a", "--no-mlflow")
@@ -240,7 +240,8 @@ def test_a_trial_can_be_launched_alone(tmp_path: Path, stbench_command: Callable
 
 
 def test_a_saved_model_predicts_what_its_trial_did(tmp_path: Path, stbench_command: Callable) -> None:
-    from stbench.trial import TrialSpec, open_data
+    from stbench.trials.spec import TrialSpec
+    from stbench.trials.work import open_data
 
     stbench_command("run", "--methods", PROBE, *DEMO, "--save-models", "--out", tmp_path / "r")
     key = _summary(tmp_path / "r")["key"].iloc[0]
@@ -295,7 +296,7 @@ def test_a_full_disk_stops_the_run_with_one_line(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("stbench.trial.write_prediction", full)
+    monkeypatch.setattr("stbench.trials.scoring.write_prediction", full)
     done = stbench_command("run", "--methods", PROBE, *DEMO, "--out", tmp_path / "r")
     assert done.code == 2
     assert "the disk is full" in done.err

@@ -14,8 +14,8 @@ import pytest
 import upstream
 from scipy import sparse
 
-from stbench.prediction_checks import EQUAL, SCALE
-from stbench.results import METRICS
+from stbench.external.prediction_checks import EQUAL, SCALE
+from stbench.results.summary import METRICS
 
 SLICES = ("P1a", "P1b", "P2a")
 DEMO = ("--dataset", "demo", "--slices", ",".join(SLICES))
@@ -360,7 +360,7 @@ def test_an_external_trial_cannot_be_run(
 def test_an_interruption_leaves_the_table_as_it_was(
     files: dict, score: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stbench import score as module
+    from stbench.external import submission as module
 
     score(*files.values())
     results = tmp_path / "scored"

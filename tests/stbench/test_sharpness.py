@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from stbench.lattice import direct_neighbours, gaussian_window, pitch
-from stbench.sharpness import COLUMNS, moran, sharpness, structural_similarity
+from stbench.scores.sharpness import COLUMNS, moran, sharpness, structural_similarity
+from stbench.slides.lattice import direct_neighbours, gaussian_window, pitch
 
 
 def _square(side: int, step: float = 290.0) -> np.ndarray:

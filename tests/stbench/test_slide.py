@@ -10,10 +10,11 @@ import pytest
 from anndata import AnnData
 from scipy import sparse
 
-from stbench.counts import count_fault
 from stbench.errors import UserError
-from stbench.image import SlideImage
-from stbench.slide import Slide, check_slide, validate
+from stbench.slides.checks import check_slide, validate
+from stbench.slides.counts import count_fault
+from stbench.slides.image import SlideImage
+from stbench.slides.slide import Slide
 
 PANEL = ["G0", "G1", "G2"]
 

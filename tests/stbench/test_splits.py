@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stbench.data.splits import SPLITS, Fold, kfold, lopo, loso, make_folds, same_patient
 from stbench.errors import UserError
-from stbench.splits import SPLITS, Fold, kfold, lopo, loso, make_folds, same_patient
 
 HER2ST = {"B4": "B", "C2": "C", "C3": "C", "C4": "C", "C5": "C", "C6": "C"}
 
@@ -79,7 +79,7 @@ def test_kfold_is_shuffled_by_its_seed() -> None:
 def test_folds_do_not_depend_on_the_hash_seed() -> None:
     """The published training lists come from a Python set, whose order changes from process to process."""
     code = """
-from stbench.splits import kfold, loso
+from stbench.data.splits import kfold, loso
 patients = {f"S{i}": f"P{i // 3}" for i in range(9)}
 print(kfold(patients, 3), loso(patients))
 """

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stbench.data.targets import TARGETS, target
 from stbench.errors import UserError
-from stbench.targets import TARGETS, target
 
 COUNTS = np.array([[0, 1, 5, 94], [0, 0, 0, 0], [2, 2, 2, 2]])
 TOTAL = np.array([200, 7, 8])

@@ -13,11 +13,13 @@ import pytest
 import scipy.sparse
 from PIL import Image
 
+from stbench.data.prepare import prepare
+from stbench.data.prepared import PreparedDataset
+from stbench.data.thumbnails import MAX_SIDE, spot_diameter, write_thumbnail
 from stbench.dataset import Missing, SlideSource
-from stbench.image import SlideImage
-from stbench.prepare import PreparedDataset, prepare
-from stbench.slide import Slide
-from stbench.thumbnails import MAX_SIDE, spot_diameter, write_slides, write_thumbnail
+from stbench.results.evidence import write_slides
+from stbench.slides.image import SlideImage
+from stbench.slides.slide import Slide
 
 WIDTH, HEIGHT = 1600, 1200  # of the image, full resolution
 RED = (400, 300, 800, 900)  # left, top, right, bottom of a red rectangle on white

@@ -158,7 +158,7 @@ def test_any_path_holds_the_store(folder: str, tmp_path: Path, monkeypatch: pyte
 
     from mlflow import MlflowClient
 
-    from stbench.mlflow_store import opened
+    from stbench.results.mlflow_store import opened
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / folder).mkdir()
@@ -206,7 +206,7 @@ def test_what_passes_and_what_stays() -> None:
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED, TEMPORARILY_UNAVAILABLE
 
-    from stbench.mlflow_store import passes_by
+    from stbench.results.mlflow_store import passes_by
 
     for error in (
         MlflowException("API request failed with exception HTTPConnectionPool: refused"),

@@ -18,11 +18,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stbench import augment, training
 from stbench.errors import Interrupted, UserError
-from stbench.files import read_json, write_json
 from stbench.method import Method, Run, TrainingSlide
+from stbench.system.files import read_json, write_json
 from stbench.torch_method import Batch, SpotBatchConfig, TestBatch, TorchConfig, TorchMethod, TrainingData
+from stbench.training import augment, checkpoint, device
 
 
 class TinyConfig(SpotBatchConfig, TorchConfig):
@@ -212,7 +212,7 @@ def test_incomplete_batches_are_left_out_where_asked_unless_there_is_no_other(sl
 
 def test_streamed_and_resident_patches_train_the_same_network(slides, monkeypatch):
     resident = fitted(slides)
-    monkeypatch.setattr("stbench.patch_bank._room", lambda device: 0)
+    monkeypatch.setattr("stbench.training.patch_bank._room", lambda device: 0)
     assert same_weights(resident, fitted(slides))
 
 
@@ -420,12 +420,12 @@ def test_without_a_checkpoint_folder_an_interruption_says_that_nothing_was_saved
 
 
 def test_how_often_checkpoints_are_written_changes_no_number(slides, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "EPOCH_CHECKPOINT_S", 0.0)
-    monkeypatch.setattr(training, "STEP_CHECKPOINT_S", 0.0)
-    monkeypatch.setattr(training, "CHECKPOINT_SHARE", 1e9)
+    monkeypatch.setattr(checkpoint, "EPOCH_CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(checkpoint, "STEP_CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_SHARE", 1e9)
     written: list[int] = []
-    write = training.Checkpoints.write
-    monkeypatch.setattr(training.Checkpoints, "write", lambda self, state: (written.append(1), write(self, state)))
+    write = checkpoint.Checkpoints.write
+    monkeypatch.setattr(checkpoint.Checkpoints, "write", lambda self, state: (written.append(1), write(self, state)))
     often = fitted(slides, Run(seed=7, checkpoint_directory=tmp_path / "a"))
     assert len(written) == 16  # after each of 4 epochs of 4 steps
     monkeypatch.undo()
@@ -433,7 +433,7 @@ def test_how_often_checkpoints_are_written_changes_no_number(slides, tmp_path, m
 
 
 def test_checkpoints_are_written_as_seldom_as_their_cost_demands():
-    checkpoints = training.Checkpoints(Run(checkpoint_directory=Path("nowhere")), "")
+    checkpoints = checkpoint.Checkpoints(Run(checkpoint_directory=Path("nowhere")), "")
     checkpoints.written = time.monotonic() - 100
     assert checkpoints.due(60)
     assert not checkpoints.due(200)
@@ -486,10 +486,10 @@ import numpy as np
 import torch
 from conftest import _training_slide
 from pathlib import Path
-from test_training import Run, Tiny, TinyConfig, training
+from test_training import Run, Tiny, TinyConfig, checkpoint
 
-training.EPOCH_CHECKPOINT_S = training.STEP_CHECKPOINT_S = 0.0
-training.CHECKPOINT_SHARE = 1e9
+checkpoint.EPOCH_CHECKPOINT_S = checkpoint.STEP_CHECKPOINT_S = 0.0
+checkpoint.CHECKPOINT_SHARE = 1e9
 rng = np.random.default_rng(0)
 slides = [_training_slide(f"S{{i}}", "P", 9, 5, 8, rng) for i in range(3)]
 
@@ -601,14 +601,14 @@ def test_a_fold_without_training_slides_or_spots_to_train_on_is_an_error(slides)
 
 def test_auto_is_a_gpu_where_there_is_one_and_the_cpu_elsewhere(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert training.resolve_device("auto") == "cpu"
+    assert device.resolve_device("auto") == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    assert training.resolve_device("auto") == "cuda:1"
-    assert training.resolve_device("cuda:0") == "cuda:0"
+    assert device.resolve_device("auto") == "cuda:1"
+    assert device.resolve_device("cuda:0") == "cuda:0"
     with pytest.raises(UserError, match=r"'cuda:2' was asked for, and this machine has 2 GPU"):
-        training.resolve_device("cuda:2")
+        device.resolve_device("cuda:2")
 
 
 @pytest.mark.parametrize(
@@ -622,7 +622,7 @@ def test_auto_is_a_gpu_where_there_is_one_and_the_cpu_elsewhere(monkeypatch):
 def test_devices_that_cannot_be_had_are_refused_in_one_line(monkeypatch, name, message):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=message) as caught:
-        training.resolve_device(name)
+        device.resolve_device(name)
     assert "\n" not in str(caught.value)
 
 

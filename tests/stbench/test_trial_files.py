@@ -13,10 +13,12 @@ import pytest
 
 from stbench.cli import main
 from stbench.errors import DamagedFileError, UserError
-from stbench.reports.load import load
-from stbench.results import collect, read_run
-from stbench.trial import read_method, state_of
-from stbench.trial_files import read_ended, read_table
+from stbench.reports.sections.read import load
+from stbench.results.record import read_run
+from stbench.results.summary import collect
+from stbench.trials.outcome import read_ended, read_table
+from stbench.trials.state import state_of
+from stbench.trials.work import read_method
 
 PROBE = f"{Path(__file__).parent / 'probe_method.py'}:Probe"
 COMMAND = ("run", "--methods", PROBE, "--dataset", "demo", "--slices", "P1a,P1b", "--no-mlflow", "--save-models")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from stbench.cli.paths import expand_paths
-from stbench.compressed import existing
 from stbench.errors import UserError
-from stbench.user_paths import expanded, unset_variables
+from stbench.system.compressed import existing
+from stbench.system.user_paths import expanded, unset_variables
 
 
 @pytest.fixture

@@ -1,0 +1,16 @@
+"""Trivial ways to predict expression. They frame every score: what does not beat them has not learnt from the image."""
+
+from __future__ import annotations
+
+from .image import ColourRidge, FeatureKNN, FeatureRidge
+from .profiles import DepthOracle, NearestReplicate, PositionKNN, TrainingMean
+
+__all__ = [
+    "ColourRidge",
+    "DepthOracle",
+    "FeatureKNN",
+    "FeatureRidge",
+    "NearestReplicate",
+    "PositionKNN",
+    "TrainingMean",
+]

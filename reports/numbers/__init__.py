@@ -1,0 +1,1 @@
+"""The arithmetic of reports: no words, no ink."""

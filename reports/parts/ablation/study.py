@@ -1,0 +1,101 @@
+"""An ablation study as tidy tables: each variant of each switch against the base, paired by slice and patient."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from stbench.errors import UserError
+from stbench.statistics import paired_by_patient
+
+from ...numbers.means import eligible, leaderboard, slice_scores
+from ...numbers.metrics import METRICS
+from ...published.ablations import METHOD, printed
+from ...sections.section import Section
+
+SHOWN = ("pcc_acg", "pcc_heg", "mse", "mae")
+
+
+def study_of(section: Section) -> Mapping[str, Any] | None:
+    """The record of the ablation study among the section's runs; ``UserError`` where there are two different ones."""
+    found = {str(run.directory): run.facts["ablation"] for run in section.runs if "ablation" in run.facts}
+    if len(found) > 1:
+        raise UserError(f"{' and '.join(found)} each hold an ablation study - report them apart")
+    return next(iter(found.values()), None)
+
+
+def variant_table(section: Section, study: Mapping[str, Any]) -> pd.DataFrame:
+    """One row for each switch and variant, in the study's order, with its scores on this section.
+
+    Columns: switch, title, answers, variant, words, change, entry (empty: not on this section's target), base, reused
+    (trials that reused a trained model), trials (finished), of_trials, each of ``SHOWN`` (mean over slices),
+    ``pcc_acg_difference`` to the base with ``pcc_acg_low`` and ``pcc_acg_high`` (bootstrap over patients, then slices),
+    ``interval_over`` (what was drawn again), and ``M_published`` where the supplement printed the metric.
+    """
+    board = leaderboard(section.rows, section.entries, section.slices)
+    names = {_identity(row): str(entry) for entry, row in board.iterrows()}
+    scores = _scores(section)
+    base = names.get(_identity(study["base"]), "") if study["base"]["target"] == section.target else ""
+    trials = section.rows[section.rows["state"] == "finished"].drop_duplicates("key")
+    n_reused = trials[trials["trained_by"] != ""].groupby("entry").size()
+    rows = []
+    for switch in study["switches"]:
+        for variant in switch["variants"]:
+            entry = names.get(_identity(variant), "") if variant["target"] == section.target else ""
+            row: dict[str, Any] = {
+                "switch": switch["name"],
+                "title": switch["title"],
+                "answers": switch["answers"],
+                "variant": variant["name"],
+                "words": variant["words"],
+                "change": variant["variant"],
+                "target": variant["target"],
+                "entry": entry,
+                "base": bool(variant["base"]),
+                "trials": int(board["n_trials"].loc[entry]) if entry else 0,
+                "of_trials": int(board["of_trials"].loc[entry]) if entry else 0,
+                "reused": int(n_reused.get(entry, 0)),
+            }
+            for metric in SHOWN:
+                comparable = bool(entry) and bool(eligible(board, metric).loc[entry])
+                row[metric] = float(board[metric].loc[entry]) if comparable else float("nan")
+                if study["method"] == METHOD:
+                    row[f"{metric}_published"] = printed(section.dataset, switch["answers"], variant["name"], metric)
+            rows.append(row | _against(scores, entry, base))
+    return pd.DataFrame(rows)
+
+
+def _against(scores: pd.DataFrame, entry: str, base: str) -> dict[str, Any]:
+    nothing = {"pcc_acg_difference": float("nan"), "pcc_acg_low": float("nan"), "pcc_acg_high": float("nan")}
+    known = set(scores["entry"])
+    if not entry or not base or entry == base or not {entry, base} <= known:
+        return nothing | {"interval_over": ""}
+    made = paired_by_patient(scores, entry, base, higher_is_better=METRICS["pcc_acg"].higher_is_better)
+    return {
+        "pcc_acg_difference": made.difference,
+        "pcc_acg_low": made.interval.low,
+        "pcc_acg_high": made.interval.high,
+        "interval_over": made.interval.over,
+    }
+
+
+def _scores(section: Section) -> pd.DataFrame:
+    scores = slice_scores(section.rows).dropna(subset=["pcc_acg"])
+    patients = scores["slice"].map(section.patients).fillna("")
+    return pd.DataFrame(
+        {"entry": scores["entry"], "slice": scores["slice"], "patient": patients, "value": scores["pcc_acg"]}
+    ).reset_index(drop=True)
+
+
+def _identity(of: Mapping[str, Any] | pd.Series) -> tuple[str, ...]:
+    return tuple(str(of.get(name, "")) for name in ("method", "preset", "variant", "weights", "lowered"))
+
+
+def sweep_value(variant: str, change: str) -> float:
+    """The number that a variant of a sweep stands for: of its one changed setting (``k=50``), or, for the base, of its
+    name (``k = 50``); NaN where it has none, or changes more than that."""
+    found = re.fullmatch(r"(?:[^=,]*=\s*)?(-?\d+(?:\.\d+)?)", (change or variant).strip())
+    return float(found.group(1)) if found else float("nan")

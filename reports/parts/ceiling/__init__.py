@@ -1,0 +1,1 @@
+"""How near the entries come to the noise ceiling."""

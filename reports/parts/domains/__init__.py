@@ -1,0 +1,1 @@
+"""Whether predictions show the tissue's domains."""

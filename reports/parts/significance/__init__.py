@@ -1,0 +1,1 @@
+"""Whether the differences between methods are more than chance."""

@@ -1,0 +1,1 @@
+"""Results directories, read into sections: everything that may stand in one table."""

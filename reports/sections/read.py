@@ -1,0 +1,179 @@
+"""Results directories as tidy tables: one section for each (dataset, split, target), never two protocols in one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stbench.errors import UserError
+from stbench.results import run_record
+from stbench.scores import exchange
+from stbench.system.tables import numbers, read_text
+
+from .entries import named_entries
+from .section import METRIC_COLUMNS, Run, Section
+from .trial_files import STATES, UNENDED, complete_trials, last_log_lines, read_gene_tables, read_notes
+
+REQUIRED = (
+    *("key", "dataset", "split", "target", "method", "title", "kind", "seed", "slice", "state"),
+    *METRIC_COLUMNS[:4],
+)
+TEXT = (
+    *("fold", "oracle", "preset", "variant", "weights", "patient", "device", "precision", "tf32", "reason"),
+    *("trained_by", "leak"),
+)
+NUMBERS = (
+    *METRIC_COLUMNS,
+    *exchange.COLUMNS,
+    *("n_spots", "n_genes", "n_constant_truth", "n_constant_prediction", "same_patient_training_slices"),
+    *("fit_s", "predict_s", "peak_mem_mb", "n_parameters"),
+)
+
+
+def load(results: Sequence[Path], summaries: Mapping[Path, str] | None = None) -> list[Section]:
+    """Read one or several results directories.
+
+    Directories of one section are merged; a trial that is in two counts once. ``summaries``: what ``summary.csv`` of a
+    directory would hold if it could be written anew; the file itself is read where there is none.
+
+    Raises ``UserError`` for what is not a results directory, for an unreadable table, and where two directories hold
+    different outcomes under one name.
+    """
+    rows, runs = read(results, summaries)
+    return sections(_one_row_a_trial(rows), runs)
+
+
+def read(results: Sequence[Path], summaries: Mapping[Path, str] | None = None) -> tuple[pd.DataFrame, dict[Path, Run]]:
+    """The rows of all ``summary.csv`` with the ``directory`` that each is from, a trial's copies left out; the runs."""
+    if not results:
+        raise UserError("no results directory was named - give the folder that 'stbench run' wrote")
+    directories = list(dict.fromkeys(Path(path).resolve() for path in results))
+    runs = {directory: Run(directory, _facts(directory)) for directory in directories}
+    contents = {Path(place).resolve(): content for place, content in (summaries or {}).items()}
+    tables = [complete_trials(_summary(run.directory, contents.get(run.directory)), run) for run in runs.values()]
+    return _without_copies(pd.concat(tables, ignore_index=True)), runs
+
+
+def sections(rows: pd.DataFrame, runs: Mapping[Path, Run], with_genes: bool = True) -> list[Section]:
+    """``rows`` and ``runs``: of :func:`read`, one row a trial and slice; a column ``version`` tells entries apart."""
+    protocols = rows.groupby(["dataset", "split", "target"], sort=False)
+    return [_section(part.copy(), runs, with_genes) for _, part in protocols]
+
+
+def _facts(directory: Path) -> dict[str, Any]:
+    path = directory / "run.json"
+    if not path.is_file():
+        return {}
+    return run_record.read(path)
+
+
+def _summary(directory: Path, content: str | None) -> pd.DataFrame:
+    path = directory / "summary.csv"
+    if content is None and not path.is_file():
+        raise UserError(
+            f"{directory} is not a results directory (it has no summary.csv) - name one that 'stbench run' wrote"
+        )
+    anew = f"'stbench report {directory}' writes it anew"
+    table = read_text(path, anew, content)
+    absent = [name for name in REQUIRED if name not in table.columns]
+    if absent:
+        raise UserError(f"{path} has no column {', '.join(absent)} - {anew}")
+    strange = set(table["state"]).difference(STATES)
+    if strange or not (path.read_text(encoding="utf-8") if content is None else content).endswith("\n"):
+        raise UserError(f"{path} was cut or changed - {anew}")
+    if table.empty:
+        raise UserError(f"{path} has no trials - run 'stbench run' with at least one method and slice")
+    for name in TEXT:
+        table[name] = table[name] if name in table.columns else ""
+    for name in NUMBERS:
+        table[name] = numbers(table[name], path).astype(float) if name in table.columns else np.nan
+    # who is shown the truth is no competitor, whether it is a control by design or a method by a leak
+    table["oracle"] = (table["oracle"].str.lower() == "true") | (table["leak"] != "")
+    table["directory"] = str(directory)
+    # trials before the precision was resolved at planning have "auto" where nothing was computed
+    table["lowered"] = table["precision"].where(~table["precision"].isin(["fp32", "auto"]), "")
+    return table
+
+
+def _without_copies(rows: pd.DataFrame) -> pd.DataFrame:
+    """Keep one of the copies of a trial, if possible a finished one."""
+    trial = ["dataset", "split", "target", "key", "slice"]  # one trial may answer for two splits
+    finished_first = rows.assign(_rank=(rows["state"] != "finished").astype(int)).sort_values("_rank", kind="stable")
+    return finished_first.drop_duplicates(trial).sort_index().drop(columns="_rank").reset_index(drop=True)
+
+
+def _one_row_a_trial(rows: pd.DataFrame) -> pd.DataFrame:
+    """``rows``, if no two of them are different outcomes under one name."""
+    question = ["dataset", "split", "target", "method", "preset", "variant", "lowered", "seed", "slice"]
+    for (*_, method, _preset, _variant, _lowered, seed, slide), same in rows.groupby(question, sort=False):
+        if len(set(same["key"])) > 1:
+            places = " and ".join(
+                f"{Path(at).name} ({key})" for at, key in zip(same["directory"], same["key"], strict=True)
+            )
+            raise UserError(
+                f"{method} on slice {slide}, seed {seed}, has different trials in {places}: they differ in code or "
+                "data - report them apart"
+            )
+    size = rows.groupby(["dataset", "split", "target", "slice"], sort=False)[["n_spots", "n_genes"]].nunique()
+    if (size > 1).any(axis=None):
+        dataset, _, _, slide = size.index[(size > 1).any(axis=1)][0]
+        raise UserError(
+            f"slice {slide} of {dataset} was scored with different spots or genes in these results - report them apart"
+        )
+    return rows
+
+
+def _section(rows: pd.DataFrame, runs: Mapping[Path, Run], with_genes: bool) -> Section:
+    dataset, split, target = (str(rows.iloc[0][name]) for name in ("dataset", "split", "target"))
+    rows, unrun_seeds = _without_unrun_seeds(rows)
+    involved = [runs[Path(directory)] for directory in rows["directory"].drop_duplicates()]
+    facts = [run.facts.get("sections", {}).get(f"{dataset}|{split}|{target}", {}) for run in involved]
+    about = [part.get("dataset", {}) for part in facts]
+    expected = next((tuple(map(str, part["slices_expected"])) for part in about if part.get("slices_expected")), ())
+    tested = list(rows["slice"].drop_duplicates())
+    slices = tuple([name for name in expected if name in tested] + [name for name in tested if name not in expected])
+    missing = {
+        str(name): str(why) for part in about for name, why in part.get("missing", {}).items() if name not in tested
+    }
+    entries, rows["entry"] = named_entries(rows)
+    genes, without_genes = read_gene_tables(rows if with_genes else rows.iloc[:0])
+    return Section(
+        dataset=dataset,
+        split=split,
+        target=target,
+        title=next((str(part["title"]) for part in about if part.get("title")), dataset),
+        formula=next((str(part["target"]["formula"]) for part in facts if part.get("target", {}).get("formula")), ""),
+        rows=rows,
+        entries=entries,
+        genes=genes,
+        slices=slices,
+        patients=dict(zip(rows["slice"], rows["patient"], strict=True)),
+        expected=expected,
+        missing=missing,
+        facts=tuple(facts),
+        runs=tuple(involved),
+        notes=read_notes(rows),
+        logs=last_log_lines(rows),
+        without_genes=without_genes,
+        unrun_seeds=unrun_seeds,
+    )
+
+
+def _without_unrun_seeds(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The rows but for those of seeds that no method has run through yet, and those seeds.
+
+    Where further seeds of a run are still to come, the seeds that are there can be compared already. Where no seed is
+    complete, all rows stay.
+    """
+    waiting = rows["state"].isin(UNENDED)
+    entry = ["method", "preset", "variant", "weights", "lowered"]
+    has_wait = waiting.groupby([rows["seed"], *(rows[name] for name in entry)]).any()
+    unrun = has_wait.groupby(level="seed").all()
+    if unrun.all() or not unrun.any():
+        return rows, ()
+    gone = unrun.index[unrun]
+    return rows[~rows["seed"].isin(gone)].copy(), tuple(map(str, gone))

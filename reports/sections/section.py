@@ -1,0 +1,75 @@
+"""A section of a report: everything that may stand in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+METRIC_COLUMNS = ("pcc_acg", "pcc_heg", "mse", "mae", "strict_pcc_acg", "strict_pcc_heg")
+PRESET_OF_OTHERS = "external"  # predictions made elsewhere: their trials' notes say so
+
+
+@dataclass(frozen=True)
+class Run:
+    """One results directory: its name and what ``run.json`` says (empty where it says nothing)."""
+
+    directory: Path
+    facts: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+
+@dataclass(frozen=True)
+class Section:
+    """Everything that may stand in one table: one dataset, one split, one target.
+
+    ``rows``: one a trial and test slice, columns of ``summary.csv`` and ``entry``. ``entries``: one a row of the table
+    to be (a method under one preset, variant, kind of weights and precision), indexed by ``entry``, in the order of the
+    table: published methods as in the paper, other methods, controls, oracles. ``genes``: entry, seed and the columns
+    of the trials' ``genes.parquet`` (slice, gene, r, p, strict_r, mean_truth, ...).
+    """
+
+    dataset: str
+    split: str
+    target: str
+    title: str
+    formula: str
+    rows: pd.DataFrame
+    entries: pd.DataFrame
+    genes: pd.DataFrame
+    slices: tuple[str, ...]  # test slices, in fold order
+    patients: Mapping[str, str]
+    expected: tuple[str, ...]  # all slices of the dataset, in fold order; empty: unknown
+    missing: Mapping[str, str]  # slice to the reason why it is not there
+    facts: tuple[Mapping[str, Any], ...]  # what each run says of this section
+    runs: tuple[Run, ...]
+    notes: pd.DataFrame  # entry, note, trials: what methods had to tell
+    logs: Mapping[str, str]  # key of a failed trial to the last lines of its log
+    without_genes: tuple[str, ...]  # keys of finished trials that have no per-gene table
+    unrun_seeds: tuple[str, ...] = ()  # planned, and not run through by any entry yet: their rows are left out
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset}-{self.split}-{self.target}"
+
+    @property
+    def coverage(self) -> str:
+        """``6/32 slices``; ``6 slices`` where the dataset's full number is not known."""
+        of = f"/{len(self.expected)}" if self.expected else ""
+        return f"{len(self.slices)}{of} slice{'' if not of and len(self.slices) == 1 else 's'}"
+
+
+def records(frame: pd.DataFrame) -> Iterator[Any]:
+    """The rows as named tuples, whose fields have the columns' types."""
+    yield from frame.itertuples()
+
+
+def slides(section: Section) -> dict[str, dict[str, object]]:
+    """Facts of every prepared slide that any of the section's runs recorded, by slice."""
+    return {str(name): dict(slide) for part in section.facts for name, slide in part.get("slides", {}).items()}

@@ -1,0 +1,1 @@
+"""Tables, and the forms in which they are written."""

@@ -1,0 +1,295 @@
+"""How numbers become tables to read: leaderboard (the form of the paper's Table 1), slices, trials, protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from ..numbers.means import replicates
+from ..numbers.metrics import METRICS
+from ..sections.section import PRESET_OF_OTHERS, Section, records, slides
+from ..words.format import number, plus_minus
+from ..words.protocol import INCOMPLETE, caption
+from ..words.significance import QUESTION
+from .table import Cell, Table
+
+PAPER = ("pcc_acg", "pcc_heg", "mse", "mae")
+STRICT = ("strict_pcc_acg", "strict_pcc_heg")
+
+EXCHANGED = "patches exchanged"
+
+
+def leaderboard_table(section: Section, board: pd.DataFrame, published: pd.DataFrame) -> Table:
+    """``board``: :func:`tables.with_published` of :func:`tables.with_exchanged` of the leaderboard.
+
+    ``published``: where the printed numbers come from.
+    """
+    printed = [
+        metric for metric in PAPER if f"{metric}_published" in board and board[f"{metric}_published"].notna().any()
+    ]
+    columns = ["method", "slices", *(METRICS[metric].title for metric in PAPER), "PCC (ACG)", "PCC (HEG)"]
+    columns += ["PCC (ACG)", "moves by"]
+    groups = [("", 2), ("paper pack", len(PAPER)), ("strict pack", len(STRICT)), (EXCHANGED, 2)]
+    if printed:
+        columns += [METRICS[metric].title for metric in printed]
+        groups.append(("as published", len(printed)))
+
+    def row(of: pd.Series) -> tuple[Cell, ...]:
+        name = Cell(str(of["title"]), str(of["title"]).lower(), tags=tuple(of["tags"]))
+        trials = "" if of["n_trials"] == of["of_trials"] else f"{of['n_trials']}/{of['of_trials']} slices × seeds"
+        mark = "" if of["complete"] else f" {INCOMPLETE}"
+        slices = Cell(f"{of['n_slices']}/{of['of_slices']}{mark}", float(of["n_slices"]), minor=trials)
+        scores = [_score(of, metric) for metric in (*PAPER, *STRICT)]
+        return (name, slices, *scores, *_exchanged(of), *(_printed(of, metric) for metric in printed))
+
+    blocks = [[row(of) for _, of in board[board["kind"] == kind].iterrows()] for kind in ("method", "control")]
+    return Table(
+        name="leaderboard",
+        caption=caption(section, "mean ± standard deviation over slices"),
+        columns=tuple(columns),
+        blocks=tuple(tuple(block) for block in blocks),
+        groups=tuple(groups),
+        notes=tuple(leaderboard_notes(section, board, published if printed else published.iloc[:0])),
+    )
+
+
+def _score(of: pd.Series, metric: str) -> Cell:
+    if of["n_slices"] == 0:
+        return Cell("–")
+    defined = int(of[f"{metric}_slices"])
+    if defined == 0:
+        return Cell("undefined")
+    minor = [] if defined == of["n_slices"] else [f"defined on {defined}/{of['n_slices']}"]
+    seeds = of[f"{metric}_sd_seeds"]
+    minor += [f"seeds ± {number(seeds)}"] if seeds == seeds else []
+    text = plus_minus(of[metric], of[f"{metric}_sd"])
+    return Cell(text, float(of[metric]), strong=bool(of[f"{metric}_best"]), minor=", ".join(minor))
+
+
+def _exchanged(of: pd.Series) -> tuple[Cell, Cell]:
+    """PCC (ACG) with exchanged patches, and how far the prediction moves; dashes where the method was not asked."""
+    asked = int(of["exchanged_slices"])
+    if not asked:
+        return Cell("–"), Cell("–")
+    minor = "" if asked == of["n_slices"] else f"on {asked}/{of['n_slices']}"
+
+    def cell(value: float, digits: int) -> Cell:
+        return Cell("undefined") if value != value else Cell(number(value, digits), float(value), minor=minor)
+
+    return cell(of["exchanged_pcc_acg"], 4), cell(of["exchanged_move"], 3)
+
+
+def not_asked(section: Section, board: pd.DataFrame) -> list[str]:
+    """Why finished entries have no numbers with exchanged patches, once for each reason; none where all have."""
+    without = board[(board["n_slices"] > 0) & (board["exchanged_slices"] == 0)]
+    elsewhere = without["preset"] == PRESET_OF_OTHERS
+    said = []
+    if elsewhere.any():
+        said.append(
+            f"{_listed(list(without.loc[elsewhere, 'label']))}: predictions made elsewhere, which cannot be asked with "
+            "exchanged patches."
+        )
+    if not elsewhere.all():
+        whose = "all entries" if len(without) == len(board) else _listed(list(without.loc[~elsewhere, "label"]))
+        said.append(
+            f"{whose}: run by a version that did not exchange patches; run again into another folder to have it."
+        )
+    return said
+
+
+def _printed(of: pd.Series, metric: str) -> Cell:
+    mean, spread = of[f"{metric}_published"], of[f"{metric}_published_spread"]
+    return Cell("", None) if mean != mean else Cell(plus_minus(mean, spread), float(mean))
+
+
+def leaderboard_notes(section: Section, board: pd.DataFrame, published: pd.DataFrame) -> list[str]:
+    """What a reader must know to read the leaderboard, only as far as it applies."""
+    notes = [
+        f"{section.coverage}. ± is the standard deviation over test slices (n − 1) of the mean over seeds: a spread "
+        "between slices, not an interval of confidence."
+        + (f" Differences are tested under “{QUESTION}”." if len(board) > 1 else "")
+    ]
+    if any(board[f"{metric}_sd_seeds"].notna().any() for metric in METRICS):
+        notes.append("seeds ±: standard deviation over seeds (n − 1) of the mean over slices.")
+    if any(board[f"{metric}_best"].any() for metric in METRICS):
+        notes.append(
+            "Bold: the best method of a column, among those complete on every slice. Controls are set apart below."
+        )
+    if not board["complete"].all():
+        notes.append(
+            f"{INCOMPLETE} not every slice and seed has finished: the mean is over fewer slices and is not ranked."
+        )
+    undefined = any(((board[f"{m}_slices"] < board["n_slices"]) & (board["n_slices"] > 0)).any() for m in METRICS)
+    if undefined:
+        notes.append(
+            "undefined: a constant prediction has no correlation. The paper pack drops such genes from PCC (ACG), "
+            "and one of them leaves PCC (HEG) without a value; the strict pack counts them as 0."
+        )
+    constant = section.rows.groupby("entry")["n_constant_prediction"].max()
+    for row in records(board.assign(constant=constant)):
+        if row.constant > 0 and row.pcc_acg_slices > 0:
+            notes.append(
+                f"{row.label} predicts one value for up to {int(row.constant)} genes of a slice, so its paper and "
+                "strict PCC differ."
+            )
+    if board["exchanged_slices"].any():
+        notes.append(
+            f"{EXCHANGED}: every spot was given the patch of another spot of its slice, and predicted again. moves by: "
+            "root mean square change of the prediction, as a share of its standard deviation over the spots."
+        )
+    notes += [f"{EXCHANGED}, –: {why}" for why in not_asked(section, board)]
+    if (board["leak"] != "").any():
+        notes.append(
+            "leak: is shown the expression of the slice that it predicts, as its released code is; set apart from the "
+            "others and not ranked."
+        )
+    if (board["oracle"] & (board["leak"] == "")).any():
+        notes.append(
+            "oracle: sees what no method may (the test spots' total counts); a mark to read others against, no "
+            "competitor."
+        )
+    here = published[
+        (published["dataset"] == section.dataset)
+        & (published["split"] == section.split)
+        & published["method"].isin(board["method"])
+    ]
+    for source in here["source"].unique():
+        of = f", over all {len(section.expected)} slices" if section.expected else ""
+        notes.append(f"as published: {source}{of}. For orientation: its data, settings and scale are not this run's.")
+    return notes + _published_notes(section, here)
+
+
+def _published_notes(section: Section, here: pd.DataFrame) -> list[str]:
+    """The remarks on published numbers, each once, with the metrics and methods that it is about."""
+    about: dict[str, list[tuple[str, str]]] = {}
+    for row in records(here):
+        for clause in filter(None, row.note.split("; ")):
+            about.setdefault(clause, []).append((row.metric, row.method))
+    titles = section.entries.drop_duplicates("method").set_index("method")["title"]
+    notes = []
+    for clause, cases in about.items():
+        metrics = list(dict.fromkeys(METRICS[metric].title for metric, _ in cases))
+        methods = list(dict.fromkeys(method for _, method in cases))
+        everybody = len(methods) == here["method"].nunique() and len(methods) > 1
+        whose = "" if everybody else f" of {_listed([titles[method] for method in methods])}"
+        notes.append(f"as published, {_listed(metrics)}{whose}: {clause}.")
+    return notes
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def per_slice_table(section: Section, scores: pd.DataFrame, metric: str) -> Table:
+    """Slices as rows, entries as columns; ``scores``: :func:`tables.slice_table`. Bold: the best method of a slice."""
+    of = {(row.slice, row.entry): row for row in records(scores.assign(value=scores[metric]))}
+    methods = list(section.entries.index[section.entries["kind"] == "method"])
+    best_of = max if METRICS[metric].higher_is_better else min
+    rows = []
+    for name in section.slices:
+        known = [value for entry in methods if (value := of[name, entry].value) == value]
+        best = best_of(known) if len(known) > 1 else None
+        about = of[name, section.entries.index[0]]
+        cells = [_text(name), _text(about.patient), _count(about.n_spots)]
+        for entry in section.entries.index:
+            row = of[name, entry]
+            if row.value == row.value:
+                strong = entry in methods and row.value == best
+                cells.append(Cell(number(row.value), float(row.value), strong=strong))
+            else:
+                cells.append(Cell("undefined" if row.n_seeds else "not finished"))
+        rows.append(tuple(cells))
+    return Table(
+        name=f"slices-{metric}",
+        caption=caption(section, f"{METRICS[metric].title} of each slice"),
+        columns=("slice", "patient", "spots", *section.entries["label"]),
+        blocks=(tuple(rows),),
+        notes=("Mean over the seeds that finished. Bold: the best method of a slice.",),
+        text_columns=frozenset({0, 1}),
+    )
+
+
+def _count(value: float) -> Cell:
+    return Cell("–") if value != value else Cell(f"{int(value)}", float(value))
+
+
+def _amount(value: float, digits: int) -> Cell:
+    return Cell("–") if value != value else Cell(f"{value:,.{digits}f}", float(value))
+
+
+def _text(value: object) -> Cell:
+    return Cell(str(value), str(value))
+
+
+def trials_table(section: Section, trials: pd.DataFrame) -> Table:
+    """``trials``: :func:`tables.trial_table`."""
+    rows = [
+        (
+            *map(_text, (row.label, row.state, row.reason)),
+            Cell(f"{row.seed}", float(row.seed) if str(row.seed).isdigit() else None),
+            *map(_text, (row.fold, row.slices)),
+            _amount(row.fit_s, 1),
+            _amount(row.peak_mem_mb, 0),
+            *map(_text, (row.device, row.precision + (f" (TF32: {row.tf32})" if row.tf32 else ""), row.key)),
+        )
+        for row in records(trials)
+    ]
+    done = int((trials["state"] == "finished").sum())
+    return Table(
+        name="trials",
+        caption=caption(section, f"{done} of {len(trials)} trials finished"),
+        columns=(
+            *("method", "state", "reason", "seed", "fold", "test slices"),
+            *("fit (s)", "memory (MB)", "device", "precision", "key"),
+        ),
+        blocks=(tuple(rows),),
+        notes=("fit: time to train; memory: the peak of the process (CPU) or of the device (GPU).",),
+        text_columns=frozenset({0, 1, 2, 4, 5, 8, 9, 10}),
+    )
+
+
+def protocol_table(section: Section) -> Table:
+    """Who was held out, and how many training slices share the test slice's patient."""
+    statements = {
+        str(fold["name"]): str(fold.get("statement", "")) for part in section.facts for fold in part.get("folds", ())
+    }
+    rows = []
+    for row in records(replicates(section)):
+        shared = Cell("not recorded") if row.same_patient != row.same_patient else _count(row.same_patient)
+        rows.append((*map(_text, (row.slice, row.patient, row.fold)), shared, _text(statements.get(str(row.fold), ""))))
+    return Table(
+        name="protocol",
+        caption=caption(section, "who was held out"),
+        columns=("test slice", "patient", "fold", "training slices of the same patient", "the fold in words"),
+        blocks=(tuple(rows),),
+        text_columns=frozenset({0, 1, 2, 4}),
+    )
+
+
+def slides_table(section: Section) -> Table:
+    """What the prepared slides are: size, padding, image, scale, and the key of their content."""
+    rows = []
+    for name, slide in slides(section).items():
+        scale = slide.get("um_per_px")
+        rows.append(
+            (
+                *map(_text, (name, slide.get("patient", ""))),
+                _count(_number(slide.get("n_spots"))),
+                _count(_number(slide.get("n_padded"))),
+                _text(slide.get("image_level", "")),
+                _amount(_number(scale), 3),
+                _text(slide.get("key", "")),
+            )
+        )
+    return Table(
+        name="slides",
+        caption=caption(section, "the data as prepared"),
+        columns=("slice", "patient", "spots", "padded patches", "image", "µm per px", "content key"),
+        blocks=(tuple(rows),),
+        text_columns=frozenset({0, 1, 4, 6}),
+    )
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else float("nan")

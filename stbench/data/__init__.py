@@ -1,0 +1,1 @@
+"""Prepared data: what trials are given of a dataset, and how it is split."""

@@ -1,0 +1,226 @@
+"""The cache of prepared slides: what an entry is called, how it is written, opened, and found damaged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ..dataset import Dataset, SlideSource
+from ..errors import UserError, about_slice
+from ..slides.checks import check_slide, refuse
+from ..slides.slide import Slide
+from ..system.files import file_digest, replacing_directory, value_digest, writing_to
+from ..system.locks import locked
+from .prepared import PADDING, PADDING_RULE, PreparedSlide
+from .targets import Target
+from .thumbnails import spot_diameter, write_thumbnail
+
+LAYOUT = 3  # raise it whenever what is written below changes
+READABLE = 100  # characters of an entry's name that say what it is
+
+
+def slide_key(dataset: Dataset, source: SlideSource, panel: Sequence[str]) -> str:
+    """Digest of everything that determines a prepared slide."""
+    for path in source.files:
+        if not path.is_file():
+            raise UserError(
+                f"{path} of slice {source.id} is not there any more - restore it or see 'stbench data list'"
+            )
+    return value_digest(
+        {
+            "layout": LAYOUT,
+            "padding": PADDING,
+            "slice": source.id,
+            "patient": source.patient,
+            "files": [file_digest(path) for path in source.files],
+            "parameters": dict(source.parameters),
+            "patch_px": dataset.patch_px,
+            "panel": list(panel),
+        }
+    )
+
+
+def cached_entry(
+    dataset: Dataset, source: SlideSource, panel: Sequence[str], cache: Path, wanted: str | None, notices: list[str]
+) -> Path:
+    """The directory of a complete, checked entry; made if it is not there or not sound."""
+    slides = cache / "slides"
+    if wanted is not None:
+        entry = slides / _entry_name(dataset, source, wanted)
+        if entry.is_dir() and damage(entry) is None:
+            return entry
+    key = slide_key(dataset, source, panel)
+    if wanted is not None and key != wanted:
+        raise UserError(
+            f"the files of slice {source.id} of {dataset.name} have changed since this run was planned - "
+            "start a new run (another --out), or restore the files"
+        )
+    entry = slides / _entry_name(dataset, source, key)
+    if entry.is_dir() and damage(entry) is None:
+        return entry  # without a lock: the cache may be read-only
+    with writing_to(slides):
+        slides.mkdir(parents=True, exist_ok=True)
+        with locked(slides / f".{entry.name}.lock"):
+            if entry.is_dir():
+                harm = damage(entry)
+                if harm is None:  # another process made it meanwhile
+                    return entry
+                notices.append(f"prepared data of {source.id} were damaged ({harm}) and have been made again")
+                shutil.rmtree(entry)
+            with about_slice(source.id):
+                slide = source.read()
+            problems = check_slide(slide, panel=panel)
+            refuse(slide, problems)
+            told = tuple(f"{slide.id}: {problem.text}" for problem in problems if problem.lasting)
+            slide = replace(slide, notes=(*slide.notes, *told))
+            with replacing_directory(entry) as temporary:
+                _write(temporary, slide, panel, dataset.patch_px, key)
+    return entry
+
+
+def _entry_name(dataset: Dataset, source: SlideSource, key: str) -> str:
+    """Its first part is for people, and short enough for any file system; the key alone tells entries apart."""
+    return f"{dataset.name}-{source.id}"[:READABLE] + f"-{key[:16]}"
+
+
+def _write(directory: Path, slide: Slide, panel: Sequence[str], patch_px: int, key: str) -> None:
+    patches, n_padded = slide.image.cut(slide.centres, patch_px, pad=PADDING)
+    counts, total_counts = panel_counts(slide, panel)
+    labels = slide.adata.obs["label"].tolist() if "label" in slide.adata.obs else None
+    arrays = {
+        "patches": patches,
+        "counts": counts,
+        "total_counts": total_counts,
+        "array_xy": slide.array_xy,
+        "pixel_xy": slide.centres,
+        "margins": slide.image.margins(slide.centres, patch_px),
+    }
+    for name, array in arrays.items():
+        np.save(directory / f"{name}.npy", array, allow_pickle=False)
+    thumbnail_scale = write_thumbnail(slide, directory / "thumbnail.jpg")
+    facts = {
+        "spot_ids": slide.spot_ids,
+        "labels": None if labels is None else [label if isinstance(label, str) else None for label in labels],
+        "um_per_px": slide.um_per_px,
+        "image_level": slide.image.level,
+        "thumbnail_scale": thumbnail_scale,
+        "spot_diameter": spot_diameter(slide),
+        "n_padded": n_padded,
+        "n_measured": len(slide.genes),
+        "notes": list(slide.notes),
+        "key": key,
+        "padding": PADDING_RULE,
+    }
+    (directory / "facts.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    digests = {path.name: file_digest(path) for path in sorted(directory.iterdir())}
+    (directory / "digests.json").write_text(json.dumps(digests, indent=1), encoding="utf-8")
+
+
+def panel_counts(slide: Slide, panel: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Counts of the panel's genes, (n_spots, n_genes) int32, and of all genes, (n_spots,) int64.
+
+    A gene that the slide's file does not list was not seen in it: its counts are zero.
+    """
+    matrix = slide.adata.X.tocsc()
+    column = {name: index for index, name in enumerate(slide.genes)}
+    wanted = [column.get(name, -1) for name in panel]
+    counts = np.zeros((slide.n_spots, len(wanted)), dtype=np.int32)
+    present = [position for position, index in enumerate(wanted) if index >= 0]
+    counts[:, present] = matrix[:, [wanted[position] for position in present]].toarray()
+    total = np.asarray(matrix.sum(axis=1)).ravel().astype(np.int64)
+    return counts, total
+
+
+def damage(entry: Path) -> str | None:
+    """What is wrong with a prepared entry, in words; ``None`` when every file is as it was written."""
+    record = entry / "digests.json"
+    try:
+        digests = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # what is no text is a ValueError too
+        return f"digests.json cannot be read: {error}"
+    if not isinstance(digests, dict) or not digests:
+        return "digests.json lists no files"
+    unlisted = [path.name for path in entry.glob("*.npy") if path.name not in digests]
+    if unlisted:
+        return f"digests.json does not list {', '.join(sorted(unlisted))}"
+    for name, digest in digests.items():
+        path = entry / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if file_digest(path) != digest:
+            return f"{name} is truncated or altered"
+    return None
+
+
+def open_entry(
+    entry: Path, chosen_target: Target, panel: Sequence[str], source: SlideSource, notices: list[str]
+) -> PreparedSlide:
+    facts = json.loads((entry / "facts.json").read_text(encoding="utf-8"))
+
+    def array(name: str) -> np.ndarray:
+        loaded = np.load(entry / f"{name}.npy", mmap_mode="r" if name == "patches" else None, allow_pickle=False)
+        loaded.flags.writeable = False
+        return loaded
+
+    counts, total_counts = array("counts"), array("total_counts")
+    return PreparedSlide(
+        id=source.id,
+        patient=source.patient,
+        genes=tuple(panel),
+        patches=array("patches"),
+        counts=counts,
+        total_counts=total_counts,
+        n_measured=facts["n_measured"],
+        target=target_array(entry, chosen_target, counts, total_counts, facts["n_measured"], notices),
+        array_xy=array("array_xy"),
+        pixel_xy=array("pixel_xy"),
+        spot_ids=tuple(facts["spot_ids"]),
+        labels=None if facts["labels"] is None else tuple(facts["labels"]),
+        um_per_px=facts["um_per_px"],
+        image_level=facts["image_level"],
+        thumbnail=entry / "thumbnail.jpg",
+        thumbnail_scale=facts["thumbnail_scale"],
+        spot_diameter=facts["spot_diameter"],
+        n_padded=facts["n_padded"],
+        margins=array("margins") if facts["n_padded"] else None,
+        notes=tuple(facts["notes"]),
+        key=facts["key"],
+    )
+
+
+def target_array(
+    entry: Path,
+    chosen: Target,
+    counts: np.ndarray,
+    total_counts: np.ndarray,
+    n_measured: int,
+    notices: list[str],
+) -> np.ndarray:
+    """The slide's target, (n_spots, n_genes) float32, kept beside the slide's entry and checked like it."""
+    home = entry.parent.parent / "targets" / f"{entry.name}-{chosen.name}-{value_digest(chosen.formula)[:8]}"
+    if not home.is_dir() or damage(home) is not None:
+        made = partial(chosen, counts, total_counts, n_measured)
+        _write_target(home, f"target {chosen.name} of {entry.name}", made, notices)
+    array = np.load(home / "target.npy", allow_pickle=False)
+    array.flags.writeable = False
+    return array
+
+
+def _write_target(home: Path, name: str, made: Callable[[], np.ndarray], notices: list[str]) -> None:
+    with writing_to(home):
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with locked(home.parent / f".{home.name}.lock"):
+            harm = damage(home) if home.is_dir() else "missing"
+            if harm is not None:  # else another process made it meanwhile
+                if home.is_dir():
+                    notices.append(f"{name} was damaged ({harm}) and has been made again")
+                with replacing_directory(home) as temporary:
+                    np.save(temporary / "target.npy", made(), allow_pickle=False)
+                    digests = {"target.npy": file_digest(temporary / "target.npy")}
+                    (temporary / "digests.json").write_text(json.dumps(digests), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Predictions made elsewhere: read, checked, and scored like any other."""

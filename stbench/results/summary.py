@@ -1,0 +1,136 @@
+"""The one table of what became of the trials, derived from their directories."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..data.splits import same_patient
+from ..errors import PlaceError
+from ..scores import exchange
+from ..system.files import write_text
+from ..trials.outcome import read_table
+from ..trials.spec import TrialSpec
+from ..trials.state import state_of
+from .record import read_run, spec_at, trial_specs, written_at
+
+UNKNOWN_WEIGHTS = "unknown"  # the label of what cannot say where its weights come from
+
+log = logging.getLogger("stbench")
+
+METRICS = ("pcc_acg", "pcc_heg", "mse", "mae", "strict_pcc_acg", "strict_pcc_heg")
+
+SUMMARY_COLUMNS = (
+    *("key", "dataset", "split", "fold", "target", "method", "title", "kind", "oracle", "preset", "variant", "weights"),
+    *("seed", "slice", "patient", "n_spots", "n_genes"),
+    *METRICS,
+    *exchange.COLUMNS,  # empty where the method could not be asked: predictions made elsewhere, older versions
+    *("n_constant_truth", "n_constant_prediction", "same_patient_training_slices"),
+    *("fit_s", "predict_s", "peak_mem_mb", "n_parameters", "device", "precision", "tf32", "state", "reason"),
+    "leak",  # what the method does with the test slide's own expression; empty: nothing, as it should be
+    "trained_by",  # key of the trial whose model was reused; empty where the trial trained its own
+    *("alarms", "notes"),  # what speaks against the number, and what its reader must know, each text once; "; " between
+)
+
+
+def superseded(results: Path) -> dict[str, str]:
+    """The trials of a results directory that ended and no longer count, key to label.
+
+    A later command asked the same question with other code, data or precision. They stay in ``trials/``.
+    """
+    if not (results / "run.json").is_file():
+        return {}
+    found = read_run(results).get("superseded", {})
+    return {key: trial["label"] for key, trial in found.items() if (results / "trials" / key).is_dir()}
+
+
+def collect(results: Path) -> pd.DataFrame:
+    """One row a trial and test slice, whatever the trial's state (columns: ``SUMMARY_COLUMNS``).
+
+    A trial without metrics (failed, skipped, pending, interrupted) has its rows too, with the reason and no metrics.
+    """
+    rows: list[dict[str, Any]] = []
+    for key, spec in trial_specs(results).items():
+        trial = results / "trials" / key
+        ended = (written_at(trial / "state.json"), written_at(trial / "metrics.csv"))
+        rows += _ended_rows(results, key, ended) if ended[0] else _rows(results, key, spec)
+    return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
+
+
+@cache
+def _ended_rows(results: Path, key: str, written: tuple[int, int]) -> tuple[dict[str, Any], ...]:
+    """The rows of a trial that ended: read once, as nothing changes them but another attempt, written later."""
+    return tuple(_rows(results, key, spec_at(results, key)))
+
+
+def _rows(results: Path, key: str, spec: TrialSpec) -> list[dict[str, Any]]:
+    state = state_of(results, key)
+    common = {
+        "key": key,
+        "dataset": spec.data.name,
+        "split": spec.split,
+        "fold": spec.fold,
+        "target": spec.data.target,
+        "method": spec.name,
+        "title": spec.title,
+        "kind": spec.kind,
+        "oracle": spec.oracle,
+        "preset": spec.preset,
+        "variant": spec.variant,
+        "weights": spec.weights,
+        "seed": spec.seed,
+        **{name: state.get(name) for name in ("fit_s", "predict_s", "peak_mem_mb", "n_parameters")},
+        "device": state.get("device"),
+        "precision": spec.precision,
+        "tf32": " ".join(state.get("tf32", [])),  # what was computed in it, as far as the device has it
+        **{name: state.get(name) for name in ("state", "reason")},
+        "leak": spec.leak,
+        "trained_by": spec.trained_by,
+        "alarms": _joined(alarm["kind"] for alarm in state.get("alarms") or []),
+        "notes": _joined(state.get("notes") or []),
+    }
+    scores: dict[str, dict[Hashable, Any]] = {}
+    if state["state"] == "finished":
+        table = read_table(results / "trials" / key, "metrics.csv", spec.test)
+        assert table is not None  # a finished trial without it has no state
+        scores = {str(row["slice"]): row for row in table.to_dict("records")}
+    rows = []
+    for name in spec.test:
+        replicates = same_patient([name], spec.train, spec.patients)
+        rows.append(
+            common
+            | {"slice": name, "patient": spec.patients[name], "same_patient_training_slices": len(replicates)}
+            | {str(column): value for column, value in scores.get(name, {}).items()}
+        )
+    return rows
+
+
+def _joined(texts: Iterable[object]) -> str:
+    return "; ".join(dict.fromkeys(map(str, texts)))
+
+
+def write_summary(results: Path) -> pd.DataFrame:
+    """Derive ``summary.csv`` from the trials and return it."""
+    summary = collect(results)
+    write_text(results / "summary.csv", summary.to_csv(index=False))
+    return summary
+
+
+def summary_text(results: Path) -> str:
+    """``summary.csv`` as the trials give it now; the file is brought up to date where the place can be written.
+
+    What only reads results (a report of a colleague's, of an archive) needs no right to write there.
+    """
+    text = collect(results).to_csv(index=False)
+    path = results / "summary.csv"
+    if not path.is_file() or path.read_bytes() != text.encode():
+        try:
+            write_text(path, text)
+        except PlaceError as error:
+            log.warning("note: %s; what is read are the trials themselves", str(error).partition(" - ")[0])
+    return text

@@ -1,0 +1,1 @@
+"""Scores of predictions, and what speaks for or against them."""

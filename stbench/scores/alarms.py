@@ -1,0 +1,134 @@
+"""Alarms: signs that a trial's number does not mean what it seems to, looked for after every trial of a method.
+
+None of them changes or hides a number; each is one sentence in the trial's state and in the report.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..errors import MethodFailed
+from ..method import Method, OracleSlide, TestSlide
+
+FLAT_SHARE = 0.05  # of the truth's variance
+NEAR_CHANCE = 0.02  # relative distance of a contrastive loss from that of guessing
+CHANCE_RANK = 0.45  # mean rank of a spot among the keys for its own patch, as a share; guessing gives 0.5
+SAME_OUTPUT = 1e-6  # largest change, relative to the predictions' spread, that counts as none
+BATCH_TOLERANCE = 1e-4
+FAR = 10  # times the target's range: predictions farther outside of it are not on its scale
+GREW = 10  # times its first value: a training loss that ends above that has diverged
+SAMPLE = 64  # spots that are predicted again, where a method predicts single spots
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """``kind`` is the same for all trials and counted over them, ``text`` says it with this trial's numbers."""
+
+    kind: str
+    text: str
+
+
+def after_training(method: Method, history: Mapping[int, Mapping[str, float]]) -> Iterator[Alarm]:
+    """Alarms on the training itself. ``history`` is epoch to logged values.
+
+    A method may have an attribute ``diagnostics``: a mapping of names to numbers. Two are understood:
+    ``contrastive_batch``, the batch size N of a contrastive loss (guessing costs ln N), and ``retrieval_rank``, the
+    mean rank, as a share in [0, 1], of a training spot's own key among the keys for its patch (guessing gives 0.5).
+    """
+    for epoch, values in history.items():
+        wrong = [name for name, value in values.items() if not math.isfinite(value)]
+        if wrong:
+            yield Alarm("a training value was not finite", f"{wrong[0]} was not finite in epoch {epoch}")
+            break
+    diagnostics = _diagnostics(method)
+    losses = [values["loss"] for _, values in sorted(history.items()) if "loss" in values]
+    if len(losses) > 1 and 0 < GREW * float(losses[0]) < float(losses[-1]) < math.inf:
+        yield Alarm("the training diverged", f"the loss grew from {losses[0]:.3g} to {losses[-1]:.3g}")
+    if "contrastive_batch" in diagnostics and losses:
+        chance = math.log(diagnostics["contrastive_batch"])
+        if abs(losses[-1] - chance) <= NEAR_CHANCE * chance:
+            yield Alarm(
+                "the contrastive loss is that of guessing",
+                f"the contrastive loss ended at {losses[-1]:.3f}, within 2 % of guessing "
+                f"(ln {diagnostics['contrastive_batch']:.0f} = {chance:.3f})",
+            )
+    rank = diagnostics.get("retrieval_rank")
+    if rank is not None and rank >= CHANCE_RANK:
+        yield Alarm(
+            "retrieval is no better than guessing",
+            f"for a training patch its own spot ranks at {rank:.2f} of all keys on average; guessing gives 0.50",
+        )
+
+
+def on_another_scale(slide: str, prediction: np.ndarray, truth: np.ndarray) -> Iterator[Alarm]:
+    """An alarm where predictions of a slide lie far outside the target's range: a training that diverged, say."""
+    low, high = float(truth.min()), float(truth.max())
+    reach = max(float(prediction.max()) - high, low - float(prediction.min()))
+    if reach > FAR * max(high - low, float(np.finfo(np.float32).tiny)):
+        yield Alarm(
+            "predictions lie far outside the target's range",
+            f"{slide}: predictions from {prediction.min():.3g} to {prediction.max():.3g}, the target from {low:.3g} to "
+            f"{high:.3g}",
+        )
+
+
+def after_prediction(
+    method: Method, slide: TestSlide, prediction: np.ndarray, truth: np.ndarray, rng: np.random.Generator
+) -> Iterator[Alarm]:
+    """Alarms on one slide's prediction; costs one more prediction of ``SAMPLE`` spots, none of a whole slide."""
+    varying = truth.var(axis=0) > 0
+    ratio = prediction.var(axis=0, dtype=np.float64)[varying] / truth.var(axis=0, dtype=np.float64)[varying]
+    flat = int((ratio < FLAT_SHARE).sum())
+    if flat > varying.sum() / 2:
+        yield Alarm(
+            "the prediction hardly varies in most genes",
+            f"{slide.id}: variance under 5 % of the truth's in {flat} of {int(varying.sum())} genes",
+        )
+    if slide.n_spots < 3 or method.needs.whole_slide:
+        return  # too few spots to leave any out, or a method whose idea it is to look at the others
+    spots = np.sort(rng.choice(slide.n_spots, size=min(SAMPLE, slide.n_spots // 2 + 1), replace=False))
+    change = float(np.abs(method.predict(_part(slide, spots)) - prediction[spots]).max())
+    if change > BATCH_TOLERANCE * max(1.0, float(prediction.std())):
+        yield Alarm(
+            "the prediction of a spot depends on the other spots of its batch",
+            f"{slide.id}: predictions change by up to {change:.2g} with which other spots are predicted beside",
+        )
+
+
+def after_exchange(slide: TestSlide, prediction: np.ndarray, exchanged: np.ndarray) -> Iterator[Alarm]:
+    """Alarms on a prediction beside that with exchanged patches (:func:`stbench.scores.exchange.predict_exchanged`)."""
+    if slide.n_spots < 3:
+        return  # two spots may look alike
+    spread = float(prediction.std()) or 1.0
+    if np.abs(exchanged - prediction).max() <= SAME_OUTPUT * spread:
+        yield Alarm(
+            "the prediction does not depend on the image",
+            f"{slide.id}: exchanging the patches between spots changes nothing",
+        )
+
+
+def _diagnostics(method: Method) -> dict[str, float]:
+    told = getattr(method, "diagnostics", {})
+    try:
+        numbers = {str(name): float(value) for name, value in told.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise MethodFailed(f"its diagnostics are {told!r:.100}, not names and numbers") from error
+    if not numbers.get("contrastive_batch", 1) > 0:
+        raise MethodFailed(f"its contrastive_batch is {numbers['contrastive_batch']}, not the size of a batch")
+    return numbers
+
+
+def _part(slide: TestSlide, spots: np.ndarray) -> TestSlide:
+    margins = None if slide.margins is None else slide.margins[spots]
+    part = replace(
+        slide,
+        patches=slide.patches[spots],
+        array_xy=slide.array_xy[spots],
+        pixel_xy=slide.pixel_xy[spots],
+        margins=margins,
+    )
+    return replace(part, total_counts=part.total_counts[spots]) if isinstance(part, OracleSlide) else part

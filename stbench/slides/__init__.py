@@ -1,0 +1,1 @@
+"""Slides: image, spots and counts, as readers return them, and what makes them valid."""

@@ -1,0 +1,266 @@
+"""The image of a slide: lazily opened, always RGB with 8 bits, and cut into patches around spots.
+
+Pixel coordinates have their origin at the top left, x to the right and y down, as they are stored: an orientation
+tag (EXIF) is not applied, because spot positions refer to the pixels as stored. So do scanpy, squidpy and tifffile.
+Transparent pixels are white.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+
+from ..errors import UserError
+from ..system.compressed import existing
+from .picture_formats import (
+    ORIENTATION,
+    OpenSlidePixels,
+    Pixels,
+    in_one_line,
+    opened_picture,
+    opened_slide,
+    picture_array,
+    picture_format,
+    remarks,
+)
+from .tiff import TiffLayout, TiledTiff, decodes_to_rgb, needs_libtiff, opened_tiff, tag_of, tiff_array
+
+Level = Literal["full", "hires", "lowres"]
+
+
+@dataclass(frozen=True, eq=False)
+class SlideImage:
+    """An RGB image, held as a path (opened when pixels are asked for) or as an array.
+
+    ``scale`` is image pixels per full-resolution pixel; ``level`` says which of a section's images this is. JPEG, PNG,
+    TIFF (whole, tiled, pyramidal) and what OpenSlide reads where it is installed; each may be gzipped. The format is
+    told by the first bytes.
+    """
+
+    path: Path | None = None
+    array: np.ndarray | None = None
+    scale: float = 1.0
+    level: Level = "full"
+
+    @classmethod
+    def from_file(cls, path: Path | str, scale: float = 1.0, level: Level = "full") -> SlideImage:
+        path = existing(Path(path))
+        _check_scale(scale, str(path))
+        picture_format(path)
+        return cls(path=path, scale=float(scale), level=level)
+
+    @classmethod
+    def from_array(cls, array: np.ndarray, scale: float = 1.0, level: Level = "full") -> SlideImage:
+        """``array``: (height, width, 3) uint8 RGB."""
+        _check_scale(scale, "an image array")
+        array = np.asarray(array)
+        if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or 0 in array.shape:
+            raise UserError(
+                f"an image array must be (height, width, 3) uint8 RGB, not {array.shape} {array.dtype} - convert it"
+            )
+        return cls(array=array, scale=float(scale), level=level)
+
+    @property
+    def name(self) -> str:
+        """What messages call this image: its path, or that it is an array."""
+        return str(self.path) if self.path is not None else "the embedded image"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in image pixels; reads no more than the file's header."""
+        if self.array is not None:
+            return int(self.array.shape[1]), int(self.array.shape[0])
+        path = cast(Path, self.path)
+        with in_one_line(path):
+            kind = picture_format(path)
+            if kind == "tiff":
+                with opened_tiff(path) as series:
+                    return TiffLayout.of(path, series).size
+            if kind == "openslide":
+                with opened_slide(path) as slide:
+                    return slide.dimensions
+            with opened_picture(path) as picture:
+                return picture.size
+
+    @property
+    def full_resolution_size(self) -> tuple[float, float]:
+        """(width, height) of the section's image in full-resolution pixels."""
+        width, height = self.size
+        return width / self.scale, height / self.scale
+
+    def read(self) -> np.ndarray:
+        """The whole image: (height, width, 3) uint8 RGB."""
+        with self._pixels() as pixels:
+            return np.ascontiguousarray(pixels[:, :])
+
+    def thumbnail(self, max_side: int = 1000) -> np.ndarray:
+        """The image with its longer side reduced to ``max_side`` (never enlarged): (height, width, 3) uint8 RGB."""
+        if self.path is None:
+            return _reduced(self.read(), max_side)
+        with in_one_line(self.path):
+            kind = picture_format(self.path)
+            if kind == "tiff":
+                with opened_tiff(self.path) as series:
+                    coarse = [level for level in series.levels if max(level.shape) >= max_side]
+                    return _reduced(tiff_array(self.path, coarse[-1] if coarse else series.levels[0]), max_side)
+            if kind == "openslide":
+                with opened_slide(self.path) as slide:
+                    return np.asarray(slide.get_thumbnail((max_side, max_side)).convert("RGB"))
+            with opened_picture(self.path) as picture:
+                if kind == "png":
+                    return _reduced(picture_array(self.path, picture), max_side)
+                picture.thumbnail((max_side, max_side))  # a JPEG is decoded at a coarser scale, at once
+                return np.asarray(picture.convert("RGB"))
+
+    def remarks(self) -> list[str]:
+        """What the file says beyond its pixels that a user should know; reads no more than its header.
+
+        An orientation tag, which is not applied; colours that had to be converted; a colour profile other than sRGB,
+        which is not applied.
+        """
+        if self.path is None:
+            return []
+        with in_one_line(self.path):
+            kind = picture_format(self.path)
+            if kind == "openslide":
+                return []
+            if kind == "tiff":
+                with opened_tiff(self.path) as series:
+                    model = TiffLayout.of(self.path, series).colours.model
+                    return remarks(
+                        tag_of(series.keyframe, "Orientation"),
+                        None if model in ("RGB", "palette") or decodes_to_rgb(series.keyframe) else model,
+                        tag_of(series.keyframe, "InterColorProfile"),
+                    )
+            with opened_picture(self.path) as picture:
+                converted = "CMYK" if picture.mode == "CMYK" else None
+                return remarks(picture.getexif().get(ORIENTATION), converted, picture.info.get("icc_profile"))
+
+    def cut(
+        self, centres: np.ndarray, side: int, pad: int = 255, out: np.ndarray | None = None
+    ) -> tuple[np.ndarray, int]:
+        """Cut a square window around every centre: the patches (n, side, side, 3) uint8, and how many were padded.
+
+        ``centres`` is (n, 2) x, y and ``side`` a number of pixels, both at **full resolution**. A window covers
+        [floor(c) - side // 2, floor(c) - side // 2 + side) on each axis. Where the image is coarser or finer than full
+        resolution the same field of view is cut at the image's scale and resampled (bicubic, antialiased) to ``side``.
+        What lies beyond the border is filled with the constant ``pad`` (white); such windows are counted. ``out`` may
+        be an array to write into, for example a memory map. A centre outside the image is a ``UserError``.
+        """
+        centres = np.asarray(centres, dtype=np.float64)
+        if centres.ndim != 2 or centres.shape[1] != 2:
+            raise ValueError(f"centres must have the shape (n, 2), not {centres.shape}")
+        if side < 1:
+            raise ValueError(f"a patch must have at least one pixel, not side={side}")
+        if out is None:
+            out = np.empty((len(centres), side, side, 3), dtype=np.uint8)
+        elif out.shape != (len(centres), side, side, 3) or out.dtype != np.uint8:
+            raise ValueError(f"out must be ({len(centres)}, {side}, {side}, 3) uint8, not {out.shape} {out.dtype}")
+        self._check_inside(centres)
+        corners = np.floor(centres) - side // 2
+        with self._pixels() as pixels:
+            for i, (x, y) in enumerate(corners):
+                if self.scale == 1.0:
+                    out[i] = _window(pixels, int(x), int(y), side, pad)
+                else:
+                    out[i] = _resampled_window(pixels, x, y, side, self.scale, pad)
+        return out, int(self.crossing(centres, side).sum())
+
+    def outside(self, centres: np.ndarray) -> np.ndarray:
+        """(n,) bool: which centres (x, y at full resolution) fall on no pixel of the image; NaN counts as outside."""
+        width, height = self.full_resolution_size
+        floored = np.floor(np.asarray(centres, dtype=np.float64))
+        x, y = floored[:, 0], floored[:, 1]
+        return ~((x >= 0) & (y >= 0) & (x < width) & (y < height))
+
+    def crossing(self, centres: np.ndarray, side: int) -> np.ndarray:
+        """(n,) bool: the windows of which a part lies beyond the border, so that :meth:`cut` pads them."""
+        corners = np.floor(np.asarray(centres, dtype=np.float64)) - side // 2
+        width, height = self.size
+        first, last = corners * self.scale, (corners + side) * self.scale
+        # a coarse image's last pixel stands for a rounded number of full-resolution pixels; 1e-6 allows for arithmetic
+        return np.any((first < 0) | (last > np.array([width, height]) + 1e-6), axis=1)
+
+    def margins(self, centres: np.ndarray, side: int) -> np.ndarray:
+        """(n, 4) int64: pixels of each window left of, above, right of and below the image: what :meth:`cut` pads.
+
+        Where the image is not at full resolution padding and image blend over a few pixels, and this is their middle.
+        """
+        first = np.floor(np.asarray(centres, dtype=np.float64)) - side // 2
+        beyond = np.concatenate([-first, first + side - np.array(self.full_resolution_size)], axis=1)
+        return np.where(self.crossing(centres, side)[:, None], np.rint(beyond).clip(0, side), 0).astype(np.int64)
+
+    def _check_inside(self, centres: np.ndarray) -> None:
+        outside = self.outside(centres)
+        if outside.any():
+            x, y = centres[int(np.argmax(outside))]
+            width, height = self.full_resolution_size
+            raise UserError(
+                f"{int(outside.sum())} of {len(centres)} spot centres lie outside {self.name} "
+                f"({width:.0f} x {height:.0f} px at full resolution), the first at x={x:.1f}, y={y:.1f} - check that "
+                "the positions belong to this image and are in full-resolution pixels"
+            )
+
+    @contextmanager
+    def _pixels(self) -> Iterator[Pixels]:
+        """The pixels: decoded at once where the format leaves no choice, else window by window."""
+        if self.array is not None:
+            yield self.array
+            return
+        path = cast(Path, self.path)
+        with in_one_line(path):
+            kind = picture_format(path)
+            if kind == "tiff":
+                with opened_tiff(path) as series:
+                    lazily = series.keyframe.is_tiled and not needs_libtiff(series.keyframe)
+                    yield TiledTiff(path, series) if lazily else tiff_array(path, series)
+            elif kind == "openslide":
+                with opened_slide(path) as slide:
+                    yield OpenSlidePixels(slide)
+            else:
+                with opened_picture(path) as picture:
+                    yield picture_array(path, picture)
+
+
+def _check_scale(scale: float, name: str) -> None:
+    if not (math.isfinite(scale) and scale > 0):
+        raise UserError(f"{name}: the scale {scale} is not a positive number - check the scale factors of the section")
+
+
+def _reduced(array: np.ndarray, max_side: int) -> np.ndarray:
+    from PIL import Image
+
+    picture = Image.fromarray(array)
+    picture.thumbnail((max_side, max_side))
+    return np.asarray(picture)
+
+
+def _window(pixels: Pixels, x: int, y: int, side: int, pad: int) -> np.ndarray:
+    """The pixels [y, y + side) x [x, x + side); those beyond the border have the value ``pad``."""
+    image_height, image_width = pixels.shape[:2]
+    left, right = max(x, 0), min(x + side, image_width)
+    top, bottom = max(y, 0), min(y + side, image_height)
+    if (left, top, right, bottom) == (x, y, x + side, y + side):
+        return pixels[top:bottom, left:right]
+    window = np.full((side, side, 3), pad, dtype=np.uint8)
+    if left < right and top < bottom:
+        window[top - y : bottom - y, left - x : right - x] = pixels[top:bottom, left:right]
+    return window
+
+
+def _resampled_window(pixels: Pixels, x: float, y: float, side: int, scale: float, pad: int) -> np.ndarray:
+    """The full-resolution window [x, x + side) x [y, y + side) out of an image at ``scale``, resampled to ``side``."""
+    from PIL import Image
+
+    left, top, length = x * scale, y * scale, side * scale
+    margin = math.ceil(2 * max(1.0, scale)) + 1  # the bicubic kernel's reach beyond the window
+    first_x, first_y = math.floor(left) - margin, math.floor(top) - margin
+    around = _window(pixels, first_x, first_y, math.ceil(length) + 1 + 2 * margin, pad)
+    box = (left - first_x, top - first_y, left - first_x + length, top - first_y + length)
+    return np.asarray(Image.fromarray(around).resize((side, side), Image.Resampling.BICUBIC, box=box))

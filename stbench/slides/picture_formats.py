@@ -1,0 +1,174 @@
+"""What a picture's file is, and how PNG, JPEG and OpenSlide's formats are opened."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from ..errors import UserError
+from ..system.compressed import is_gzipped, open_binary
+from .colour import Colours, eight_bits, not_rgb, on_white
+from .tiff import white_levels
+
+# A Visium section at full resolution has about 0.7 Gpx; Pillow's guard against decompression bombs warns at 0.09.
+PIXEL_LIMIT = 4_000_000_000
+
+
+class Pixels(Protocol):
+    """What windows are cut from: an array (height, width, 3) uint8, or something lazy that is sliced like one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, key: Any, /) -> np.ndarray: ...
+
+
+@contextmanager
+def in_one_line(path: Path) -> Iterator[None]:
+    """Decoders raise all kinds of errors on a damaged image; the user needs its name and one reason."""
+    try:
+        yield
+    except (OSError, EOFError, ValueError, KeyError, SyntaxError, RuntimeError, struct.error, zlib.error) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, NotImplementedError) or "not supported" in reason:
+            advice = "this form of image is not supported: save it as RGB, in PNG or TIFF"
+        else:
+            advice = "it is damaged or cut off: fetch it again"
+        raise UserError(f"{path} cannot be read as an image ({reason}) - {advice}") from error
+
+
+def picture_format(path: Path) -> Literal["jpeg", "png", "tiff", "openslide"]:
+    with open_binary(path) as stream:
+        head = stream.read(8)
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "tiff"
+    if head.startswith(b"\xff\xd8\xff"):
+        # the index file of a MIRAX slide is a small JPEG; the slide itself is in the folder of the same name
+        return "openslide" if (path.with_suffix("") / "Slidedat.ini").is_file() else "jpeg"
+    if not is_gzipped(path) and _openslide_knows(path):
+        return "openslide"
+    raise UserError(
+        f"{path} is not an image that can be read (it begins with {head[:4]!r}) - "
+        "give a JPEG, PNG or TIFF, or install stbench[wsi] for other whole-slide formats"
+    )
+
+
+def _openslide_knows(path: Path) -> bool:
+    try:
+        import openslide
+    except ImportError:
+        return False
+    return openslide.OpenSlide.detect_format(str(path)) is not None
+
+
+@contextmanager
+def opened_picture(path: Path) -> Iterator[Any]:
+    """A JPEG or PNG opened by Pillow, not yet decoded."""
+    from PIL import Image
+
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, PIXEL_LIMIT
+    try:
+        with open_binary(path) as stream, Image.open(stream) as picture:
+            if picture.mode not in ("RGB", "RGBA", "P", "PA", "CMYK", "YCbCr"):
+                grey = picture.mode in ("1", "L", "LA", "I", "F") or picture.mode.startswith("I;16")
+                raise not_rgb(path, f"greyscale, mode {picture.mode}" if grey else f"mode {picture.mode}")
+            yield picture
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def picture_array(path: Path, picture: Any) -> np.ndarray:
+    """All pixels of a JPEG or PNG that Pillow has opened: (height, width, 3) uint8."""
+    if picture.format == "PNG" and _png_bits(path) == 16:  # Pillow drops the lower half of the bits
+        import imagecodecs
+
+        with open_binary(path) as stream:
+            samples = imagecodecs.png_decode(stream.read())
+        colours = Colours("RGB", "unassociated" if samples.shape[2] == 4 else None)
+        white = white_levels(path, colours, samples)
+        parts = [eight_bits(samples[..., :3], white[0]), eight_bits(samples[..., 3:], white[1])]
+        return colours.rgb(np.concatenate(parts, axis=-1))
+    if picture.mode in ("RGBA", "PA") or "transparency" in picture.info:
+        return Colours("RGB", "unassociated").rgb(np.asarray(picture.convert("RGBA")))
+    return np.asarray(picture.convert("RGB"))
+
+
+def _png_bits(path: Path) -> int:
+    with open_binary(path) as stream:
+        return stream.read(25)[24]  # signature, then the header chunk: length, name, width, height, bits a sample
+
+
+ORIENTATION = 274  # the tag's number in TIFF and EXIF
+_SHOWN_FROM = {  # where an orientation tag wants the first stored row and column
+    2: "mirrored left to right",
+    3: "turned by 180 degrees",
+    4: "mirrored top to bottom",
+    5: "mirrored across the diagonal",
+    6: "turned by 90 degrees clockwise",
+    7: "mirrored across the other diagonal",
+    8: "turned by 90 degrees anticlockwise",
+}
+
+
+def remarks(orientation: Any, model: str | None, profile: Any) -> list[str]:
+    said = []
+    if orientation in _SHOWN_FROM:
+        said.append(
+            f"its orientation tag ({orientation}) says that it should be shown {_SHOWN_FROM[orientation]}; the tag is "
+            "not applied, because positions are taken to be those of the stored pixels, as in scanpy and squidpy - "
+            "look at the picture of 'stbench data check'"
+        )
+    if model is not None:
+        said.append(f"its colours are {model}; they are converted to RGB without a colour profile")
+    if profile:
+        name = _profile_name(bytes(profile))
+        if "srgb" not in name.lower():
+            said.append(f"its colour profile ({name}) is not applied: other slides may have other colours for that")
+    return said
+
+
+def _profile_name(profile: bytes) -> str:
+    from PIL import ImageCms
+
+    try:
+        return " ".join(ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(io.BytesIO(profile))).split())
+    except (OSError, ImageCms.PyCMSError):
+        return "unreadable"
+
+
+@contextmanager
+def opened_slide(path: Path) -> Iterator[Any]:
+    try:
+        import openslide
+    except ImportError as error:
+        raise UserError(f"{path} needs OpenSlide to be read - install it with: pip install 'stbench[wsi]'") from error
+    try:
+        with openslide.OpenSlide(str(path)) as slide:
+            yield slide
+    except openslide.OpenSlideError as error:
+        raise ValueError(str(error)) from error
+
+
+class OpenSlidePixels:
+    """A slide opened by OpenSlide, sliced like an array."""
+
+    def __init__(self, slide: Any) -> None:
+        self._slide = slide
+        width, height = slide.dimensions
+        self.shape = (height, width, 3)
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        top, bottom, _ = key[0].indices(self.shape[0])
+        left, right, _ = key[1].indices(self.shape[1])
+        region = self._slide.read_region((left, top), 0, (right - left, bottom - top))
+        rgba = np.asarray(region)  # unscanned areas are transparent
+        return on_white(rgba[..., :3], rgba[..., 3])

@@ -1,0 +1,241 @@
+"""TIFF pictures: their layouts and colour models, as arrays or tile by tile."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..system.compressed import is_gzipped, open_binary
+from .colour import Alpha, Colours, Model, eight_bits, not_rgb
+
+
+@contextmanager
+def opened_tiff(path: Path) -> Iterator[Any]:
+    """The first series of a TIFF (its full-resolution image with the pyramid's levels), checked to be complete."""
+    import tifffile
+
+    if is_gzipped(path):
+        with open_binary(path) as stream:
+            content = stream.read()
+        source: Any = io.BufferedReader(io.BytesIO(content))  # not writable: zarr asks for that
+        length = len(content)
+    else:
+        source, length = path, path.stat().st_size
+    with tifffile.TiffFile(source) as file:
+        if not file.series:
+            raise ValueError("there is no image in it")
+        series = file.series[0]
+        for page in series.pages:
+            # tifffile fills what is missing with zeros; a black corner must not pass for tissue
+            if page is not None and any(
+                offset + count > length for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True)
+            ):
+                raise ValueError("the file ends before its last pixel")
+        yield series
+
+
+@dataclass(frozen=True, eq=False)
+class TiffLayout:
+    """Which axes of a series' shape hold rows, columns and samples of a pixel, and what the samples mean."""
+
+    rows: int
+    columns: int
+    samples: int | None  # None: one sample, without an axis of its own
+    size: tuple[int, int]  # width, height
+    colours: Colours
+
+    @classmethod
+    def of(cls, path: Path, series: Any) -> TiffLayout:
+        """(y, x, c), (c, y, x), or (y, x) for a palette, each with ones between them. ``series`` may be one level."""
+        page, shape = series.keyframe, series.shape
+        colours = tiff_colours(path, page)
+        axes = [axis for axis, length in enumerate(shape) if length != 1]
+        lengths = [shape[axis] for axis in axes]
+        if colours.model == "palette" and colours.alpha is None and len(axes) == 2:
+            return cls(axes[0], axes[1], None, (lengths[1], lengths[0]), colours)
+        # planes of one sample each, as OME-TIFF has them, are taken in the order red, green, blue
+        possible = (3, 4) if page.samplesperpixel == 1 else (page.samplesperpixel,)
+        if len(axes) == 3 and lengths[2] in possible and lengths[2] >= colours.n_samples:
+            return cls(axes[0], axes[1], axes[2], (lengths[1], lengths[0]), colours)
+        if len(axes) == 3 and lengths[0] in possible and lengths[0] >= colours.n_samples:
+            return cls(axes[1], axes[2], axes[0], (lengths[2], lengths[1]), colours)
+        if len(axes) == 2 or page.samplesperpixel == 2:
+            raise not_rgb(path, "greyscale" + (" with an alpha channel" if page.samplesperpixel == 2 else ""))
+        raise not_rgb(path, f"its TIFF axes are {' x '.join(map(str, shape))}, not height x width x 3 or 4")
+
+    def last(self, pixels: np.ndarray) -> np.ndarray:
+        """``pixels``, an array of the series' axes, as (height, width, samples)."""
+        height, width = pixels.shape[self.rows], pixels.shape[self.columns]
+        if self.samples is not None:
+            pixels = np.moveaxis(pixels, self.samples, -1)
+        return pixels.reshape(height, width, -1)
+
+
+_JPEG = (6, 7, 34892)
+_JPEG2000_YCBCR, _JPEG2000_RGB = 33003, 33005  # Aperio's, whatever the photometric tag says
+_BT601 = (0.299, 0.587, 0.114)
+_FULL_RANGE = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0)
+
+
+def tiff_colours(path: Path, page: Any) -> Colours:
+    """What the samples of a TIFF page mean once decoded; a model that cannot be converted is refused by its name."""
+    photometric = getattr(page.photometric, "name", str(page.photometric))
+    if page.compression == _JPEG2000_YCBCR:
+        photometric = "YCBCR"
+    elif page.compression == _JPEG2000_RGB or decodes_to_rgb(page):
+        photometric = "RGB"
+    if photometric == "PALETTE":
+        return Colours("palette", palette=_tiff_palette(path, page))
+    models: dict[str, Model] = {
+        "RGB": "RGB",
+        "MINISBLACK": "RGB",  # of three or four planes; a single one is refused as grey
+        "YCBCR": "YCbCr",
+        "SEPARATED": "CMYK",
+        "CIELAB": "CIELab",
+        "ICCLAB": "ICCLab",
+    }
+    model = models.get(photometric)
+    if photometric == "MINISWHITE" and page.samplesperpixel <= 2:
+        raise not_rgb(path, "greyscale, white is zero")
+    if model is None:
+        raise not_rgb(path, f"the colours of this TIFF are {photometric}, which is not converted")
+    if model in ("CIELab", "ICCLab") and page.dtype != np.uint8:
+        raise not_rgb(path, f"its colours are {model} of type {page.dtype}, of which only 8 bits are converted")
+    if model == "YCbCr":
+        _require_usual_ycbcr(path, page)
+    if model == "CMYK" and page.samplesperpixel < 4:
+        raise not_rgb(path, f"it has {page.samplesperpixel} inks, not the four of CMYK")
+    return Colours(model, None if photometric == "MINISBLACK" else _tiff_alpha(page, model))
+
+
+def decodes_to_rgb(page: Any) -> bool:
+    """A JPEG inside a TIFF is decoded to RGB, unless its three components lie apart."""
+    return page.photometric == 6 and page.compression in _JPEG and page.planarconfig == 1
+
+
+def needs_libtiff(page: Any) -> bool:
+    """Chroma of fewer pixels than luma, without JPEG: tifffile decodes it not, libtiff does."""
+    return page.photometric == 6 and page.compression not in _JPEG and page.subsampling not in (None, (1, 1))
+
+
+def _tiff_alpha(page: Any, model: Model) -> Alpha | None:
+    n = 4 if model == "CMYK" else 3
+    if page.samplesperpixel <= n:
+        return None
+    if not page.extrasamples:  # against the standard; Pillow and libtiff take it for opacity
+        return "unassociated" if page.samplesperpixel == n + 1 else None
+    kinds: dict[int, Alpha] = {1: "associated", 2: "unassociated"}
+    return kinds.get(int(page.extrasamples[0]))  # 0: unspecified, no opacity
+
+
+def _tiff_palette(path: Path, page: Any) -> np.ndarray:
+    table = tag_of(page, "ColorMap")
+    if table is None:
+        raise not_rgb(path, "its colours are those of a palette that it lacks")
+    table = np.asarray(table, dtype=np.uint16).reshape(3, -1).T
+    # 16 bits; some writers put 8 into them
+    return (table >> 8 if table.max() > 255 else table).astype(np.uint8)
+
+
+def _require_usual_ycbcr(path: Path, page: Any) -> None:
+    for tag, usual in (("YCbCrCoefficients", _BT601), ("ReferenceBlackWhite", _FULL_RANGE)):
+        stated = tag_of(page, tag)
+        if stated is None:
+            continue
+        pairs = np.asarray(stated, dtype=np.float64).reshape(-1, 2)
+        values = pairs[:, 0] / pairs[:, 1]
+        # one unit of black and white makes no difference that is seen
+        if len(values) != len(usual) or np.abs(values - usual).max() > (0.001 if tag == "YCbCrCoefficients" else 1):
+            shown = ", ".join(f"{value:g}" for value in values)
+            raise not_rgb(path, f"its colours are YCbCr with the {tag} {shown}, which is not converted")
+
+
+def tag_of(page: Any, name: str) -> Any:
+    tag = page.tags.get(name)
+    return None if tag is None else tag.value
+
+
+def tiff_array(path: Path, series: Any) -> np.ndarray:
+    """All pixels of a series or of one level of it: (height, width, 3) uint8."""
+    layout = TiffLayout.of(path, series)
+    if needs_libtiff(series.keyframe):
+        return libtiff_array(path, series.keyframe)
+    return tiff_rgb(path, layout, series.asarray(), None)
+
+
+def tiff_rgb(path: Path, layout: TiffLayout, pixels: np.ndarray, white: tuple[float, float] | None) -> np.ndarray:
+    samples, colours = layout.last(pixels)[..., : layout.colours.n_samples], layout.colours
+    if colours.model != "palette" and samples.dtype != np.uint8:
+        white = white or white_levels(path, colours, samples)
+        n = colours.n_samples - (colours.alpha is not None)
+        parts = [eight_bits(samples[..., :n], white[0])]
+        if colours.alpha is not None:
+            parts.append(eight_bits(samples[..., n:], white[1]))
+        samples = np.concatenate(parts, axis=-1)
+    return colours.rgb(samples)
+
+
+def libtiff_array(path: Path, page: Any) -> np.ndarray:
+    """The page as libtiff converts it to RGB, in the order in which its rows and columns are stored."""
+    import imagecodecs
+
+    with open_binary(path) as stream:
+        content = bytearray(stream.read())
+    tag = page.tags.get("Orientation")
+    if tag is not None:  # libtiff would apply half of it
+        upright = struct.pack(page.parent.byteorder + "H", 1)
+        content[tag.valueoffset : tag.valueoffset + 2] = upright
+    rgba = imagecodecs.tiff_decode(bytes(content), index=page.index, asrgb=True)
+    return np.ascontiguousarray(rgba[..., :3])
+
+
+def white_levels(path: Path, colours: Colours, samples: np.ndarray) -> tuple[float, float]:
+    """The values that stand for white, and for opaque."""
+    if colours.model == "palette" or samples.dtype == np.uint8:
+        return 255.0, 255.0
+    n = colours.n_samples - (colours.alpha is not None)
+    white = _white_level(path, samples[..., :n])
+    return white, _white_level(path, samples[..., n]) if colours.alpha is not None else white
+
+
+def _white_level(path: Path, pixels: np.ndarray) -> float:
+    """The value that stands for white. 16-bit files hold 8, 10, 12, 14 or 16 significant bits: the fewest that fit."""
+    highest = float(pixels.max())
+    if pixels.dtype == np.uint16:
+        return next(2.0**bits - 1 for bits in (8, 10, 12, 14, 16) if highest < 2**bits)
+    if pixels.dtype.kind == "f" and float(pixels.min()) >= 0 and highest <= 1:
+        return 1.0
+    raise not_rgb(path, f"values of type {pixels.dtype} up to {highest:g}, not 8 or 16 bits")
+
+
+class TiledTiff:
+    """A tiled TIFF from which windows are read: only the tiles that a window touches are decoded."""
+
+    def __init__(self, path: Path, series: Any) -> None:
+        import zarr
+
+        self._path = path
+        self._array: Any = zarr.open(series.aszarr(level=0), mode="r")
+        self._layout = TiffLayout.of(path, series)
+        width, height = self._layout.size
+        self.shape = (height, width, 3)
+        self._white: tuple[float, float] | None = None
+        if series.dtype != np.uint8 and self._layout.colours.model != "palette":
+            # the coarsest level is enough to see how many bits are in use
+            samples = self._layout.last(series.levels[-1].asarray())
+            self._white = white_levels(path, self._layout.colours, samples)
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        # axes keep their places: an axis of length one is sliced, not dropped
+        index = [slice(0, 1)] * len(self._array.shape)
+        index[self._layout.rows], index[self._layout.columns] = key
+        if self._layout.samples is not None:
+            index[self._layout.samples] = slice(0, self._layout.colours.n_samples)
+        return tiff_rgb(self._path, self._layout, np.asarray(self._array[tuple(index)]), self._white)

@@ -1,0 +1,46 @@
+"""Where data are looked for, and where prepared data are kept."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+from ..errors import UserError
+from .user_paths import expanded, unset_variables
+
+
+def data_root(option: Path | None = None) -> Path | None:
+    """The folder of the data: ``option`` (--data), else STBENCH_DATA, else the user's data folder if there is one.
+
+    ``None`` when no place was named and there is no such folder. A named folder that does not exist is a ``UserError``.
+    """
+    if option is not None:
+        return _folder(option, "--data")
+    named = os.environ.get("STBENCH_DATA")
+    if named:
+        return _folder(Path(named), "STBENCH_DATA")
+    usual = user_data_folder()
+    return usual.resolve() if usual.is_dir() else None
+
+
+def user_data_folder() -> Path:
+    """Where data are found without being told: ``~/.local/share/stbench`` on Linux."""
+    return Path(platformdirs.user_data_dir("stbench", appauthor=False))
+
+
+def cache_root() -> Path:
+    """Where prepared data are kept: STBENCH_CACHE, else the user's cache folder. It need not exist."""
+    named = os.environ.get("STBENCH_CACHE")
+    if named:
+        return expanded(named).resolve()
+    return Path(platformdirs.user_cache_dir("stbench", appauthor=False))
+
+
+def _folder(path: Path, source: str) -> Path:
+    place = expanded(path)
+    if not place.is_dir():
+        what = "is not a folder" if place.exists() else f"does not exist{unset_variables(place)}"
+        raise UserError(f"{source} names {place}, which {what} - give the folder that holds the datasets")
+    return place.resolve()

@@ -1,0 +1,32 @@
+"""What libraries raise when memory runs out, in words: which memory, and how much more was wanted."""
+
+from __future__ import annotations
+
+import re
+
+from ..errors import text_of
+
+GPU = re.compile(
+    r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|"
+    r"HIP out of memory|CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"
+)
+CPU = re.compile(r"DefaultCPUAllocator: (can't|not enough) |Cannot allocate memory|std::bad_alloc")
+WANTED = re.compile(r"[Tt]ried to allocate ([\d.]+ ?[KMGTPE]iB)|Unable to allocate ([\d.]+ ?[KMGTPE]iB)")
+WANTED_BYTES = re.compile(r"tried to allocate (\d+) bytes")
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """``out of GPU memory (2.00 GiB more were wanted)``; ``None`` where ``error`` is of another kind.
+
+    torch raises an error of its own on a GPU and a plain ``RuntimeError`` on a CPU, numpy a ``MemoryError``.
+    """
+    text = text_of(error)
+    if GPU.search(text):
+        where = "GPU memory"
+    elif isinstance(error, MemoryError) or CPU.search(text):
+        where = "memory"
+    else:
+        return None
+    size, in_bytes = WANTED.search(text), WANTED_BYTES.search(text)
+    wanted = next(filter(None, size.groups())) if size else f"{int(in_bytes[1]) / 2**30:.2f} GiB" if in_bytes else ""
+    return f"out of {where}{f' ({wanted} more were wanted)' if wanted else ''}"

@@ -1,0 +1,47 @@
+"""Which device a training runs on, and its random numbers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..errors import UserError, unknown
+
+if TYPE_CHECKING:
+    pass
+
+
+def resolve_device(name: str) -> str:
+    """A torch device string from ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise unknown("device", name, ["auto", "cpu", "cuda", "cuda:0"]) from error
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(
+            f"device '{name}' is not supported: exact resuming is tested on cpu and cuda - use --device cpu or cuda"
+        )
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            f"device '{name}' was asked for, and torch {torch.__version__} finds no CUDA GPU - use --device cpu or auto"
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device '{name}' was asked for, and this machine has {torch.cuda.device_count()} GPU(s), counted from 0"
+        )
+    if device.type == "cuda" and device.index is None:
+        return f"cuda:{torch.cuda.current_device()}"
+    return str(device)
+
+
+@contextlib.contextmanager
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Torch's global generators start from ``seed`` inside, and are as they were outside."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

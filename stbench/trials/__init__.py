@@ -1,0 +1,1 @@
+"""Trials: one method, one dataset, one fold, one seed."""

@@ -1,0 +1,177 @@
+"""The files of a trial that ended: which there must be, what makes each valid, and the way out where one is not.
+
+``state.json`` says how the trial ended and, under ``files``, which files it wrote, their sizes and digests. Sizes are
+compared whenever the state is read, a digest whenever its file is; so a file that is missing, cut or changed never
+counts as a result. Trials of a version that kept no such list are checked by what their tables must hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..errors import DamagedFileError, first_problem
+from ..system.compressed import existing
+from ..system.files import file_digest, read_object
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FINAL_STATES = ("finished", "failed", "skipped")
+UNLISTED = ("state.json", "log.txt")  # the list itself, and what may still be written when it is made
+MAY_GO = ("model",)  # large, and no number depends on it: may be removed, as a whole, by whoever needs the room
+TEXT = ("slice", "patient", "target", "of", "label", "spot", "gene")
+COLUMNS = {  # that a table must have to be used at all; whether each slice must be in it
+    "metrics.csv": (("slice", "n_spots", "n_genes", "pcc_acg", "pcc_heg", "mse", "mae"), True),
+    "genes.parquet": (("slice", "gene", "r"), True),
+    "targets.csv": (("slice", "target", "pcc_acg", "pcc_heg"), True),
+    "domains.csv": (("slice", "of", "kmeans_seed", "ari", "nmi"), False),  # of labelled slices alone
+    "domains.parquet": (("slice", "x", "y", "label", "cluster_prediction", "cluster_truth"), False),
+    "history.csv": (("epoch",), False),
+}
+
+
+class FileRecord(BaseModel):
+    """What a file was when the trial ended."""
+
+    size: int  # bytes
+    digest: str  # of its content, see :func:`stbench.system.files.file_digest`
+
+
+class Alarm(BaseModel):
+    kind: str
+    text: str
+
+
+class EndedState(BaseModel):
+    """What ``trials/KEY/state.json`` must say; it may say more."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    state: Literal["finished", "failed", "skipped"]
+    reason: str
+    started: float
+    ended: float
+    notes: list[str] | None = None
+    alarms: list[Alarm] | None = None
+    versions: dict[str, Any] | None = None
+    fit_s: float | None = None
+    predict_s: float | None = None
+    peak_mem_mb: float | None = None
+    n_parameters: int | None = None
+    device: str | None = None
+    precision: str | None = None
+    files: dict[str, FileRecord] | None = None
+
+
+def list_files(trial: Path) -> dict[str, dict[str, Any]]:
+    """The record ``files`` of a trial that is about to end: every file below ``trial``, by relative path."""
+    return {
+        name: {"size": path.stat().st_size, "digest": file_digest(path)}
+        for path in sorted(trial.rglob("*"))
+        if path.is_file() and (name := path.relative_to(trial).as_posix()) not in UNLISTED
+    }
+
+
+def read_ended(trial: Path) -> dict[str, Any] | None:
+    """The state of the trial that ended in ``trial``; ``None`` where none did: there is no ``state.json``.
+
+    Raises ``DamagedFileError`` where the state says nothing, and where a file that the trial wrote is missing or has
+    another size.
+    """
+    path = trial / "state.json"
+    if not path.exists():
+        return None
+    state = read_object(path, way_out(trial))
+    try:
+        files = EndedState.model_validate(state).files
+    except ValidationError as error:
+        raise damaged(trial, "state.json", f"does not say how the trial ended ({first_problem(error)})") from error
+    for name, record in (files or {}).items():
+        folder = name.partition("/")[0]
+        if folder in MAY_GO and not (trial / folder).exists():
+            continue
+        _require_size(trial, name, record)
+    if state["state"] == "finished" and not (trial / "metrics.csv").is_file():
+        raise damaged(trial, "metrics.csv", "is missing")
+    return state
+
+
+def find(trial: Path, name: str) -> Path | None:
+    """The path of a file of an ended trial, whose content is what the trial wrote; ``None`` where it wrote none."""
+    path = trial / name
+    record = _listed(trial).get(name)
+    if record is None:
+        return path if path.is_file() else None
+    _require_size(trial, name, record)
+    if file_digest(path) != record.digest:
+        raise damaged(trial, name, "is not what the trial wrote: its content has changed")
+    return path
+
+
+def read_table(trial: Path, name: str, slices: Collection[str]) -> pd.DataFrame | None:
+    """A table (.csv or .parquet) of an ended trial; ``None`` where it wrote none.
+
+    ``slices`` are the trial's test slices: a table must have rows for all of them, or may have rows for none but them.
+    Columns of :data:`TEXT` hold text as it stands (a slice may be called NA or 007), all others numbers, NaN where
+    nothing stands. Raises ``DamagedFileError``.
+    """
+    path = find(trial, name)
+    if path is None:
+        return None
+    import pandas as pd
+
+    from ..system.tables import as_numbers
+
+    try:
+        if path.suffix == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            if not path.read_bytes().endswith(b"\n"):
+                raise ValueError("it ends within a line")
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+            table = table.apply(lambda column: column if column.name in TEXT else as_numbers(column))
+    except (OSError, ValueError) as error:  # pyarrow's and pandas' errors are subclasses of these
+        raise damaged(trial, name, f"is not a readable table ({error})") from error
+    columns, of_all = COLUMNS[name]
+    absent = [column for column in columns if column not in table.columns]
+    if absent:
+        raise damaged(trial, name, f"has no column {', '.join(absent)}")
+    if "slice" in columns:
+        table = table.astype({"slice": str})
+        found = set(table["slice"])
+        lacking = [slide for slide in slices if slide not in found] if of_all else []
+        if lacking:
+            raise damaged(trial, name, f"has no row for slice {', '.join(lacking)}")
+        strange = sorted(found.difference(slices))
+        if strange:
+            raise damaged(trial, name, f"has rows for {', '.join(strange)}, which the trial did not test")
+    return table
+
+
+def damaged(trial: Path, name: str, what: str) -> DamagedFileError:
+    """The error for one file of a trial, with the way out."""
+    return DamagedFileError(f"{trial / name} {' '.join(what.split())} - {way_out(trial)}")
+
+
+def way_out(trial: Path) -> str:
+    return f"delete {trial}, and the command that made it makes it again"
+
+
+def _listed(trial: Path) -> Mapping[str, FileRecord]:
+    state = read_ended(trial)
+    return {} if state is None else EndedState.model_validate(state).files or {}
+
+
+def _require_size(trial: Path, name: str, record: FileRecord) -> None:
+    path = trial / name
+    if not path.is_file():
+        raise damaged(trial, name, "is missing")
+    size = path.stat().st_size
+    if size != record.size:
+        if size:
+            existing(path)  # a pointer of Git LFS, where results are kept in a repository, has a way out of its own
+        raise damaged(trial, name, f"has {size:,} bytes, the trial wrote {record.size:,}: it was cut or changed")

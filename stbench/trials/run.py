@@ -1,0 +1,163 @@
+"""A trial: one method, one dataset, one fold, one seed. The unit of work, of failure, of resume and of caching.
+
+A trial is planned as ``RESULTS/specs/<key>.json``, works in ``RESULTS/running/<key>/`` (where checkpoints let it go on
+after a crash) and ends as ``RESULTS/trials/<key>/``, which appears complete or not at all. Nothing but RESULTS and the
+key is needed to run it, so any engine can: this process, another, another machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import Interrupted, NotApplicable, PlaceError, UserError, said
+from ..system.files import OF_THE_PLACE, flush, refused_errno, write_json, writing_to
+from ..system.locks import Timeout, locked
+from ..system.out_of_memory import out_of_memory
+from ..system.precision import tf32_flags
+from . import outcome
+from .history import History
+from .outcome import FINAL_STATES
+from .spec import EXTERNAL, TrialSpec
+from .work import work_on
+
+log = logging.getLogger("stbench")
+
+WAIT_S = 1.0  # between two looks at the trial whose model is waited for
+
+
+def run_trial(
+    results: Path,
+    key: str,
+    on_progress: Callable[[int, int, str], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Run one planned trial and return its state; a trial that is done already is not run again.
+
+    Whatever goes wrong inside the method is recorded as the state ``failed`` with its reason; only an interruption
+    (state ``interrupted``, to be continued) and errors of the place itself (no such spec, full disk) come out.
+    """
+    results = Path(results).absolute()  # a method may change the working folder
+    spec_path = results / "specs" / f"{key}.json"
+    if not spec_path.is_file():
+        raise UserError(f"no trial {key} is planned in {results} - see {results / 'run.json'} for the keys")
+    spec = TrialSpec.read(spec_path)
+    done = results / "trials" / key
+    ended = outcome.read_ended(done)
+    if ended is not None:
+        return ended
+    if spec.method.startswith(EXTERNAL):
+        raise UserError(
+            f"trial {key} was scored from predictions made elsewhere and cannot be run - score the files again with "
+            "'stbench score'"
+        )
+    if spec.trained_by:
+        _await_training(results, spec, on_progress, should_stop)
+    work = results / "running" / key
+    with writing_to(results):
+        work.mkdir(parents=True, exist_ok=True)
+        try:
+            with locked(results / "running" / f".{key}.lock", timeout=0):
+                ended = outcome.read_ended(done)
+                if ended is not None:  # another process ended it while we waited for nothing
+                    return ended
+                return _attempt(spec, work, done, on_progress, should_stop)
+        except Timeout:
+            return {"state": "running", "reason": "another process is working on it"}
+
+
+def _await_training(
+    results: Path,
+    spec: TrialSpec,
+    on_progress: Callable[[int, int, str], None] | None,
+    should_stop: Callable[[], bool],
+) -> None:
+    """See to it that the trial whose model ``spec`` reuses has ended: run it, or wait for the process that does."""
+    while run_trial(results, spec.trained_by, on_progress, should_stop)["state"] not in FINAL_STATES:
+        if should_stop():
+            raise Interrupted(f"stopped while waiting for trial {spec.trained_by}")
+        time.sleep(WAIT_S)
+
+
+def _attempt(
+    spec: TrialSpec,
+    work: Path,
+    done: Path,
+    on_progress: Callable[[int, int, str], None] | None,
+    should_stop: Callable[[], bool],
+) -> dict[str, Any]:
+    shutil.copyfile(done.parent.parent / "specs" / f"{spec.key}.json", work / "spec.json")
+    handler = TrialLog(work / "log.txt", encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    history = History(work / "history.jsonl")
+    notes: list[str] = []
+    state: dict[str, Any] = {
+        "state": "running",
+        "reason": "",
+        "notes": notes,
+        "started": time.time(),
+        "pid": os.getpid(),
+    }
+    write_json(work / "state.json", state)
+    log.info("trial %s: %s", spec.key, spec.label)
+    try:
+        with tf32_flags(spec.precision):
+            state |= work_on(spec, work, history, notes, on_progress, should_stop)
+    except PlaceError:
+        raise
+    except Interrupted as pause:
+        state |= {"state": "interrupted", "reason": str(pause)}
+        log.info("interrupted: %s", pause)
+        write_json(work / "state.json", state)
+        raise
+    except NotApplicable as refusal:
+        state |= {"state": "skipped", "reason": str(refusal)}
+        log.info("skipped: %s", refusal)
+    except Exception as error:  # a method may fail in any way; it is recorded, and the others go on
+        if refused_errno(error, work) in OF_THE_PLACE:
+            raise  # as it comes: whoever called makes it the place's error, and the trial stays open
+        reason = said(error)
+        memory = out_of_memory(error)
+        if memory is not None:
+            smaller = f"lower --set {spec.name}.batch_size, " if "batch_size" in spec.config else ""
+            reason = f"{memory} - {smaller}free some or use another device, then run again with --retry-failed"
+        state |= {"state": "failed", "reason": reason}
+        log.error("failed: %s\n%s", reason, _traceback())
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+    state["notes"] = list(dict.fromkeys(" ".join(str(note).split()) for note in notes))
+    history.write_csv(work / "history.csv")
+    shutil.rmtree(work / "checkpoint", ignore_errors=True)
+    (work / "history.jsonl").unlink(missing_ok=True)
+    flush(work)  # before the name that says that all is there
+    state |= {"ended": time.time(), "files": outcome.list_files(work)}
+    write_json(work / "state.json", state)
+    done.parent.mkdir(parents=True, exist_ok=True)
+    if done.exists():  # what is left of a trial whose state.json was deleted
+        shutil.rmtree(done)
+    os.replace(work, done)
+    return state
+
+
+def _traceback() -> str:
+    """Of the exception at work; an exception of a stranger's may refuse to be printed."""
+    try:
+        return traceback.format_exc()
+    except Exception as error:  # noqa: BLE001 - whatever its __str__ raises
+        return f"(the traceback cannot be printed: {type(error).__name__})"
+
+
+class TrialLog(logging.FileHandler):
+    """A log whose errors are raised: a disk that takes no line of it takes nothing else either."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        raise  # the error that logging is handling

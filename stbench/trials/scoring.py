@@ -1,0 +1,131 @@
+"""Scores of predictions, and the files that they are written to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..data.prepared import PreparedDataset, PreparedSlide
+from ..scores.domains import domains
+from ..scores.exchange import NOT_MEASURED, scores_of_exchange
+from ..scores.metrics import gene_table, score_slide
+from ..scores.rescoring import rescore, training_means
+from ..scores.sharpness import sharpness
+from .spec import TrialSpec
+
+
+def mean_target(training: Sequence[PreparedSlide]) -> np.ndarray:
+    """(n_genes,) float64: each gene's mean target over all spots of the training slices."""
+    return np.concatenate([slide.target for slide in training]).mean(axis=0, dtype=np.float64)
+
+
+def score_predictions(
+    spec: TrialSpec,
+    data: PreparedDataset,
+    training: Sequence[PreparedSlide],
+    predictions: Mapping[str, np.ndarray],
+    work: Path,
+    exchanged: Mapping[str, np.ndarray | None] | None = None,
+) -> list[str]:
+    """Write predictions, metrics and per-gene tables; returns what a reader of the numbers must know.
+
+    ``exchanged``: the predictions with exchanged patches (:func:`stbench.scores.exchange.predict_exchanged`); None for
+    those made elsewhere, whose method cannot be asked.
+    """
+    train_mean = mean_target(training)
+    means_of_targets = training_means(training)
+    rows: list[dict[str, Any]] = []
+    tables: list[pd.DataFrame] = []
+    on_targets: list[pd.DataFrame] = []
+    regions: list[tuple[pd.DataFrame, pd.DataFrame]] = []
+    notes: list[str] = []
+    (work / "predictions").mkdir(exist_ok=True)
+    for name, prediction in predictions.items():
+        slide = data.slides[name]
+        score = score_slide(slide.target, prediction, data.genes, train_mean=train_mean)
+        of_image = NOT_MEASURED
+        if exchanged is not None:
+            of_image, why = scores_of_exchange(name, slide.target, prediction, exchanged[name], data.genes)
+            notes += why
+        rows.append(
+            {
+                "slice": name,
+                "patient": slide.patient,
+                "n_spots": slide.n_spots,
+                "n_genes": len(data.genes),
+                "pcc_acg": score.pcc_acg,
+                "pcc_heg": score.pcc_heg,
+                "mse": score.mse,
+                "mae": score.mae,
+                "strict_pcc_acg": score.strict_pcc_acg,
+                "strict_pcc_heg": score.strict_pcc_heg,
+                **of_image,
+                "n_constant_truth": score.n_constant_truth,
+                "n_constant_prediction": score.n_constant_prediction,
+            }
+        )
+        tables.append(gene_table(name, score).join(sharpness(slide.target, prediction, slide.pixel_xy)))
+        on_targets.append(rescore(slide, prediction, means_of_targets))
+        notes += score.notes
+        if slide.labels is not None:
+            found = domains(slide, prediction)
+            if found is None:
+                notes.append(
+                    f"fewer than two regions are labelled on slice {name}, so that domains are not scored there"
+                )
+            else:
+                regions.append(found)
+        write_prediction(work / "predictions" / f"{name}.h5ad", spec, data, slide, prediction)
+    pd.DataFrame(rows).to_csv(work / "metrics.csv", index=False)
+    pd.concat(tables, ignore_index=True).to_parquet(work / "genes.parquet", index=False)
+    pd.concat(on_targets, ignore_index=True).to_csv(work / "targets.csv", index=False)
+    if regions:
+        agreement, spots = zip(*regions, strict=True)
+        pd.concat(agreement, ignore_index=True).to_csv(work / "domains.csv", index=False)
+        pd.concat(spots, ignore_index=True).to_parquet(work / "domains.parquet", index=False)
+    return notes
+
+
+def write_prediction(
+    path: Path, spec: TrialSpec, data: PreparedDataset, slide: PreparedSlide, prediction: np.ndarray
+) -> None:
+    """One predicted slice as AnnData: ``X`` the prediction, ``layers["truth"]`` the target, positions of the slide."""
+    import anndata
+    import h5py
+    from anndata.io import write_elem
+
+    obs = pd.DataFrame(
+        {"array_row": slide.array_xy[:, 1], "array_col": slide.array_xy[:, 0], "total_counts": slide.total_counts},
+        index=pd.Index(slide.spot_ids, name="spot"),
+    )
+    if slide.labels is not None:
+        obs["label"] = pd.Categorical([label or "" for label in slide.labels])
+    table = anndata.AnnData(X=prediction, obs=obs, var=pd.DataFrame(index=pd.Index(data.genes, name="gene")))
+    table.layers["truth"] = slide.target
+    table.obsm["spatial"] = slide.pixel_xy
+    table.uns["stbench"] = {
+        "key": spec.key,
+        "dataset": data.name,
+        "slice": slide.id,
+        "patient": slide.patient,
+        "method": spec.name,
+        "preset": spec.preset,
+        "variant": spec.variant,
+        "seed": spec.seed,
+        "split": spec.split,
+        "fold": spec.fold,
+        "target": data.target.name,
+        "target_formula": data.target.formula,
+    }
+    # made in memory: on a disk that is full HDF5 goes on complaining long after its error was caught
+    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
+        write_elem(file, "/", table, dataset_kwargs={"compression": "gzip"})
+        if "raw" in file:  # a null, which anndata before 0.12 does not read
+            del file["raw"]
+        file.flush()
+        content = file.id.get_file_image()
+    path.write_bytes(content)

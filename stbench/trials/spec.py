@@ -1,0 +1,134 @@
+"""What a trial is: everything that determines its outcome, and its key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from .. import NUMBERS
+from ..data.targets import target
+from ..errors import DamagedFileError, first_problem
+from ..method import Run
+from ..system.files import read_object, value_digest, write_json
+from ..system.precision import tf32_allowed
+
+EXTERNAL = "predictions:"  # in front of the name of a method whose predictions were made elsewhere
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Where a trial's data are and which content they must have."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    dataset: str  # what the registry finds it by: a registered name, or the absolute path of a manifest
+    name: str
+    root: str | None  # the folder that the dataset was found under
+    cache: str
+    target: str
+    keys: Mapping[str, str]  # slice to the key of its prepared content, in fold order
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """Everything that determines a trial's outcome, and the labels that it is reported under."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    method: str  # what the registry finds it by: a registered name, or path.py:Class
+    name: str
+    method_source: str  # digest of the method's code
+    title: str
+    kind: str  # method or control
+    oracle: bool  # it sees what no method may
+    preset: str
+    variant: str  # what was changed against the preset, in words; empty for the preset itself
+    config: Mapping[str, Any]
+    weights: str  # label of the pretrained weights, with a digest where they come from a file
+    data: DataSpec
+    split: str
+    fold: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    patients: Mapping[str, str]  # of every slice of the fold
+    seed: int
+    device: str = "auto"
+    precision: str = "fp32"  # resolved; empty where predictions were made elsewhere
+    save_model: bool = False
+    leak: str = ""  # what it does with the test slide's own expression (Needs.leak); empty: nothing
+    trained_by: str = ""  # key of the trial whose trained model it predicts with; empty: it trains its own
+    origin: str = ""  # which method of that name it is, wherever it was called from: see registry.origin
+
+    @property
+    def key(self) -> str:
+        """Digest of what determines the outcome. Where data and results lie, and on which device, is not part of it."""
+        reuse = {"trained_by": self.trained_by} if self.trained_by else {}
+        return value_digest(
+            reuse
+            | {
+                "numbers": NUMBERS,
+                "method": [self.method, self.method_source],
+                "preset": self.preset,
+                "config": dict(self.config),
+                "weights": self.weights,
+                "target": target(self.data.target).formula,
+                "train": [[name, self.data.keys[name]] for name in self.train],
+                "test": [[name, self.data.keys[name]] for name in self.test],
+                "split": self.split,  # it and the fold's name enter the seed
+                "fold": self.fold,
+                "seed": self.seed,
+                "precision": [self.precision, *tf32_allowed(self.precision)],
+            }
+        )[:16]
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What the trial is called by people: two trials with the same identity answer the same question."""
+        return (
+            self.data.name,
+            self.data.target,
+            self.split,
+            self.fold,
+            self.name,
+            self.preset,
+            self.variant,
+            self.weights,
+            str(self.seed),
+            self.precision,
+        )
+
+    @property
+    def label(self) -> str:
+        """``stnet B4 seed 0``, ``stnet epochs=10 bf16 B4 seed 0``"""
+        precision = "" if self.precision == "fp32" else self.precision
+        return f"{' '.join(filter(None, (self.name, self.variant, precision)))} {self.fold} seed {self.seed}"
+
+    def write(self, results: Path) -> None:
+        write_json(results / "specs" / f"{self.key}.json", asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> TrialSpec:
+        """The spec in a file of :meth:`write`, its types checked. Raises ``DamagedFileError``."""
+        again = f"delete {path} and run the command again that planned it"
+        fields = read_object(path, again)
+        try:
+            return _spec_adapter().validate_python(fields)
+        except ValidationError as error:
+            raise DamagedFileError(
+                f"{path} was written by another version of stbench, or changed ({first_problem(error)}) - {again}, "
+                "or give another --out"
+            ) from error
+
+
+@lru_cache(maxsize=1)
+def _spec_adapter() -> TypeAdapter[TrialSpec]:
+    return TypeAdapter(TrialSpec)
+
+
+def trial_seed(spec: TrialSpec) -> int:
+    return Run(seed=spec.seed).derive_seed(spec.name, spec.data.name, spec.data.target, spec.split, spec.fold)

@@ -1,0 +1,248 @@
+"""The work of one attempt: train or reuse, predict, look for alarms, score."""
+
+from __future__ import annotations
+
+import logging
+import numbers
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import registry
+from ..data.prepare import prepare
+from ..data.prepared import PreparedDataset
+from ..data.splits import same_patient
+from ..errors import DamagedFileError, MethodFailed, NotApplicable, UserError
+from ..method import Method, Needs, Run, TestSlide
+from ..scores import alarms
+from ..scores.exchange import predict_exchanged
+from ..system.calls import Calls
+from ..system.environment import versions
+from ..system.files import writing_to
+from ..system.memory import PeakMemory
+from ..system.precision import require_capable, tf32_used
+from ..training.precision import resolve_precision, safe_precisions
+from . import outcome
+from .declarations import declared
+from .history import History
+from .predictions import as_prediction, require_finite
+from .scoring import score_predictions
+from .spec import DataSpec, TrialSpec, trial_seed
+from .state import state_of
+
+log = logging.getLogger("stbench")
+
+UNSAFE = "computed in {precision}, which the method does not declare safe: insisted on, and not to be compared"
+
+
+class WarningsNoted(logging.Handler):
+    """What is logged as a warning while a method works is a note of its trial: a log is read by nobody."""
+
+    def __init__(self, note: Callable[[str], object]) -> None:
+        super().__init__(logging.WARNING)
+        self.note = note
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.note(record.getMessage())
+
+
+@contextmanager
+def _warnings_noted(note: Callable[[str], object]) -> Iterator[None]:
+    handler = WarningsNoted(note)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
+class Asked:
+    """``should_stop`` that remembers that it said so once."""
+
+    def __init__(self, should_stop: Callable[[], bool]) -> None:
+        self.should_stop = should_stop
+        self.said_so = False
+
+    def __call__(self) -> bool:
+        self.said_so = self.should_stop() or self.said_so
+        return self.said_so
+
+
+def work_on(
+    spec: TrialSpec,
+    work: Path,
+    history: History,
+    notes: list[str],
+    on_progress: Callable[[int, int, str], None] | None,
+    should_stop: Callable[[], bool],
+) -> dict[str, Any]:
+    from ..training.device import resolve_device
+
+    data = open_data(spec.data)
+    method_class = registry.method(spec.method)
+    if registry.source_digest(method_class) != spec.method_source:
+        raise UserError(f"the code of {spec.method} changed since this trial was planned - run the same command again")
+    device = resolve_device(spec.device)
+    precision = resolve_precision(spec.precision)
+    require_capable(precision, device)
+    if precision not in safe_precisions(method_class):
+        notes.append(UNSAFE.format(precision=precision))
+    asked = Asked(should_stop)
+    run = Run(
+        # the method and the fold enter the seed, so no two trials share a stream by accident
+        seed=trial_seed(spec),
+        device=device,
+        precision=precision,
+        checkpoint_directory=work / "checkpoint",
+        on_progress=on_progress,
+        on_log=history.add,
+        should_stop=asked,
+        notes=notes,
+    )
+    calls = Calls(spec.name, run.note, lambda what: run.derive_seed("global", what), lambda: asked.said_so)
+    for text in registry.changes_at_import(method_class):
+        run.note(text)
+    config = calls("its Config", method_class.Config, **spec.config)
+    needs, weights = declared(calls, method_class, config)
+    if (needs.oracle, needs.leak, weights) != (spec.oracle, spec.leak, spec.weights):
+        raise MethodFailed(
+            f"it declares oracle = {needs.oracle}, leak = {needs.leak!r} and the weights {weights!r} now, and "
+            f"{spec.oracle}, {spec.leak!r} and {spec.weights!r} when it was planned - run the same command again"
+        )
+
+    def read(value: Any, slide: TestSlide) -> np.ndarray:
+        return as_prediction(value, slide, data.genes, spec.name)
+
+    method = calls.guard(calls("its constructor", method_class, config), read)
+    if needs.same_patient and not same_patient(spec.test, spec.train, spec.patients):
+        raise NotApplicable("no training slice is of the test slice's patient")
+    training = [data.slides[name] for name in spec.train]
+    with PeakMemory(device) as memory, _warnings_noted(run.note):
+        if spec.trained_by:
+            method, fit_s = calls.guard(_trained_elsewhere(spec, method, work.parent.parent, run, calls), read), 0.0
+        else:
+            started = time.perf_counter()
+            method.fit([slide.for_training() for slide in training], replace(run))  # a copy: ours stays as it is
+            fit_s = time.perf_counter() - started + history.seconds_of_earlier_attempts
+        started = time.perf_counter()
+        seen = {name: _seen(needs, name, data, spec) for name in spec.test}
+        predictions = {name: require_finite(method.predict(seen[name]), data.slides[name]) for name in spec.test}
+        predict_s = time.perf_counter() - started
+        exchanged = {name: predict_exchanged(method, slide, data.name, spec.seed) for name, slide in seen.items()}
+        rung = [*alarms.after_training(method, history.rows)]
+        for name, prediction in predictions.items():
+            rung += alarms.on_another_scale(name, prediction, data.slides[name].target)
+        if spec.kind == "method":  # controls are blind or flat on purpose
+            for name, prediction in predictions.items():
+                rng = run.numpy_generator("alarms", name)
+                rung += alarms.after_prediction(method, seen[name], prediction, data.slides[name].target, rng)
+                moved = exchanged[name]
+                if moved is not None:
+                    rung += alarms.after_exchange(seen[name], prediction, moved)
+    for alarm in rung:
+        log.warning("alarm: %s", alarm.text)
+    with writing_to(work):
+        if spec.save_model:
+            model = work / "model"
+            shutil.rmtree(model, ignore_errors=True)
+            model.mkdir()
+            method.save(model)
+        for note in score_predictions(spec, data, training, predictions, work, exchanged):
+            run.note(note)
+    return {
+        "state": "finished",
+        "device": _device_name(device),
+        "precision": precision,
+        "tf32": list(tf32_used(precision, device)),
+        "fit_s": round(fit_s, 3),
+        "predict_s": round(predict_s, 3),
+        "peak_mem_mb": round(memory.peak_mb, 1),
+        "n_parameters": _n_parameters(method),
+        "alarms": [asdict(alarm) for alarm in rung],
+        "versions": versions(),
+        "trained_by": spec.trained_by,
+    }
+
+
+def _seen(needs: Needs, name: str, data: PreparedDataset, spec: TrialSpec) -> TestSlide:
+    """A test slide as a method may see it: without expression, unless it declares a leak, which marks its numbers."""
+    slide = data.slides[name]
+    if needs.leak:
+        order = list(data.slides)
+        return slide.for_leak(sum(order.index(other) < order.index(name) for other in spec.train))
+    return slide.for_test(needs.oracle)
+
+
+def _trained_elsewhere(spec: TrialSpec, method: Method, results: Path, run: Run, calls: Calls) -> Method:
+    """The model that ``spec.trained_by`` trained, predicting with the config of ``method``.
+
+    A method with an attribute ``reconfigure(config, run)`` takes the config by it, else as its attribute ``config``.
+    Where that trial failed or was skipped, this one is too, with its reason.
+    """
+    state = state_of(results, spec.trained_by)
+    if state["state"] == "skipped":
+        raise NotApplicable(state["reason"])
+    if state["state"] != "finished":
+        raise UserError(f"trial {spec.trained_by}, whose model it reuses, {state['state']}: {state['reason']}")
+    loaded = calls("load", read_method, results / "trials" / spec.trained_by, run.device)
+    trained = calls.guard(loaded)
+    if hasattr(trained, "reconfigure"):
+        trained.reconfigure(method.config, run)
+    else:
+        trained.config = method.config
+    return loaded
+
+
+def _n_parameters(method: Method) -> int | None:
+    """What the method says of its size, if it says anything; a report counts with it."""
+    number = getattr(method, "n_parameters", None)
+    if number is None:
+        return None
+    if isinstance(number, bool) or not isinstance(number, numbers.Integral) or number < 0:
+        raise MethodFailed(f"its n_parameters are {number!r}, not a number")
+    return int(number)
+
+
+def open_data(spec: DataSpec) -> PreparedDataset:
+    """The prepared data of a trial; consecutive trials of one process on the same data share one opening."""
+    return _open_data(spec.dataset, spec.root, spec.cache, spec.target, tuple(spec.keys.items()))
+
+
+@lru_cache(maxsize=2)
+def _open_data(
+    dataset: str, root: str | None, cache: str, target_name: str, keys: tuple[tuple[str, str], ...]
+) -> PreparedDataset:
+    opened = registry.dataset(dataset, None if root is None else Path(root))
+    return prepare(opened, target_name, Path(cache), slices=[name for name, _ in keys], keys=dict(keys))
+
+
+def _device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return device
+
+
+def read_method(directory: Path, device: str = "cpu") -> Method:
+    """The trained method of a finished trial that was run with ``--save-models``."""
+    spec = TrialSpec.read(outcome.find(directory, "spec.json") or directory / "spec.json")
+    model = directory / "model"
+    if not model.is_dir():
+        raise DamagedFileError(
+            f"{directory} holds no trained model - delete it and run the command again with --save-models"
+        )
+    for path in sorted(model.rglob("*")):
+        outcome.find(directory, path.relative_to(directory).as_posix())
+    try:
+        return registry.method(spec.method).load(model, device=device)
+    except Exception as error:
+        reason = str(error) if isinstance(error, UserError) else f"{model} cannot be loaded ({error!r})"
+        raise DamagedFileError(f"{' '.join(reason.split())} - {outcome.way_out(directory)}") from error
