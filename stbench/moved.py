@@ -25,7 +25,7 @@ MOVED = {
     "stbench.precision": ("stbench.system.precision", "stbench.training.precision"),
     "stbench.prepare": ("stbench.data.prepare", "stbench.data.prepared", "stbench.data.cache"),
     "stbench.slide": ("stbench.slides.slide", "stbench.slides.checks"),
-    "stbench.targets": ("stbench.data.targets",),
+    "stbench.targets": ("stbench.data.targets", "stbench.data.target_names"),
 }
 # was one module, and is a package now
 OF_TRAINING = ("stbench.training.loop", "stbench.training.device", "stbench.training.checkpoint")

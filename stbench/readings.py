@@ -11,10 +11,12 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .data.targets import DEFAULT_TARGET
-from .method import Method, configure
+from .data.target_names import DEFAULT_TARGET
+
+if TYPE_CHECKING:
+    from .method import Method
 
 READINGS = ("published", "released", "paper")
 TARGET = "target"  # stands among the settings of a comparison, though it is a run's option
@@ -99,6 +101,8 @@ def target_of(method: type[Method], preset: str, dataset: str) -> str | None:
 
 def compare(method: type[Method], dataset: str = "") -> list[Compared]:
     """Every setting under each reading that the method has, in the order of its ``Config``, the target first."""
+    from .method import configure  # here, as all else in this module is wanted by a command line that starts fast
+
     readings = readings_of(method)
     sources = {} if readings is None else readings.sources
     present = [preset for preset in READINGS if has_preset(method, preset)]

@@ -1,7 +1,8 @@
 """Finding methods and datasets by name (entry points) or by path, so that the harness knows none of them itself.
 
 A name stands in the entry-point group ``stbench.methods`` or ``stbench.datasets`` of any installed package. Listing
-names imports nothing; a method's or dataset's module is imported when it is asked for.
+names imports nothing; a method's or dataset's module is imported when it is asked for. So that listing names is fast,
+numpy and pydantic are imported by the functions that load a module.
 """
 
 from __future__ import annotations
@@ -10,23 +11,23 @@ import ast
 import importlib.util
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
-
-from .dataset import Dataset
 from .errors import MethodFailed, UserError, said, unknown
-from .method import Method
-from .system.calls import Calls
 from .system.code_digest import code_digest
 from .system.files import file_digest, value_digest
 from .system.user_paths import expanded, unset_variables
+
+if TYPE_CHECKING:
+    from .dataset import Dataset
+    from .method import Method
+    from .system.calls import Calls
 
 METHODS = "stbench.methods"
 DATASETS = "stbench.datasets"
@@ -167,13 +168,19 @@ def _load(group: str, kind: str, name: str, hint: str) -> Any:
         origins = " and ".join(f"{entry.value} ({_package(entry)})" for entry in found.values())
         raise UserError(f"two installed packages register a {kind} '{name}': {origins} - uninstall or rename one")
     entry = next(iter(found.values()))
-    calls = Calls(name, lambda text: _changes_at_import.setdefault(entry.module, []).append(text))
+    calls = _calls(name, lambda text: _changes_at_import.setdefault(entry.module, []).append(text))
     try:
         return calls("the import of its module", entry.load)
     except Exception as error:  # a stranger's module may fail in any way
         raise UserError(
             f"cannot load {kind} '{name}' ({entry.value} of {_package(entry)}): {_reason(error)}"
         ) from error
+
+
+def _calls(name: str, tell: Callable[[str], object] | None = None) -> Calls:
+    from .system.calls import Calls
+
+    return Calls(name, tell)
 
 
 def _package(entry: EntryPoint) -> str:
@@ -221,7 +228,7 @@ def _import_file(path: Path, digest: str) -> ModuleType:
         raise UserError(f"{path} is not a Python file - its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # before its code runs: dataclasses and pydantic look their module up
-    calls = Calls(path.name, lambda text: _changes_at_import.setdefault(name, []).append(text))
+    calls = _calls(path.name, lambda text: _changes_at_import.setdefault(name, []).append(text))
     try:
         source = path.read_bytes()
         if "torch" in _top_level_names(source, path):
@@ -256,7 +263,7 @@ def _reason(error: Exception, path: Path | None = None) -> str:
 def _require_method(candidate: Any, name: str) -> type[Method]:
     """``candidate``, if it is a class with every member of a method."""
     try:
-        return Calls(name)("its class", _complete, candidate, name)
+        return _calls(name)("its class", _complete, candidate, name)
     except UserError:
         raise
     except Exception as error:  # a descriptor may fail in any way
@@ -264,6 +271,8 @@ def _require_method(candidate: Any, name: str) -> type[Method]:
 
 
 def _complete(candidate: Any, name: str) -> type[Method]:
+    from pydantic import BaseModel
+
     missing = [member for member in METHOD_MEMBERS if not hasattr(candidate, member)]
     if not isinstance(candidate, type) or missing:
         what = f"lacks {', '.join(missing)}" if isinstance(candidate, type) else "is not a class"

@@ -9,8 +9,7 @@ import typer
 from rich.text import Text
 
 from .. import registry
-from ..data.targets import DEFAULT_TARGET
-from ..data.targets import target as known_target
+from ..data.target_names import DEFAULT_TARGET, known_target
 from ..readings import target_of
 from .console import out
 from .lists import words

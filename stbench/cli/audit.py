@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import registry
-from ..data.targets import DEFAULT_TARGET
+from ..data.target_names import DEFAULT_TARGET
 from ..system.files import write_json
 from ..system.locate import data_root
 from .console import out

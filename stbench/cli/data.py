@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import registry
-from ..data.targets import DEFAULT_TARGET
+from ..data.target_names import DEFAULT_TARGET
 from ..system.locate import cache_root, data_root
 from .console import out, say_once, with_bar
 from .lists import slice_list

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import registry
-from ..data.targets import DEFAULT_TARGET
+from ..data.target_names import DEFAULT_TARGET
 from ..errors import UserError, unknown
-from ..method import MethodConfig, configure
 from ..readings import READINGS, has_preset, readings_of, target_of
 from .console import out
 from .lists import words
 
 if TYPE_CHECKING:
+    from ..method import MethodConfig
     from ..results.plan import MethodChoice
 
 
@@ -37,6 +37,7 @@ def choose_methods(
     Raises ``UserError`` for what names nothing, contradicts itself or changes nothing. That encoders and weights can be
     had is another question, see :func:`require_weights`.
     """
+    from ..method import configure
     from ..results.plan import MethodChoice
 
     chosen = registry.expand_methods(names)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from .. import registry
-from ..data.targets import DEFAULT_TARGET
+from ..data.target_names import DEFAULT_TARGET
 from ..errors import UserError, said
-from ..method import Method, configure
 from ..readings import READINGS, Compared, compare, has_preset, readings_of, target_of
-from ..system.calls import Calls
-from ..training.precision import safe_precisions
-from ..trials.declarations import declared
 from .console import out
+
+if TYPE_CHECKING:
+    from ..method import Method
 
 methods_app = typer.Typer(
     help="Which methods there are, their settings, and the checks they must pass.", no_args_is_help=True
@@ -26,6 +25,10 @@ methods_app = typer.Typer(
 @methods_app.command("list")
 def methods_list() -> None:
     """The methods that are installed, controls set apart."""
+    from ..method import configure
+    from ..system.calls import Calls
+    from ..trials.declarations import declared
+
     table = Table(box=None, pad_edge=False)
     for heading in ("name", "title", "kind", "presets", "sees"):
         table.add_column(heading)
@@ -65,6 +68,9 @@ def methods_show(
 
     published is the faithful reading that is recommended; what the released code has instead stands beside it.
     """
+    from ..method import configure
+    from ..training.precision import safe_precisions
+
     method = registry.method(name)
     if comparison:
         _say_comparison(method, dataset)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..data.targets import DEFAULT_TARGET, TARGETS
+from ..data.target_names import DEFAULT_TARGET, TARGET_NAMES
 
 DatasetOption = Annotated[
     str, typer.Option("--dataset", metavar="NAME|PATH", help="her2st, cscc, alex10x, demo, or a manifest.")
@@ -23,12 +23,12 @@ SplitOption = Annotated[
     str, typer.Option(help="loso (leave one slice out), lopo (one patient), kfold; several with commas.")
 ]
 FoldsOption = Annotated[int | None, typer.Option(help="Number of folds of kfold (5).")]
-TargetOption = Annotated[str, typer.Option(help=f"Scale that is predicted: {', '.join(TARGETS)}.")]
+TargetOption = Annotated[str, typer.Option(help=f"Scale that is predicted: {', '.join(TARGET_NAMES)}.")]
 PresetTargetOption = Annotated[
     str | None,
     typer.Option(
-        help=f"Scale that is predicted: {', '.join(TARGETS)}. Else {DEFAULT_TARGET}, or what a method's released code "
-        "or text predicts under --preset released or paper.",
+        help=f"Scale that is predicted: {', '.join(TARGET_NAMES)}. Else {DEFAULT_TARGET}, or what a method's released "
+        "code or text predicts under --preset released or paper.",
         show_default=False,
     ),
 ]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .. import registry
-from ..data.targets import target as known_target
+from ..data.target_names import known_target
 from .method_choices import by_target, choose_methods, require_weights, require_words
 from .options import (
     DataOption,

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from .. import registry
-from ..data.targets import DEFAULT_TARGET
+from ..data.target_names import DEFAULT_TARGET
 from ..errors import UserError
 from ..system.locate import data_root
 from .console import out, say_once

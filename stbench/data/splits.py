@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from ..errors import UserError, unknown
 
 SPLITS = ("loso", "lopo", "kfold")
@@ -75,6 +73,8 @@ def kfold(patients: Mapping[str, str], k: int = 5, seed: int = 0) -> list[Fold]:
         raise UserError(
             f"k-fold with k = {k} needs {k} slices, there are {len(patients)} - choose a smaller k, or --split loso"
         )
+    import numpy as np  # here, as the command line offers the names of the splits, and starts fast
+
     shuffled = np.random.default_rng(seed).permutation(np.array(list(patients), dtype=object))
     parts = np.array_split(shuffled, k)
     return [_fold(f"{number}of{k}", set(part), patients) for number, part in enumerate(parts, start=1)]

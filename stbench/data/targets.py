@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import unknown
+from .target_names import known_target
 
-DEFAULT_TARGET = "spot-log10-cp10k"
 TEN_THOUSAND = 1e4  # counts per ten thousand, as in the published code
 MILLION = 1e6  # counts per million, as in mclSTExp's text
 
@@ -123,6 +122,4 @@ TARGETS: dict[str, Target] = {
 
 def target(name: str) -> Target:
     """The target of that name. Raises ``UserError`` with the nearest match otherwise."""
-    if name not in TARGETS:
-        raise unknown("target", name, TARGETS)
-    return TARGETS[name]
+    return TARGETS[known_target(name)]

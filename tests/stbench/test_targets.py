@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stbench.data.target_names import DEFAULT_TARGET, TARGET_NAMES
 from stbench.data.targets import TARGETS, target
 from stbench.errors import UserError
 
@@ -41,6 +42,11 @@ def test_every_target_prints_its_formula() -> None:
     for name, entry in TARGETS.items():
         assert entry.name == name
         assert all(part in entry.formula for part in constants[name])
+
+
+def test_the_names_that_the_command_line_offers_are_those_of_the_targets() -> None:
+    assert tuple(TARGETS) == TARGET_NAMES
+    assert DEFAULT_TARGET in TARGETS
 
 
 def test_a_misspelt_target_is_answered_with_the_nearest() -> None:
