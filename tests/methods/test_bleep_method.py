@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,23 +39,74 @@ def test_average_of_all_training_spots_is_the_training_mean(make_training_slides
     assert any("k = 1000" in note and "40 training spots" in note for note in run.notes)
 
 
+SOFT = {"aggregation": "inverse-square"}  # a prediction that follows the embeddings continuously
+VIT = {"encoder": "vit_tiny_patch16_224", "input_px": 32}
+OPTIONS: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {  # what is changed, and beside which settings
+    "epochs": [({"epochs": 2}, SOFT)],
+    "lr": [({"lr": 1e-2}, SOFT)],
+    "input_px": [({"input_px": 40}, SOFT)],
+    "batch_size": [({"batch_size": 8}, SOFT)],
+    "encoder": [({"encoder": "resnet18"}, SOFT)],
+    "pooling": [({"pooling": "average"}, SOFT | VIT)],
+    "weight_decay": [({"weight_decay": 10.0}, SOFT)],
+    "accumulate": [({"accumulate": 4}, SOFT | {"batch_size": 8})],
+    "dropout": [({"dropout": 0.0}, SOFT)],
+    "pixels": [({"pixels": "bgr-255"}, SOFT), ({"pixels": "unit"}, SOFT)],
+    "augmentation": [({"augmentation": "none"}, SOFT), ({"augmentation": "jitter-flip-rotate"}, SOFT)],
+    "augment_at_test": [({"augment_at_test": True}, SOFT)],
+    "n_dimensions": [({"n_dimensions": 8}, SOFT)],
+    "temperature": [({"temperature": 2.0}, SOFT)],
+    "temperature_form": [({"temperature_form": "multiply"}, SOFT | {"temperature": 2.0})],
+    "targets": [({"targets": "detached"}, SOFT), ({"targets": "one-hot"}, SOFT)],
+    "k": [({"k": 6}, {})],
+    "aggregation": [({"aggregation": name}, {}) for name in ("nearest", "exponential", "inverse-square")],
+    "distance": [({"distance": "l1"}, SOFT), ({"distance": "cosine"}, SOFT)],
+    "validation": [({"validation": "none"}, SOFT), ({"validation": "slice"}, SOFT)],
+    "reshuffle": [({"reshuffle": False}, SOFT | {"epochs": 2, "batch_size": 8, "validation": "none"})],
+}
+TESTED_ELSEWHERE = {
+    "patch_px": "of the windows that a dataset cuts: a method is given them",
+    "padding": "likewise",
+    "weights": "tests/stbench/test_encoders.py",
+    "compile": "changes no number: tests/stbench/test_training.py",
+}
+
+
+def test_every_option_is_tried_below_or_elsewhere() -> None:
+    assert sorted([*OPTIONS, *TESTED_ELSEWHERE]) == sorted(BLEEP.Config.model_fields)
+
+
+@pytest.fixture(scope="module")
+def predicted(make_training_slides, hide_expression) -> Callable[[dict[str, Any]], np.ndarray]:
+    """What a method with these settings predicts for a third slide; each is trained once."""
+    *training, test = make_training_slides()
+    known: dict[str, np.ndarray] = {}
+
+    def predict(settings: dict[str, Any]) -> np.ndarray:
+        name = repr(sorted(settings.items()))
+        if name not in known:
+            known[name] = trained(training, **settings).predict(hide_expression(test))
+        return known[name]
+
+    return predict
+
+
+def test_the_same_options_give_the_same_prediction(predicted, make_training_slides, hide_expression) -> None:
+    """Or a prediction that differs would say nothing of the option that was changed."""
+    *training, test = make_training_slides()
+    np.testing.assert_array_equal(trained(training).predict(hide_expression(test)), predicted({}))
+
+
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {"aggregation": "nearest", "targets": "detached"},
-        {"aggregation": "exponential", "targets": "one-hot"},
-        {"aggregation": "inverse-square", "distance": "l1", "temperature": 2.0, "temperature_form": "multiply"},
-        {"pixels": "bgr-255", "augment_at_test": True, "validation": "none"},
-        {"pixels": "unit", "augmentation": "none", "validation": "slice", "reshuffle": False},
-        {"batch_size": 8, "accumulate": 4, "dropout": 0.0},
-    ],
-    ids=lambda changes: " ".join(f"{name}={value}" for name, value in changes.items()),
+    ("changes", "beside"),
+    [case for cases in OPTIONS.values() for case in cases],
+    ids=lambda settings: " ".join(f"{name}={value}" for name, value in settings.items()) or "defaults",
 )
-def test_every_option_runs(changes, make_training_slides, hide_expression) -> None:
-    slides = make_training_slides()
-    prediction = trained(slides[:2], **changes).predict(hide_expression(slides[2]))
+def test_every_option_changes_the_prediction(changes, beside, predicted) -> None:
+    prediction = predicted(beside | changes)
     assert prediction.shape == (20, 6)
     assert np.isfinite(prediction).all()
+    assert np.abs(prediction - predicted(beside)).max() > 1e-4
 
 
 def test_a_fifth_of_the_training_spots_chooses_the_epoch(make_training_slides) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -58,25 +59,83 @@ def test_every_position_encoding_trains_saves_and_loads(
     np.testing.assert_array_equal(MclSTExp.load(tmp_path).predict(test), method.predict(test))
 
 
+DENSENET = {"encoder": "densenet121", "input_px": 32}
+VIT = {"encoder": "vit_tiny_patch16_224", "input_px": 32}
+OPTIONS: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {  # what is changed, and beside which settings
+    "epochs": [({"epochs": 2}, {})],
+    "lr": [({"lr": 1e-2}, {})],
+    "input_px": [({"input_px": 40}, {})],
+    "batch_size": [({"batch_size": 8}, {})],
+    "optimiser": [({"optimiser": "adamw"}, {"weight_decay": 1.0})],
+    "weight_decay": [({"weight_decay": 1.0}, {})],
+    "encoder": [(DENSENET, {})],
+    "pooling": [({"pooling": "native"}, VIT)],
+    "freeze_encoder": [({"freeze_encoder": True}, {})],
+    "objective": [({"objective": "regression"}, {})],
+    "last_relu": [({"last_relu": True}, DENSENET)],
+    "pixels": [({"pixels": "bgr-255"}, {}), ({"pixels": "imagenet"}, {})],
+    "augmentation": [({"augmentation": "jitter-flip-rotate"}, {}), ({"augmentation": "none"}, {})],
+    "augment_at_test": [({"augment_at_test": True}, {})],
+    "expression": [({"expression": "none"}, {})],
+    "position_encoding": [({"position_encoding": name}, {}) for name in ("sinusoidal", "naive", "none")],
+    "n_positions": [({"n_positions": 64}, {})],
+    "coordinates": [({"coordinates": "pixel"}, {"n_positions": 500})],
+    "n_dimensions": [({"n_dimensions": 8}, {})],
+    "layers": [({"layers": 1}, {})],
+    "heads": [({"heads": 4}, {})],
+    "head_width": [({"head_width": 32}, {})],
+    "temperature": [({"temperature": 0.1}, {})],
+    "normalise": [({"normalise": True}, {})],
+    "balance": [({"balance": 0.2}, {})],
+    "k": [({"k": 6}, {})],
+    "distance": [({"distance": "l1"}, {}), ({"distance": "cosine"}, {})],
+    "key_context": [({"key_context": "slice"}, {"key_chunk": 7}), ({"key_context": "straddling"}, {"key_chunk": 7})],
+    "key_chunk": [({"key_chunk": 7}, {})],
+    "validation": [({"validation": "slice"}, {})],
+}
+TESTED_ELSEWHERE = {
+    "patch_px": "of the windows that a dataset cuts: a method is given them",
+    "padding": "likewise",
+    "weights": "tests/stbench/test_encoders.py",
+    "compile": "changes no number: tests/stbench/test_training.py",
+}
+
+
+def test_every_option_is_tried_below_or_elsewhere() -> None:
+    assert sorted([*OPTIONS, *TESTED_ELSEWHERE]) == sorted(MclSTExp.Config.model_fields)
+
+
+@pytest.fixture(scope="module")
+def predicted(make_training_slides, hide_expression) -> Callable[[dict[str, Any]], np.ndarray]:
+    """What a method with these settings predicts for a third slide; each is trained once."""
+    *training, test = make_training_slides()
+    known: dict[str, np.ndarray] = {}
+
+    def predict(settings: dict[str, Any]) -> np.ndarray:
+        name = repr(sorted(settings.items()))
+        if name not in known:
+            known[name] = trained(training, **settings).predict(hide_expression(test))
+        return known[name]
+
+    return predict
+
+
+def test_the_same_options_give_the_same_prediction(predicted, make_training_slides, hide_expression) -> None:
+    """Or a prediction that differs would say nothing of the option that was changed."""
+    *training, test = make_training_slides()
+    np.testing.assert_array_equal(trained(training).predict(hide_expression(test)), predicted({}))
+
+
 @pytest.mark.parametrize(
-    "changes",
-    [
-        {"encoder": "densenet121", "input_px": 32},
-        {"encoder": "densenet121", "input_px": 32, "last_relu": True},
-        {"distance": "l1", "key_context": "straddling", "key_chunk": 7},
-        {"distance": "cosine", "key_context": "slice", "optimiser": "adamw"},
-        {"pixels": "bgr-255", "augmentation": "flip-quarter-turns", "augment_at_test": True},
-        {"pixels": "imagenet", "augmentation": "none", "normalise": True, "temperature": 0.1},
-        {"expression": "spot-log10-cp10k", "balance": 0.2, "validation": "slice"},
-        {"coordinates": "pixel", "n_positions": 500},
-    ],
-    ids=lambda changes: " ".join(f"{name}={value}" for name, value in changes.items()),
+    ("changes", "beside"),
+    [case for cases in OPTIONS.values() for case in cases],
+    ids=lambda settings: " ".join(f"{name}={value}" for name, value in settings.items()) or "defaults",
 )
-def test_every_option_runs(changes, make_training_slides, hide_expression) -> None:
-    slides = make_training_slides()
-    prediction = trained(slides[:2], **changes).predict(hide_expression(slides[2]))
+def test_every_option_changes_the_prediction(changes, beside, predicted) -> None:
+    prediction = predicted(beside | changes)
     assert prediction.shape == (20, 6)
     assert np.isfinite(prediction).all()
+    assert np.abs(prediction - predicted(beside)).max() > 1e-4
 
 
 def test_the_last_relu_decides_whether_features_are_signed() -> None:
