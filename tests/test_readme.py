@@ -64,5 +64,7 @@ def test_every_command_that_it_shows_exists(stbench_command: Callable) -> None:
 
 
 def test_the_pictures_that_it_shows_are_there() -> None:
-    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
+    assert pictures
+    for path in pictures:
         assert (Path(__file__).parents[1] / path).is_file(), path

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import upstream
 
-from stbench.dataset import SlideSource
 from stbench.datasets.manifest import open_dataset_path
 from stbench.errors import UserError
 from stbench.slides.checks import validate
+from stbench.slides.slide import Slide
 
 ST_MANIFEST = """\
 name = "mine"
@@ -79,14 +79,13 @@ def object_file(visium: Path, tmp_path: Path) -> Path:
     return tmp_path / "S1.h5ad"
 
 
-def use(path: Path) -> None:
-    """Everything that a run does with a section until its patches are cut."""
+def use(path: Path) -> tuple[Slide, np.ndarray]:
+    """Everything that a run does with a section until its patches are cut: the slide and the patches."""
     dataset = open_dataset_path(path)
-    sources: list[SlideSource] = dataset.find()[0]
-    for source in sources:
-        slide = source.read()
-        validate(slide, panel=dataset.panel())
-        slide.image.cut(slide.centres, 32)
+    (source,) = dataset.find()[0]
+    slide = source.read()
+    validate(slide, panel=dataset.panel())
+    return slide, slide.image.cut(slide.centres, 32)[0]
 
 
 def refused(path: Path, *said: str) -> None:
@@ -100,59 +99,61 @@ def refused(path: Path, *said: str) -> None:
 
 
 def test_the_sound_sections_that_are_spoilt_below_are_accepted(st: Path, visium: Path, object_file: Path) -> None:
-    use(st / "mine.toml")
-    use(visium)
-    use(object_file)
+    for path, n_spots in ((st / "mine.toml", 3), (visium, 20), (object_file, 20)):
+        slide, patches = use(path)
+        assert (slide.id, slide.n_spots) == ("S1", n_spots)
+        assert patches.shape == (n_spots, 32, 32, 3)
+        assert patches.std() > 0
 
 
 # --- files that are not there, or not what they should be ------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["counts.tsv", "spots.tsv", "image.jpg"])
-def test_a_missing_file(st: Path, name: str) -> None:
+def test_a_missing_file_is_refused(st: Path, name: str) -> None:
     (st / name).unlink()
     refused(st / "mine.toml", name, "does not exist")
 
 
 @pytest.mark.parametrize("name", ["counts.tsv", "spots.tsv", "image.jpg"])
-def test_an_empty_file(st: Path, name: str) -> None:
+def test_an_empty_file_is_refused(st: Path, name: str) -> None:
     (st / name).write_bytes(b"")
     refused(st / "mine.toml", name, "empty")
 
 
 @pytest.mark.parametrize("name", ["counts.tsv", "spots.tsv"])
-def test_a_picture_where_a_table_is_expected(st: Path, name: str) -> None:
+def test_a_picture_where_a_table_is_expected_is_refused(st: Path, name: str) -> None:
     shutil.copy(st / "image.jpg", st / name)
     refused(st / "mine.toml", name, "not text")
 
 
-def test_a_table_where_a_picture_is_expected(st: Path) -> None:
+def test_a_table_where_a_picture_is_expected_is_refused(st: Path) -> None:
     shutil.copy(st / "counts.tsv", st / "image.jpg")
     refused(st / "mine.toml", "image.jpg", "not an image")
 
 
-def test_a_truncated_picture(st: Path) -> None:
+def test_a_truncated_picture_is_refused(st: Path) -> None:
     content = (st / "image.jpg").read_bytes()
     (st / "image.jpg").write_bytes(content[: len(content) // 2])
     refused(st / "mine.toml", "image.jpg", "truncated")
 
 
 @pytest.mark.parametrize("name", ["counts.tsv", "spots.tsv", "image.jpg"])
-def test_a_truncated_gzip_file(st: Path, name: str) -> None:
+def test_a_truncated_gzip_file_is_refused(st: Path, name: str) -> None:
     packed = gzip.compress((st / name).read_bytes())
     (st / name).write_bytes(packed[: len(packed) - 12])
     refused(st / "mine.toml", name)
 
 
 @pytest.mark.parametrize("name", ["counts.tsv", "spots.tsv", "image.jpg"])
-def test_a_corrupt_gzip_file(st: Path, name: str) -> None:
+def test_a_corrupt_gzip_file_is_refused(st: Path, name: str) -> None:
     packed = bytearray(gzip.compress((st / name).read_bytes()))
     packed[12:40] = b"\xaa" * 28
     (st / name).write_bytes(packed)
     refused(st / "mine.toml", name, "damaged gzip")
 
 
-def test_prose_where_counts_are_expected(st: Path) -> None:
+def test_prose_where_counts_are_expected_is_refused(st: Path) -> None:
     (st / "counts.tsv").write_text("Dear colleague\nplease find the counts attached\n")
     refused(st / "mine.toml", "counts.tsv", "not a table of counts")
 
@@ -160,17 +161,17 @@ def test_prose_where_counts_are_expected(st: Path) -> None:
 # --- count tables ----------------------------------------------------------------------------------------------
 
 
-def test_a_count_table_without_a_header(st: Path) -> None:
+def test_a_count_table_without_a_header_is_refused(st: Path) -> None:
     write_rows(st / "counts.tsv", COUNTS[1:])
     refused(st / "mine.toml", "counts.tsv", "no header")
 
 
-def test_a_count_table_with_nothing_but_a_header(st: Path) -> None:
+def test_a_count_table_with_nothing_but_a_header_is_refused(st: Path) -> None:
     write_rows(st / "counts.tsv", COUNTS[:1])
     refused(st / "mine.toml", "counts.tsv", "no rows")
 
 
-def test_a_count_table_that_is_cut_off(st: Path) -> None:
+def test_a_count_table_that_is_cut_off_is_refused(st: Path) -> None:
     (st / "counts.tsv").write_text((st / "counts.tsv").read_text()[:-4])
     refused(st / "mine.toml", "counts.tsv, line 4", "cut off")
 
@@ -186,27 +187,27 @@ def test_a_count_table_that_is_cut_off(st: Path) -> None:
     ],
     ids=["NaN", "negative", "fraction", "empty", "word"],
 )
-def test_a_value_that_is_no_count(st: Path, value: str, said: str) -> None:
+def test_a_value_that_is_no_count_is_refused(st: Path, value: str, said: str) -> None:
     write_rows(st / "counts.tsv", changed(COUNTS, 2, 2, value))
     refused(st / "mine.toml", "counts.tsv", said)
 
 
-def test_a_spot_that_is_counted_twice(st: Path) -> None:
+def test_a_spot_that_is_counted_twice_is_refused(st: Path) -> None:
     write_rows(st / "counts.tsv", [*COUNTS, COUNTS[1]])
     refused(st / "mine.toml", "counts.tsv", "the spot 1x1 more than once")
 
 
-def test_a_gene_that_stands_in_two_columns(st: Path) -> None:
+def test_a_gene_that_stands_in_two_columns_is_refused(st: Path) -> None:
     write_rows(st / "counts.tsv", changed(COUNTS, 0, 3, "A"))
     refused(st / "mine.toml", "counts.tsv", "the gene A more than once")
 
 
-def test_row_names_that_are_no_spots(st: Path) -> None:
+def test_row_names_that_are_no_spots_are_refused(st: Path) -> None:
     write_rows(st / "counts.tsv", changed(COUNTS, 1, 0, "spot-1"))
     refused(st / "mine.toml", "counts.tsv", "'spot-1'", "<x>x<y>")
 
 
-def test_a_panel_of_which_no_gene_is_in_the_file(st: Path) -> None:
+def test_a_panel_of_which_no_gene_is_in_the_file_is_refused(st: Path) -> None:
     manifest = st / "mine.toml"
     manifest.write_text(ST_MANIFEST.replace('name = "mine"', 'name = "mine"\npanel = ["ENSG1", "ENSG2"]'))
     refused(manifest, "S1", "none of the 2 panel genes")
@@ -215,57 +216,57 @@ def test_a_panel_of_which_no_gene_is_in_the_file(st: Path) -> None:
 # --- spot tables -----------------------------------------------------------------------------------------------
 
 
-def test_a_spot_table_without_a_header(st: Path) -> None:
+def test_a_spot_table_without_a_header_is_refused(st: Path) -> None:
     write_rows(st / "spots.tsv", SPOTS[1:])
     refused(st / "mine.toml", "spots.tsv", "lacks the columns pixel_x, pixel_y, x, y")
 
 
-def test_a_spot_table_without_pixels(st: Path) -> None:
+def test_a_spot_table_without_pixels_is_refused(st: Path) -> None:
     write_rows(st / "spots.tsv", [row[:4] for row in SPOTS])
     refused(st / "mine.toml", "spots.tsv", "lacks the columns pixel_x, pixel_y")
 
 
-def test_a_ragged_spot_table(st: Path) -> None:
+def test_a_ragged_spot_table_is_refused(st: Path) -> None:
     write_rows(st / "spots.tsv", [*SPOTS, [*SPOTS[1], "7", "8"]])
     refused(st / "mine.toml", "spots.tsv", "not a table")
 
 
-def test_a_position_that_is_missing(st: Path) -> None:
+def test_a_position_that_is_missing_is_refused(st: Path) -> None:
     write_rows(st / "spots.tsv", changed(SPOTS, 1, 4, "NA"))
     refused(st / "mine.toml", "spots.tsv", "1 of 3 spots have no position")
 
 
-def test_a_position_in_words(st: Path) -> None:
+def test_a_position_in_words_is_refused(st: Path) -> None:
     write_rows(st / "spots.tsv", changed(SPOTS, 1, 4, "left"))
     refused(st / "mine.toml", "spots.tsv", "pixel_x holds 'left'")
 
 
-def test_a_spot_that_is_listed_twice(st: Path) -> None:
+def test_a_spot_that_is_listed_twice_is_refused(st: Path) -> None:
     write_rows(st / "spots.tsv", [*SPOTS, SPOTS[1]])
     refused(st / "mine.toml", "spots.tsv", "the spot 1x1 more than once")
 
 
-def test_spots_of_which_none_is_selected(st: Path) -> None:
+def test_spots_of_which_none_is_selected_are_refused(st: Path) -> None:
     write_rows(st / "spots.tsv", [SPOTS[0], *([*row[:-1], "0"] for row in SPOTS[1:])])
     refused(st / "mine.toml", "spots.tsv", "selects no spot")
 
 
-def test_spots_and_counts_of_different_sections(st: Path) -> None:
+def test_spots_and_counts_of_different_sections_are_refused(st: Path) -> None:
     write_rows(st / "spots.tsv", [SPOTS[0], *(["2" + row[0], *row[1:]] for row in SPOTS[1:])])
     refused(st / "mine.toml", "spots.tsv", "counts.tsv", "only 0 of the 3 spots")
 
 
-def test_spots_of_which_most_have_no_counts(st: Path) -> None:
+def test_spots_of_which_most_have_no_counts_are_refused(st: Path) -> None:
     write_rows(st / "counts.tsv", COUNTS[:2])
     refused(st / "mine.toml", "only 1 of the 3 spots", "do not belong together")
 
 
-def test_a_spot_outside_the_image(st: Path) -> None:
+def test_a_spot_outside_the_image_is_refused(st: Path) -> None:
     write_rows(st / "spots.tsv", changed(SPOTS, 2, 4, "4000"))
     refused(st / "mine.toml", "image.jpg", "1 of 3 spots lie outside")
 
 
-def test_x_and_y_swapped(st: Path) -> None:
+def test_swapped_x_and_y_are_refused(st: Path) -> None:
     write_rows(st / "spots.tsv", [SPOTS[0], *([*row[:4], row[5], row[4], row[6]] for row in SPOTS[1:])])
     refused(st / "mine.toml", "image.jpg", "fit when x and y are swapped")
 
@@ -370,13 +371,13 @@ SPOILT_FOLDERS: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("fault", SPOILT_FOLDERS)
-def test_a_spoilt_space_ranger_folder(visium: Path, fault: str) -> None:
+def test_a_spoilt_space_ranger_folder_is_refused(visium: Path, fault: str) -> None:
     spoil, said = SPOILT_FOLDERS[fault]
     spoil(visium)
     refused(visium, *said)
 
 
-def test_a_matrix_folder_of_which_a_file_is_missing(visium: Path) -> None:
+def test_a_matrix_folder_of_which_a_file_is_missing_is_refused(visium: Path) -> None:
     section = upstream.VisiumSection("S1", 20, np.random.default_rng(0))
     (visium / "filtered_feature_bc_matrix.h5").unlink()
     section.write_mex(visium / "filtered_feature_bc_matrix", raw=False, zipped=True)
@@ -392,7 +393,7 @@ def test_a_matrix_folder_of_which_a_file_is_missing(visium: Path) -> None:
         ("features.tsv.gz", "A\nB\tC\n", "the same 1, 2 or 3"),
     ],
 )
-def test_a_matrix_folder_of_which_a_file_is_wrong(visium: Path, name: str, content: str, said: str) -> None:
+def test_a_matrix_folder_of_which_a_file_is_wrong_is_refused(visium: Path, name: str, content: str, said: str) -> None:
     section = upstream.VisiumSection("S1", 20, np.random.default_rng(0))
     (visium / "filtered_feature_bc_matrix.h5").unlink()
     section.write_mex(visium / "filtered_feature_bc_matrix", raw=False, zipped=True)
@@ -463,7 +464,7 @@ SPOILT_OBJECTS: dict[str, tuple[Callable[[anndata.AnnData], None], tuple[str, ..
 
 
 @pytest.mark.parametrize("fault", SPOILT_OBJECTS)
-def test_a_spoilt_anndata_file(object_file: Path, fault: str) -> None:
+def test_a_spoilt_anndata_file_is_refused(object_file: Path, fault: str) -> None:
     spoil, said = SPOILT_OBJECTS[fault]
     adata = anndata.read_h5ad(object_file)
     spoil(adata)
@@ -471,19 +472,19 @@ def test_a_spoilt_anndata_file(object_file: Path, fault: str) -> None:
     refused(object_file, *said)
 
 
-def test_an_anndata_file_that_is_something_else(tmp_path: Path) -> None:
+def test_an_anndata_file_that_is_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "S1.h5ad").write_text("not HDF5")
     refused(tmp_path / "S1.h5ad", "S1.h5ad", "not HDF5")
 
 
-def test_an_anndata_file_that_is_cut_off(object_file: Path) -> None:
+def test_an_anndata_file_that_is_cut_off_is_refused(object_file: Path) -> None:
     content = object_file.read_bytes()
     object_file.write_bytes(content[: len(content) // 2])
     refused(object_file, "S1.h5ad")
 
 
 @pytest.mark.filterwarnings("ignore::anndata.OldFormatWarning")
-def test_an_hdf5_file_that_holds_no_anndata(tmp_path: Path) -> None:
+def test_an_hdf5_file_that_holds_no_anndata_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "S1.h5ad", "w") as file:
         file["numbers"] = np.arange(3)
     refused(tmp_path / "S1.h5ad", "S1.h5ad")

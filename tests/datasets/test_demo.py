@@ -40,7 +40,9 @@ TARGET = "spot-log10-cp10k"
 
 @pytest.fixture(scope="module")
 def slides() -> dict[str, Slide]:
-    return {source.id: source.read() for source in Demo().find()[0]}
+    found = {source.id: source.read() for source in Demo().find()[0]}
+    assert len(found) == 6  # or the loops over them below would assert nothing
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +171,7 @@ def test_genes_are_named_after_their_programme(slides: dict[str, Slide]):
     assert set(var["programme"][var["in_panel"]]) == set(var["programme"][~var["in_panel"]])
 
 
-def test_it_can_be_prepared(tmp_path: Path, slides: dict[str, Slide]):
+def test_prepared_slides_have_its_targets_and_labels(tmp_path: Path, slides: dict[str, Slide]):
     prepared = prepare(Demo(), TARGET, tmp_path, slices=["P1a"])
     slide = prepared.slides["P1a"]
     np.testing.assert_allclose(slide.target, observed(slides["P1a"]), rtol=1e-6)

@@ -179,7 +179,9 @@ def test_no_section_is_mirrored_and_every_spot_lies_where_the_array_puts_it(data
 
 
 def test_no_visium_section_raises_an_alarm_and_its_two_pictures_are_alike(data_root: Path) -> None:
-    for folder in sorted(path.parent for path in (data_root / "visium").glob("*/spatial")):
+    folders = sorted(path.parent for path in (data_root / "visium").glob("*/spatial"))
+    assert folders
+    for folder in folders:
         slide = space_ranger.read(folder.name, folder.name, space_ranger.find(folder))
         (lowres,) = slide.evidence.pictures
         found = likeness(slide.image.thumbnail(256), lowres.thumbnail(256))

@@ -31,7 +31,7 @@ def lonely(make_training_slides) -> list[TrainingSlide]:
     return [replace(first, array_xy=xy), second]
 
 
-def test_published_settings() -> None:
+def test_published_settings_are_those_of_the_code_and_of_each_dataset() -> None:
     config = configure(Hist2ST, "published", "her2st")
     assert (config.epochs, config.lr, config.lr_step, config.lr_decay) == (350, 1e-5, 50, 0.9)
     assert (config.copies, config.counts_weight, config.distillation_weight, config.prune) == (5, 0.25, 0.5, "grid")
@@ -123,6 +123,7 @@ def test_history_names_the_parts_of_the_loss(counts_loss: str, make_training_sli
     history: list[Mapping[str, float]] = []
     method = small(counts_loss=counts_loss, counts_weight=0.3, distillation_weight=0.7, copies=1)
     method.fit(make_training_slides(n_slides=2), Run(on_log=lambda epoch, values: history.append(values)))
+    assert len(history) == 2
     for row in history:
         total = row["mse"] + 0.3 * row.get("zinb", 0) + 0.3 * row.get("nb", 0) + 0.7 * row["distillation"]
         assert row["loss"] == pytest.approx(total, rel=1e-5)
@@ -145,7 +146,7 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         small(patch=30)
 
 
-def test_size_factors() -> None:
+def test_size_factors_are_totals_over_the_median_total() -> None:
     np.testing.assert_allclose(size_factors(np.array([[1, 1], [2, 4], [0, 0], [5, 5]])), [0.5, 1.5, 0, 2.5])
     np.testing.assert_allclose(size_factors(np.array([[0, 0], [0, 0], [3, 1]])), [0, 0, 4])
 
@@ -162,4 +163,4 @@ def test_empty_spots_and_slides_of_one_spot_train(make_training_slides) -> None:
     empty = replace(first, counts=first.counts * (np.arange(len(first.counts)) < 3)[:, None])
     history: list[Mapping[str, float]] = []
     small().fit([empty, single], Run(on_log=lambda epoch, values: history.append(values)))
-    assert all(np.isfinite(row["loss"]) for row in history)
+    assert np.isfinite([row["loss"] for row in history]).tolist() == [True, True]

@@ -18,7 +18,7 @@ def small(**changes: Any) -> HisToGene:
     return HisToGene(configure(HisToGene, "quick", changes=fields))
 
 
-def test_published_settings() -> None:
+def test_published_settings_are_those_of_the_code_and_of_each_dataset() -> None:
     config = configure(HisToGene, "published", "her2st")
     assert (config.epochs, config.lr, config.n_layers, config.dropout, config.n_pos) == (100, 1e-5, 8, 0.1, 64)
     assert (config.patch_px, config.input_px, config.pixel_scale, config.augment) == (112, None, "raw255", "none")

@@ -225,9 +225,19 @@ def test_it_is_a_method_with_the_published_settings_as_its_defaults():
     assert not method.needs.whole_slide
 
 
-@pytest.mark.parametrize("preset", ["published", "tuned", "histogene_stmodel", "quick"])
-def test_every_preset_is_a_valid_config(preset):
-    configure(STNet, preset)
+@pytest.mark.parametrize("preset", sorted(STNet.presets))
+def test_a_preset_sets_what_it_names_and_nothing_else(preset):
+    """Also on a dataset, where the preset's own settings come first."""
+    name, _, dataset = preset.partition("/")
+    expected = dict(STNet.presets[name]) | dict(STNet.presets[preset])
+    assert expected.items() <= configure(STNet, name, dataset).model_dump().items()
+    assert configure(STNet, name, dataset).model_dump(exclude=set(expected)) == STNetConfig().model_dump(
+        exclude=set(expected)
+    )
+
+
+def test_it_has_the_presets_that_the_report_names():
+    assert {"published", "tuned", "histogene_stmodel", "quick"} <= set(STNet.presets)
 
 
 def test_the_reading_of_histogenes_authors_has_their_settings():

@@ -103,6 +103,7 @@ def test_mclstexp_has_every_table_and_figure_of_the_supplement() -> None:
 @pytest.mark.parametrize("name", sorted(TINY))
 def test_switches_are_named_once_and_say_what_they_change(name: str) -> None:
     method = registry.method(name)
+    assert switches_of(method)
     for switch in switches_of(method):
         for variants in (switch.variants, *switch.under.values()):
             assert len({variant.name for variant in variants}) == len(variants)
@@ -340,10 +341,15 @@ def test_settings_that_contradict_each_other_are_refused_by_name(
 @pytest.mark.parametrize(("name", "base"), [("stnet", {"freeze_trunk": True}), ("stnet", {"trained_parts": 1})])
 def test_a_switch_sets_aside_what_would_contradict_it(name: str, base: dict[str, Any]) -> None:
     method = registry.method(name)
-    for switch in switches_of(method):
-        for variant in variants_of(switch):
-            if set(variant.changes) & {"freeze_trunk", "trained_parts"}:
-                configure(method, "quick", changes=base | dict(variant.changes))
+    variants = [variant for switch in switches_of(method) for variant in variants_of(switch)]
+    affected = [variant for variant in variants if set(variant.changes) & {"freeze_trunk", "trained_parts"}]
+    assert len(affected) > 2
+    for variant in affected:
+        config = configure(method, "quick", changes=base | dict(variant.changes))
+        assert (config.freeze_trunk, config.trained_parts) == (
+            variant.changes["freeze_trunk"],
+            variant.changes["trained_parts"],
+        )
 
 
 def test_more_trained_parts_than_there_are_is_refused(slides: list[TrainingSlide]) -> None:

@@ -19,7 +19,7 @@ def small(**changes: Any) -> THItoGene:
     return THItoGene(configure(THItoGene, "quick", changes=fields | changes))
 
 
-def test_published_settings() -> None:
+def test_published_settings_are_those_of_the_code_and_of_each_dataset() -> None:
     config = configure(THItoGene, "published", "her2st")
     assert (config.epochs, config.lr, config.n_layers, config.gat_softmax) == (300, 1e-5, 4, "official")
     assert configure(THItoGene, "published", "cscc").n_layers == 8

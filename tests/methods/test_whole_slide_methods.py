@@ -100,6 +100,7 @@ def test_a_visium_section_of_5000_spots_is_predicted(method_class, make_training
     prediction = method.predict(many)
     assert prediction.shape == (5000, slide.target.shape[1])
     assert np.isfinite(prediction).all()
+    assert (np.ptp(prediction, axis=0) > 0).all()
 
 
 @every_method

@@ -359,7 +359,7 @@ def test_an_isolated_spot_stays_finite_and_leaves_the_rest_finite(grid: dict[str
 # Checks that stand alone.
 
 
-def test_zinb_of_single_entries() -> None:
+def test_zinb_of_single_entries_has_the_specified_values() -> None:
     parameters = torch.tensor([[0.5, 1, 0.3], [2, 0.7, 0.1]], dtype=torch.float64)
     counts, factors = torch.tensor([[0.0], [3.0]], dtype=torch.float64), torch.full((2,), 2.0, dtype=torch.float64)
     zinb = ZINB(*parameters.T[..., None])
@@ -380,7 +380,7 @@ def test_zinb_is_the_likelihood_that_torch_distributions_give() -> None:
     assert zinb_loss(counts, ZINB(mean, theta, pi), factors).item() == pytest.approx(-mixture.mean().item(), abs=1e-8)
 
 
-def test_negative_binomial_of_two_entries() -> None:
+def test_negative_binomial_of_two_entries_has_the_specified_value() -> None:
     row = torch.tensor([[[0.0, 3.0]], [[0.2, -0.4]], [[0.1, 0.5]]], dtype=torch.float64)
     assert nb_loss(row[0], NB(row[1], row[2])).item() == pytest.approx(1.889168830140, abs=1e-11)
 
@@ -410,7 +410,7 @@ def test_zinb_stays_in_float32_under_autocast() -> None:
     assert all(parameter.dtype == torch.float32 for parameter in zinb)
 
 
-def test_graph_of_points_without_ties() -> None:
+def test_graph_of_points_without_ties_is_the_specified_one() -> None:
     points = np.random.RandomState(3).rand(8, 2) * 4
     all_four = [
         [1, 2, 6, 7],

@@ -293,7 +293,7 @@ def test_spots_may_come_in_any_order(gat_softmax: str, grid: dict[str, torch.Ten
 # Checks that stand alone.
 
 
-def test_squash() -> None:
+def test_squash_is_the_specified_one_and_has_a_gradient_at_any_length() -> None:
     np.testing.assert_allclose(squash(torch.tensor([3.0, 4.0])), [0.595957231801, 0.794609742401], rtol=1e-6)
     for vector in (torch.zeros(4), torch.full((4,), 1e3)):  # the published form has a NaN gradient from length 88
         vector.requires_grad_()
@@ -359,7 +359,7 @@ def test_open_gates_make_an_ordinary_convolution() -> None:
 
 
 @torch.no_grad()
-def test_routing() -> None:
+def test_routing_begins_as_specified_and_gives_nothing_where_its_weights_are_nothing() -> None:
     torch.manual_seed(0)
     routing, capsules = Routing(16, 8, 20, 64), torch.randn(3, 16, 8)
     assert routing.weight.std().item() == pytest.approx(np.sqrt(2 / 8192), rel=0.02)

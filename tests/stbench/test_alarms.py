@@ -85,7 +85,9 @@ def test_a_method_that_normalises_over_the_batch_rings(slide: TrainingSlide) -> 
         ({}, {1: {"loss": 3.0}, 2: {"loss": 0.5}, 3: {"loss": 2.7e18}}, "the training diverged"),
     ],
 )
-def test_alarms_on_the_training(diagnostics: dict[str, float], history: Mapping, kind: str) -> None:
+def test_what_a_training_says_of_itself_rings_its_own_alarm(
+    diagnostics: dict[str, float], history: Mapping, kind: str
+) -> None:
     assert [alarm.kind for alarm in after_training(_method(redness, **diagnostics), history)] == [kind]
 
 

@@ -83,7 +83,7 @@ def test_a_file_system_without_inodes_is_no_full_disk(
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_quota_is_neither(tmp_path: Path) -> None:
+def test_a_used_up_quota_is_told_as_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the quota \(of disk space or of files\) is used up"), writing_to(tmp_path):
         raise OSError(errno.EDQUOT, "Disk quota exceeded")
 

@@ -147,7 +147,7 @@ def test_weights_cast_in_an_autocast_that_was_never_left_are_forgotten() -> None
     torch.testing.assert_close(half, layer(x), atol=0.1, rtol=0)
 
 
-def test_all_of_it_at_once() -> None:
+def test_everything_that_is_changed_at_once_is_put_back_and_named() -> None:
     said: list[str] = []
     before = {watched: watched.read() for watched in WATCHED}
     with process_kept(said.extend):

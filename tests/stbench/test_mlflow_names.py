@@ -17,7 +17,7 @@ def test_a_name_is_read_back(name: str) -> None:
 
 
 @given(st.lists(awkward, min_size=1, max_size=5))
-def test_mlflow_takes_it(parts: list[str]) -> None:
+def test_mlflow_takes_any_joined_name(parts: list[str]) -> None:
     name = joined(*parts)
     assert validate_param_and_metric_name(name)
     assert not path_not_unique(name)
@@ -25,7 +25,7 @@ def test_mlflow_takes_it(parts: list[str]) -> None:
 
 
 @given(st.lists(awkward, min_size=1, max_size=4), st.lists(awkward, min_size=1, max_size=4))
-def test_no_two_names_are_one(one: list[str], other: list[str]) -> None:
+def test_different_parts_give_different_names(one: list[str], other: list[str]) -> None:
     assert (joined(*one) == joined(*other)) == (one == other)
 
 

@@ -103,7 +103,7 @@ def test_three_patients_by_hand() -> None:
     assert paired_test(np.array([1.0, -2.0, 4.0])).p == pytest.approx(6 / 8)
 
 
-def test_five_patients_by_hand() -> None:
+def test_five_patients_give_the_p_worked_out_by_hand() -> None:
     # observed 3 + 4 + 5 + 6 - 1 = 17; only 19 (all of one sign) and 17 reach it, each with its mirror: 4 of 32
     found = paired_test(np.array([3.0, 4.0, -1.0, 5.0, 6.0]))
     assert found.p == pytest.approx(4 / 32)
@@ -255,7 +255,7 @@ def test_bad_scores_are_refused_in_one_line() -> None:
         mean_ranks(pair().query("not (entry == 'b' and slice == 'p1')"))
 
 
-def test_holm_by_hand() -> None:
+def test_holm_is_that_worked_out_by_hand() -> None:
     # sorted 0.01 0.02 0.03 0.04 times 4 3 2 1: 0.04 0.06 0.06 0.04, made monotone
     assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])

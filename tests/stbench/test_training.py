@@ -634,9 +634,10 @@ def test_on_a_gpu_nothing_waits_for_the_device_within_an_epoch(slides):
             return super().loss(network, batch)
 
     try:
-        fitted(slides, Run(seed=7, device="cuda"), kind=Watched, epochs=1)
+        method = fitted(slides, Run(seed=7, device="cuda"), kind=Watched, epochs=1)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert len(method.seen) == 4  # the watch was on in three of them
 
 
 @pytest.mark.gpu
