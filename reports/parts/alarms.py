@@ -35,12 +35,12 @@ def part(section: Section, context: Context) -> Part | None:
 
 def alarm_table(section: Section, finished: pd.DataFrame) -> pd.DataFrame:
     """One row for each entry and kind of alarm: entry, label, kind, trials, of_trials, example (one trial's words)."""
-    rang = []
+    raised: list[tuple[object, ...]] = []
     for row in records(finished):
         state = read_ended(Path(row.directory) / "trials" / row.key)
-        for alarm in (state or {}).get("alarms") or []:
-            rang.append((row.entry, row.key, str(alarm["kind"]), str(alarm["text"])))
-    table = pd.DataFrame(rang, columns=["entry", "key", "kind", "text"])
+        if state is not None:
+            raised += [(row.entry, row.key, alarm.kind, alarm.text) for alarm in state.alarms or []]
+    table = pd.DataFrame(raised, columns=["entry", "key", "kind", "text"])
     grouped = table.groupby(["entry", "kind"], sort=False)
     counted = grouped.agg(trials=("key", "nunique"), example=("text", "first")).reset_index()
     counted["of_trials"] = counted["entry"].map(finished.groupby("entry").size())

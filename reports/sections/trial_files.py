@@ -8,12 +8,13 @@ import pandas as pd
 
 from stbench.errors import UserError
 from stbench.trials import outcome
+from stbench.trials.state import FINAL_STATES
 
 from .section import Run, Section, records
 
 LOG_LINES = 15
 UNENDED = ("pending", "running", "interrupted")
-STATES = (*UNENDED, *outcome.FINAL_STATES)
+STATES = (*UNENDED, *FINAL_STATES)
 
 
 def complete_trials(table: pd.DataFrame, run: Run) -> pd.DataFrame:
@@ -82,9 +83,9 @@ def read_notes(rows: pd.DataFrame) -> pd.DataFrame:
     for row in records(rows.drop_duplicates("key")):
         state = outcome.read_ended(Path(row.directory) / "trials" / row.key)
         if state is not None:
-            kinds = dict.fromkeys(str(alarm["kind"]) for alarm in state.get("alarms") or [])
+            kinds = dict.fromkeys(alarm.kind for alarm in state.alarms or [])
             said += [(row.entry, f"alarm: {kind}") for kind in kinds]
-            said += [(row.entry, str(note)) for note in state.get("notes") or []]
+            said += [(row.entry, note) for note in state.notes or []]
     table = pd.DataFrame(said, columns=["entry", "note"])
     return table.groupby(["entry", "note"], sort=False).size().rename("trials").reset_index()
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from ..trials.state import TrialState
 
 
 class ConsoleListener:
@@ -52,19 +55,19 @@ class ConsoleListener:
         description = f"{self.labels[key]} {text}".rstrip()
         self._bars.update(self._trial, description=description, completed=done, total=total)
 
-    def ended(self, key: str, state: dict[str, Any]) -> None:
-        self.states[state["state"]] += 1
+    def ended(self, key: str, state: TrialState) -> None:
+        self.states[state.state] += 1
         self._bars.advance(self._trials)
-        rung = [f"alarm, {self.labels[key]}: {alarm['text']}" for alarm in state.get("alarms", [])]
-        for note in [*state.get("notes", []), *rung]:
+        alarms = [f"alarm, {self.labels[key]}: {alarm.text}" for alarm in state.alarms or []]
+        for note in [*(state.notes or []), *alarms]:
             if note not in self._notes:
                 self._notes.add(note)
                 self.console.print(f"note: {note}", style="yellow", markup=False, highlight=False)
         seconds = time.monotonic() - self._started.get(key, time.monotonic())
-        if state["state"] != "finished":
-            line = f"{self.labels[key]}: {state['state']} - {state['reason']}"
+        if state.state != "finished":
+            line = f"{self.labels[key]}: {state.state} - {state.reason}"
             self.console.print(
-                line, style="red" if state["state"] == "failed" else "yellow", markup=False, highlight=False
+                line, style="red" if state.state == "failed" else "yellow", markup=False, highlight=False
             )
         elif not self.console.is_terminal:
             self.console.print(f"{self.labels[key]}: finished in {seconds:.1f} s", markup=False, highlight=False)

@@ -151,10 +151,10 @@ def _outstanding(results: Path, keys: list[str], retry_failed: bool) -> list[str
     import shutil
     from collections import Counter
 
-    from ..trials.outcome import FINAL_STATES
-    from ..trials.state import state_of
+    from ..trials.outcome import state_of
+    from ..trials.state import FINAL_STATES
 
-    states = {key: state_of(results, key)["state"] for key in keys}
+    states: dict[str, str] = {key: state_of(results, key).state for key in keys}
     if retry_failed:
         for key in [key for key, state in states.items() if state == "failed"]:
             shutil.rmtree(results / "trials" / key)

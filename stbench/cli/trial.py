@@ -20,6 +20,6 @@ def trial(
 
     with stop_on_signals() as stop:
         state = run_trial(results, key, should_stop=stop)
-    out.print(f"{key}: {state['state']}{' - ' + state['reason'] if state['reason'] else ''}", soft_wrap=True)
-    if state["state"] == "failed":
+    out.print(f"{key}: {state.state}{' - ' + state.reason if state.reason else ''}", soft_wrap=True)
+    if state.state == "failed":
         raise typer.Exit(1)

@@ -24,6 +24,7 @@ from ..trials.history import History
 from ..trials.outcome import list_files, read_ended
 from ..trials.scoring import mean_target, score_predictions
 from ..trials.spec import EXTERNAL, DataSpec, TrialSpec
+from ..trials.state import AlarmRecord, EndedState
 from .prediction_checks import check_prediction
 from .predictions import ExternalPrediction
 
@@ -170,23 +171,23 @@ def _write_trial(work: Path, spec: TrialSpec, data: PreparedDataset, submission:
     completed = {one.slice: np.where(np.isnan(one.values), floor, one.values) for one in given}
     notes = [DECLARED, *dict.fromkeys(note for one in given for note in one.notes)]
     notes += score_predictions(spec, data, training, completed, work)
-    rung = [alarm for one in given for alarm in alarms_of(one, data)]
+    raised = [alarm for one in given for alarm in alarms_of(one, data)]
     write_json(work / "spec.json", asdict(spec))
     History(work / "history.jsonl").write_csv(work / "history.csv")
     lines = [f"trial {spec.key}: {spec.label}, scored from predictions made elsewhere"]
     lines += [f"slice {one.slice}: {one.source}, content {one.digest}" for one in given]
-    lines += [f"alarm: {alarm.kind}: {alarm.text}" for alarm in rung]
+    lines += [f"alarm: {alarm.kind}: {alarm.text}" for alarm in raised]
     (work / "log.txt").write_text("\n".join([*lines, *notes]) + "\n", encoding="utf-8")
-    state = {
-        "state": "finished",
-        "reason": "",
-        "notes": notes,
-        "started": started,
-        "ended": time.time(),
-        "device": "",  # where and how long the method ran is not known
-        "precision": "",
-        "alarms": [asdict(alarm) for alarm in rung],
-        "versions": versions(),
-        "files": list_files(work),
-    }
-    write_json(work / "state.json", state)
+    state = EndedState(
+        state="finished",
+        reason="",
+        notes=notes,
+        started=started,
+        ended=time.time(),
+        device="",  # where and how long the method ran is not known
+        precision="",
+        alarms=[AlarmRecord(kind=alarm.kind, text=alarm.text) for alarm in raised],
+        versions=versions(),
+        files=list_files(work),
+    )
+    state.write(work)

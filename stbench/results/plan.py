@@ -18,8 +18,8 @@ from ..system.files import writing_to
 from ..system.locks import locked
 from ..training.precision import resolve_precision
 from ..trials.declarations import declared
+from ..trials.outcome import state_of
 from ..trials.spec import EXTERNAL, DataSpec, TrialSpec
-from ..trials.state import state_of
 from .record import read_run, record_plan, spec_at
 from .summary import UNKNOWN_WEIGHTS
 
@@ -100,7 +100,7 @@ def plan(
         trained = results / "trials" / spec.trained_by
         if not spec.trained_by or (trained / "model").is_dir():
             continue
-        if state_of(results, spec.trained_by)["state"] == "finished":
+        if state_of(results, spec.trained_by).state == "finished":
             raise UserError(
                 f"{trained} kept no model, which {spec.variant} would reuse - delete it and run the same command "
                 "again, or give another --out"

@@ -14,9 +14,8 @@ from ..data.splits import same_patient
 from ..errors import PlaceError
 from ..scores import exchange
 from ..system.files import write_text
-from ..trials.outcome import read_table
+from ..trials.outcome import read_table, state_of
 from ..trials.spec import TrialSpec
-from ..trials.state import state_of
 from .record import read_run, spec_at, trial_specs, written_at
 
 UNKNOWN_WEIGHTS = "unknown"  # the label of what cannot say where its weights come from
@@ -84,18 +83,22 @@ def _rows(results: Path, key: str, spec: TrialSpec) -> list[dict[str, Any]]:
         "variant": spec.variant,
         "weights": spec.weights,
         "seed": spec.seed,
-        **{name: state.get(name) for name in ("fit_s", "predict_s", "peak_mem_mb", "n_parameters")},
-        "device": state.get("device"),
+        "fit_s": state.fit_s,
+        "predict_s": state.predict_s,
+        "peak_mem_mb": state.peak_mem_mb,
+        "n_parameters": state.n_parameters,
+        "device": state.device,
         "precision": spec.precision,
-        "tf32": " ".join(state.get("tf32", [])),  # what was computed in it, as far as the device has it
-        **{name: state.get(name) for name in ("state", "reason")},
+        "tf32": " ".join(state.tf32 or []),  # what was computed in it, as far as the device has it
+        "state": state.state,
+        "reason": state.reason,
         "leak": spec.leak,
         "trained_by": spec.trained_by,
-        "alarms": _joined(alarm["kind"] for alarm in state.get("alarms") or []),
-        "notes": _joined(state.get("notes") or []),
+        "alarms": _joined(alarm.kind for alarm in state.alarms or []),
+        "notes": _joined(state.notes or []),
     }
     scores: dict[str, dict[Hashable, Any]] = {}
-    if state["state"] == "finished":
+    if state.state == "finished":
         table = read_table(results / "trials" / key, "metrics.csv", spec.test)
         assert table is not None  # a finished trial without it has no state
         scores = {str(row["slice"]): row for row in table.to_dict("records")}

@@ -19,9 +19,9 @@ import pandas as pd
 
 from ..errors import UserError
 from ..scores.exchange import COLUMNS as EXCHANGED
-from ..trials.outcome import FINAL_STATES, read_table
+from ..trials.outcome import read_table, state_of
 from ..trials.spec import TrialSpec
-from ..trials.state import state_of
+from ..trials.state import EndedState
 from .mlflow_names import LONGEST, joined
 from .mlflow_store import opened, passes_by, tracking_uri
 from .record import read_run, trial_specs
@@ -99,12 +99,12 @@ class _Feed:
         new = 0
         for key, spec in trial_specs(self.results).items():
             state = state_of(self.results, key)
-            if state["state"] not in FINAL_STATES:
+            if not isinstance(state, EndedState):
                 continue
             child = children.get(key)
             # the stamp is written last, so a child without it, or of an earlier attempt, is incomplete
             if child is not None:
-                if child.data.tags.get("stbench.ended") == str(state["ended"]):
+                if child.data.tags.get("stbench.ended") == str(state.ended):
                     continue
                 self.client.delete_run(child.info.run_id)
             if time.monotonic() - began > FEED_LIMIT_S:
@@ -152,23 +152,23 @@ class _Feed:
             self.client.set_tag(parent, f"version.{package}", number)
         return parent
 
-    def _trial(self, parent: str, key: str, spec: TrialSpec, state: dict[str, Any], rows: pd.DataFrame) -> None:
+    def _trial(self, parent: str, key: str, spec: TrialSpec, state: EndedState, rows: pd.DataFrame) -> None:
         tags = {
             "mlflow.parentRunId": parent,
             "mlflow.runName": spec.label,
             "stbench.key": key,
-            "stbench.state": state["state"],
-            "stbench.reason": _cut(state["reason"], LONGEST_TAG),
+            "stbench.state": state.state,
+            "stbench.reason": _cut(state.reason, LONGEST_TAG),
             "stbench.weights": spec.weights,
-            "stbench.device": str(state.get("device")),
-            "stbench.notes": _cut("; ".join(state.get("notes", [])), LONGEST_TAG),
+            "stbench.device": str(state.device),
+            "stbench.notes": _cut("; ".join(state.notes or []), LONGEST_TAG),
         }
         if spec.trained_by:
             tags["stbench.trained_by"] = spec.trained_by
-        tags |= {f"version.{name}": number for name, number in state.get("versions", {}).items()}
+        tags |= {f"version.{name}": number for name, number in (state.versions or {}).items()}
         tags |= {f"data.{joined(name)}": content for name, content in spec.data.keys.items()}
         tags |= _originals([*spec.data.keys, spec.name])
-        start = int(state["started"] * 1000)
+        start = int(state.started * 1000)
         run = self.client.create_run(self.experiment, start_time=start, tags=tags, run_name=spec.label).info.run_id
         params = {
             "method": spec.name,
@@ -184,17 +184,18 @@ class _Feed:
         }
         self._log(run, params, self._metrics(key, rows, state))
         self.client.set_terminated(
-            run, status="FAILED" if state["state"] == "failed" else "FINISHED", end_time=int(state["ended"] * 1000)
+            run, status="FAILED" if state.state == "failed" else "FINISHED", end_time=int(state.ended * 1000)
         )
-        self.client.set_tag(run, "stbench.ended", str(state["ended"]))
+        self.client.set_tag(run, "stbench.ended", str(state.ended))
 
-    def _metrics(self, key: str, rows: pd.DataFrame, state: dict[str, Any]) -> Iterable[Metric]:
+    def _metrics(self, key: str, rows: pd.DataFrame, state: EndedState) -> Iterable[Metric]:
         from mlflow.entities import Metric
 
-        when = int(state["ended"] * 1000)
+        when = int(state.ended * 1000)
         for name in ("fit_s", "predict_s", "peak_mem_mb", "n_parameters"):
-            if state.get(name) is not None:
-                yield Metric(name, float(state[name]), when, 0)
+            value = getattr(state, name)
+            if value is not None:
+                yield Metric(name, float(value), when, 0)
         for row in rows.to_dict("records"):
             for name in (*METRICS, *EXCHANGED):
                 if pd.notna(row[name]):

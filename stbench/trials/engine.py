@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..errors import Interrupted
 from .run import run_trial
+from .state import TrialState
 
 
 class Listener(Protocol):
@@ -17,7 +18,7 @@ class Listener(Protocol):
 
     def progress(self, key: str, done: int, total: int, text: str) -> None: ...
 
-    def ended(self, key: str, state: dict[str, Any]) -> None: ...
+    def ended(self, key: str, state: TrialState) -> None: ...
 
 
 class Engine(Protocol):

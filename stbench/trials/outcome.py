@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from ..errors import DamagedFileError, first_problem
+from ..errors import DamagedFileError, first_problem, said
 from ..system.compressed import existing
 from ..system.files import file_digest, read_object
+from ..system.locks import is_locked
+from .state import EndedState, FileRecord, TrialState
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FINAL_STATES = ("finished", "failed", "skipped")
 UNLISTED = ("state.json", "log.txt")  # the list itself, and what may still be written when it is made
 MAY_GO = ("model",)  # large, and no number depends on it: may be removed, as a whole, by whoever needs the room
 TEXT = ("slice", "patient", "target", "of", "label", "spot", "gene")
@@ -34,49 +35,16 @@ COLUMNS = {  # that a table must have to be used at all; whether each slice must
 }
 
 
-class FileRecord(BaseModel):
-    """What a file was when the trial ended."""
-
-    size: int  # bytes
-    digest: str  # of its content, see :func:`stbench.system.files.file_digest`
-
-
-class Alarm(BaseModel):
-    kind: str
-    text: str
-
-
-class EndedState(BaseModel):
-    """What ``trials/KEY/state.json`` must say; it may say more."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    state: Literal["finished", "failed", "skipped"]
-    reason: str
-    started: float
-    ended: float
-    notes: list[str] | None = None
-    alarms: list[Alarm] | None = None
-    versions: dict[str, Any] | None = None
-    fit_s: float | None = None
-    predict_s: float | None = None
-    peak_mem_mb: float | None = None
-    n_parameters: int | None = None
-    device: str | None = None
-    precision: str | None = None
-    files: dict[str, FileRecord] | None = None
-
-
-def list_files(trial: Path) -> dict[str, dict[str, Any]]:
+def list_files(trial: Path) -> dict[str, FileRecord]:
     """The record ``files`` of a trial that is about to end: every file below ``trial``, by relative path."""
     return {
-        name: {"size": path.stat().st_size, "digest": file_digest(path)}
+        name: FileRecord(size=path.stat().st_size, digest=file_digest(path))
         for path in sorted(trial.rglob("*"))
         if path.is_file() and (name := path.relative_to(trial).as_posix()) not in UNLISTED
     }
 
 
-def read_ended(trial: Path) -> dict[str, Any] | None:
+def read_ended(trial: Path) -> EndedState | None:
     """The state of the trial that ended in ``trial``; ``None`` where none did: there is no ``state.json``.
 
     Raises ``DamagedFileError`` where the state says nothing, and where a file that the trial wrote is missing or has
@@ -85,19 +53,40 @@ def read_ended(trial: Path) -> dict[str, Any] | None:
     path = trial / "state.json"
     if not path.exists():
         return None
-    state = read_object(path, way_out(trial))
     try:
-        files = EndedState.model_validate(state).files
+        state = EndedState.model_validate(read_object(path, way_out(trial)))
     except ValidationError as error:
         raise damaged(trial, "state.json", f"does not say how the trial ended ({first_problem(error)})") from error
-    for name, record in (files or {}).items():
+    for name, record in (state.files or {}).items():
         folder = name.partition("/")[0]
         if folder in MAY_GO and not (trial / folder).exists():
             continue
         _require_size(trial, name, record)
-    if state["state"] == "finished" and not (trial / "metrics.csv").is_file():
+    if state.state == "finished" and not (trial / "metrics.csv").is_file():
         raise damaged(trial, "metrics.csv", "is missing")
     return state
+
+
+def state_of(results: Path, key: str) -> TrialState:
+    """The state of a trial: of its finished directory, else of the attempt at work, else ``pending``.
+
+    Raises ``DamagedFileError`` where an ended trial's files are not what it wrote.
+    """
+    ended = read_ended(results / "trials" / key)
+    if ended is not None:
+        return ended
+    path = results / "running" / key / "state.json"
+    if not path.is_file():
+        return TrialState(state="pending")
+    try:
+        attempt = TrialState.model_validate(read_object(path))
+    except (DamagedFileError, ValidationError) as error:
+        # nothing is lost: the attempt goes on from its checkpoint, which is checked apart
+        attempt = TrialState(state="running", reason=f"its state cannot be read: {said(error)}")
+    if is_locked(results / "running" / f".{key}.lock"):
+        return attempt.model_copy(update={"state": "running", "reason": ""})
+    reason = attempt.reason or "the process that worked on it was ended from outside"
+    return attempt.model_copy(update={"state": "interrupted", "reason": reason})
 
 
 def find(trial: Path, name: str) -> Path | None:

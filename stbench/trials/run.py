@@ -7,27 +7,23 @@ key is needed to run it, so any engine can: this process, another, another machi
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ..errors import Interrupted, NotApplicable, PlaceError, UserError, said
-from ..system.files import OF_THE_PLACE, flush, refused_errno, write_json, writing_to
+from ..system.files import OF_THE_PLACE, flush, refused_errno, writing_to
 from ..system.locks import Timeout, locked
 from ..system.out_of_memory import out_of_memory
 from ..system.precision import tf32_flags
 from . import outcome
-from .history import History
-from .outcome import FINAL_STATES
+from .attempt import Attempt, log, logging_to
 from .spec import EXTERNAL, TrialSpec
+from .state import FINAL_STATES, EndedState, TrialState
 from .work import work_on
-
-log = logging.getLogger("stbench")
 
 WAIT_S = 1.0  # between two looks at the trial whose model is waited for
 
@@ -37,7 +33,7 @@ def run_trial(
     key: str,
     on_progress: Callable[[int, int, str], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> dict[str, Any]:
+) -> TrialState:
     """Run one planned trial and return its state; a trial that is done already is not run again.
 
     Whatever goes wrong inside the method is recorded as the state ``failed`` with its reason; only an interruption
@@ -65,11 +61,11 @@ def run_trial(
         try:
             with locked(results / "running" / f".{key}.lock", timeout=0):
                 ended = outcome.read_ended(done)
-                if ended is not None:  # another process ended it while we waited for nothing
+                if ended is not None:  # another process has ended it meanwhile
                     return ended
-                return _attempt(spec, work, done, on_progress, should_stop)
+                return _attempt(Attempt(spec, work, on_progress, should_stop), done)
         except Timeout:
-            return {"state": "running", "reason": "another process is working on it"}
+            return TrialState(state="running", reason="another process is working on it")
 
 
 def _await_training(
@@ -79,73 +75,59 @@ def _await_training(
     should_stop: Callable[[], bool],
 ) -> None:
     """See to it that the trial whose model ``spec`` reuses has ended: run it, or wait for the process that does."""
-    while run_trial(results, spec.trained_by, on_progress, should_stop)["state"] not in FINAL_STATES:
+    while run_trial(results, spec.trained_by, on_progress, should_stop).state not in FINAL_STATES:
         if should_stop():
             raise Interrupted(f"stopped while waiting for trial {spec.trained_by}")
         time.sleep(WAIT_S)
 
 
-def _attempt(
-    spec: TrialSpec,
-    work: Path,
-    done: Path,
-    on_progress: Callable[[int, int, str], None] | None,
-    should_stop: Callable[[], bool],
-) -> dict[str, Any]:
-    shutil.copyfile(done.parent.parent / "specs" / f"{spec.key}.json", work / "spec.json")
-    handler = TrialLog(work / "log.txt", encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    history = History(work / "history.jsonl")
-    notes: list[str] = []
-    state: dict[str, Any] = {
-        "state": "running",
-        "reason": "",
-        "notes": notes,
-        "started": time.time(),
-        "pid": os.getpid(),
-    }
-    write_json(work / "state.json", state)
-    log.info("trial %s: %s", spec.key, spec.label)
-    try:
-        with tf32_flags(spec.precision):
-            state |= work_on(spec, work, history, notes, on_progress, should_stop)
-    except PlaceError:
-        raise
-    except Interrupted as pause:
-        state |= {"state": "interrupted", "reason": str(pause)}
-        log.info("interrupted: %s", pause)
-        write_json(work / "state.json", state)
-        raise
-    except NotApplicable as refusal:
-        state |= {"state": "skipped", "reason": str(refusal)}
-        log.info("skipped: %s", refusal)
-    except Exception as error:  # a method may fail in any way; it is recorded, and the others go on
-        if refused_errno(error, work) in OF_THE_PLACE:
-            raise  # as it comes: whoever called makes it the place's error, and the trial stays open
-        reason = said(error)
-        memory = out_of_memory(error)
-        if memory is not None:
-            smaller = f"lower --set {spec.name}.batch_size, " if "batch_size" in spec.config else ""
-            reason = f"{memory} - {smaller}free some or use another device, then run again with --retry-failed"
-        state |= {"state": "failed", "reason": reason}
-        log.error("failed: %s\n%s", reason, _traceback())
-    finally:
-        log.removeHandler(handler)
-        handler.close()
-    state["notes"] = list(dict.fromkeys(" ".join(str(note).split()) for note in notes))
-    history.write_csv(work / "history.csv")
+def _attempt(attempt: Attempt, done: Path) -> EndedState:
+    """Work on a trial in its directory under ``running/``, which becomes ``done`` when the trial ends."""
+    spec, work = attempt.spec, attempt.directory
+    shutil.copyfile(attempt.results / "specs" / f"{spec.key}.json", work / "spec.json")
+    state = TrialState(state="running", reason="", notes=[], started=time.time(), pid=os.getpid())
+    state.write(work)
+    with logging_to(work / "log.txt"):
+        log.info("trial %s: %s", spec.key, spec.label)
+        try:
+            with tf32_flags(spec.precision):
+                found = work_on(attempt)
+        except PlaceError:
+            raise
+        except Interrupted as pause:
+            log.info("interrupted: %s", pause)
+            told = {"state": "interrupted", "reason": str(pause), "notes": attempt.distinct_notes()}
+            state.model_copy(update=told).write(work)
+            raise
+        except NotApplicable as refusal:
+            found = {"state": "skipped", "reason": str(refusal)}
+            log.info("skipped: %s", refusal)
+        except Exception as error:  # a method may fail in any way; it is recorded, and the others go on
+            if refused_errno(error, work) in OF_THE_PLACE:
+                raise  # as it comes: whoever called makes it the place's error, and the trial stays open
+            found = {"state": "failed", "reason": _reason(error, spec)}
+            log.error("failed: %s\n%s", found["reason"], _traceback())
+    attempt.history.write_csv(work / "history.csv")
     shutil.rmtree(work / "checkpoint", ignore_errors=True)
     (work / "history.jsonl").unlink(missing_ok=True)
     flush(work)  # before the name that says that all is there
-    state |= {"ended": time.time(), "files": outcome.list_files(work)}
-    write_json(work / "state.json", state)
+    found |= {"notes": attempt.distinct_notes(), "ended": time.time(), "files": outcome.list_files(work)}
+    ended = EndedState(**state.model_dump(exclude_unset=True) | found)
+    ended.write(work)
     done.parent.mkdir(parents=True, exist_ok=True)
     if done.exists():  # what is left of a trial whose state.json was deleted
         shutil.rmtree(done)
     os.replace(work, done)
-    return state
+    return ended
+
+
+def _reason(error: Exception, spec: TrialSpec) -> str:
+    """Why a trial failed, in one line."""
+    memory = out_of_memory(error)
+    if memory is None:
+        return said(error)
+    smaller = f"lower --set {spec.name}.batch_size, " if "batch_size" in spec.config else ""
+    return f"{memory} - {smaller}free some or use another device, then run again with --retry-failed"
 
 
 def _traceback() -> str:
@@ -154,10 +136,3 @@ def _traceback() -> str:
         return traceback.format_exc()
     except Exception as error:  # noqa: BLE001 - whatever its __str__ raises
         return f"(the traceback cannot be printed: {type(error).__name__})"
-
-
-class TrialLog(logging.FileHandler):
-    """A log whose errors are raised: a disk that takes no line of it takes nothing else either."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        raise  # the error that logging is handling

@@ -1,34 +1,63 @@
-"""What became of a trial, so far."""
+"""``state.json``: what became of a trial, so far."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from ..errors import DamagedFileError
-from ..system.files import read_object
-from ..system.locks import is_locked
-from . import outcome
+from pydantic import BaseModel, ConfigDict
+
+from ..system.files import write_json
+
+FINAL_STATES = ("finished", "failed", "skipped")
 
 
-def state_of(results: Path, key: str) -> dict[str, Any]:
-    """The recorded state of a trial: of its finished directory, else of the attempt at work, else ``pending``.
+class FileRecord(BaseModel):
+    """What a file was when the trial ended."""
 
-    Raises ``DamagedFileError`` where an ended trial's files are not what it wrote.
-    """
-    ended = outcome.read_ended(results / "trials" / key)
-    if ended is not None:
-        return ended
-    attempt = results / "running" / key / "state.json"
-    if not attempt.is_file():
-        return {"state": "pending", "reason": ""}
-    try:
-        state = read_object(attempt)
-    except (
-        DamagedFileError
-    ) as error:  # nothing is lost: the attempt goes on from its checkpoint, which is checked apart
-        state = {"state": "running", "reason": f"its state cannot be read: {error}"}
-    if is_locked(results / "running" / f".{key}.lock"):
-        return state | {"state": "running", "reason": ""}
-    said = str(state.get("reason") or "the process that worked on it ended without a word")
-    return state | {"state": "interrupted", "reason": said}
+    size: int  # bytes
+    digest: str  # of its content, see :func:`stbench.system.files.file_digest`
+
+
+class AlarmRecord(BaseModel):
+    """Something that speaks against a number: see :mod:`stbench.scores.alarms`."""
+
+    kind: str
+    text: str
+
+
+class TrialState(BaseModel):
+    """What became of a trial, so far. What is known only of one that finished is None before."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    state: Literal["pending", "running", "interrupted", "finished", "failed", "skipped"]
+    reason: str = ""  # why it was interrupted, failed or was skipped
+    notes: list[str] | None = None  # what a reader of its numbers must know
+    started: float | None = None  # seconds since the epoch, of the last attempt
+    ended: float | None = None
+    pid: int | None = None  # of the process of the last attempt
+    device: str | None = None
+    precision: str | None = None
+    tf32: list[str] | None = None  # the operations that were computed in it
+    fit_s: float | None = None
+    predict_s: float | None = None
+    peak_mem_mb: float | None = None
+    n_parameters: int | None = None
+    alarms: list[AlarmRecord] | None = None
+    versions: dict[str, Any] | None = None
+    trained_by: str = ""  # key of the trial whose model it predicted with
+    files: dict[str, FileRecord] | None = None  # what it wrote
+
+    def write(self, directory: Path) -> None:
+        """Write ``directory/state.json``, in one step."""
+        write_json(directory / "state.json", self.model_dump(mode="json", exclude_unset=True))
+
+
+class EndedState(TrialState):
+    """What ``trials/KEY/state.json`` must say; it may say more."""
+
+    state: Literal["finished", "failed", "skipped"]
+    reason: str
+    started: float
+    ended: float

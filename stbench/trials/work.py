@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import numbers
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,61 +27,21 @@ from ..system.memory import PeakMemory
 from ..system.precision import require_capable, tf32_used
 from ..training.precision import resolve_precision, safe_precisions
 from . import outcome
+from .attempt import Attempt, log, warnings_noted
 from .declarations import declared
-from .history import History
 from .predictions import as_prediction, require_finite
 from .scoring import score_predictions
 from .spec import DataSpec, TrialSpec, trial_seed
-from .state import state_of
-
-log = logging.getLogger("stbench")
+from .state import AlarmRecord
 
 UNSAFE = "computed in {precision}, which the method does not declare safe: insisted on, and not to be compared"
 
 
-class WarningsNoted(logging.Handler):
-    """What is logged as a warning while a method works is a note of its trial: a log is read by nobody."""
-
-    def __init__(self, note: Callable[[str], object]) -> None:
-        super().__init__(logging.WARNING)
-        self.note = note
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.note(record.getMessage())
-
-
-@contextmanager
-def _warnings_noted(note: Callable[[str], object]) -> Iterator[None]:
-    handler = WarningsNoted(note)
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-
-
-class Asked:
-    """``should_stop`` that remembers that it said so once."""
-
-    def __init__(self, should_stop: Callable[[], bool]) -> None:
-        self.should_stop = should_stop
-        self.said_so = False
-
-    def __call__(self) -> bool:
-        self.said_so = self.should_stop() or self.said_so
-        return self.said_so
-
-
-def work_on(
-    spec: TrialSpec,
-    work: Path,
-    history: History,
-    notes: list[str],
-    on_progress: Callable[[int, int, str], None] | None,
-    should_stop: Callable[[], bool],
-) -> dict[str, Any]:
+def work_on(attempt: Attempt) -> dict[str, Any]:
+    """Do it, and return what the trial's :class:`TrialState` says of it, its ``state`` among them."""
     from ..training.device import resolve_device
 
+    spec = attempt.spec
     data = open_data(spec.data)
     method_class = registry.method(spec.method)
     if registry.source_digest(method_class) != spec.method_source:
@@ -93,20 +50,19 @@ def work_on(
     precision = resolve_precision(spec.precision)
     require_capable(precision, device)
     if precision not in safe_precisions(method_class):
-        notes.append(UNSAFE.format(precision=precision))
-    asked = Asked(should_stop)
+        attempt.notes.append(UNSAFE.format(precision=precision))
     run = Run(
         # the method and the fold enter the seed, so no two trials share a stream by accident
         seed=trial_seed(spec),
         device=device,
         precision=precision,
-        checkpoint_directory=work / "checkpoint",
-        on_progress=on_progress,
-        on_log=history.add,
-        should_stop=asked,
-        notes=notes,
+        checkpoint_directory=attempt.directory / "checkpoint",
+        on_progress=attempt.on_progress,
+        on_log=attempt.history.add,
+        should_stop=attempt.should_stop,
+        notes=attempt.notes,
     )
-    calls = Calls(spec.name, run.note, lambda what: run.derive_seed("global", what), lambda: asked.said_so)
+    calls = Calls(spec.name, run.note, lambda what: run.derive_seed("global", what), lambda: attempt.was_asked_to_stop)
     for text in registry.changes_at_import(method_class):
         run.note(text)
     config = calls("its Config", method_class.Config, **spec.config)
@@ -124,37 +80,37 @@ def work_on(
     if needs.same_patient and not same_patient(spec.test, spec.train, spec.patients):
         raise NotApplicable("no training slice is of the test slice's patient")
     training = [data.slides[name] for name in spec.train]
-    with PeakMemory(device) as memory, _warnings_noted(run.note):
+    with PeakMemory(device) as memory, warnings_noted(run.note):
         if spec.trained_by:
-            method, fit_s = calls.guard(_trained_elsewhere(spec, method, work.parent.parent, run, calls), read), 0.0
+            method, fit_s = calls.guard(_trained_elsewhere(spec, method, attempt.results, run, calls), read), 0.0
         else:
             started = time.perf_counter()
             method.fit([slide.for_training() for slide in training], replace(run))  # a copy: ours stays as it is
-            fit_s = time.perf_counter() - started + history.seconds_of_earlier_attempts
+            fit_s = time.perf_counter() - started + attempt.history.seconds_of_earlier_attempts
         started = time.perf_counter()
         seen = {name: _seen(needs, name, data, spec) for name in spec.test}
         predictions = {name: require_finite(method.predict(seen[name]), data.slides[name]) for name in spec.test}
         predict_s = time.perf_counter() - started
         exchanged = {name: predict_exchanged(method, slide, data.name, spec.seed) for name, slide in seen.items()}
-        rung = [*alarms.after_training(method, history.rows)]
+        raised = [*alarms.after_training(method, attempt.history.rows)]
         for name, prediction in predictions.items():
-            rung += alarms.on_another_scale(name, prediction, data.slides[name].target)
+            raised += alarms.on_another_scale(name, prediction, data.slides[name].target)
         if spec.kind == "method":  # controls are blind or flat on purpose
             for name, prediction in predictions.items():
                 rng = run.numpy_generator("alarms", name)
-                rung += alarms.after_prediction(method, seen[name], prediction, data.slides[name].target, rng)
+                raised += alarms.after_prediction(method, seen[name], prediction, data.slides[name].target, rng)
                 moved = exchanged[name]
                 if moved is not None:
-                    rung += alarms.after_exchange(seen[name], prediction, moved)
-    for alarm in rung:
+                    raised += alarms.after_exchange(seen[name], prediction, moved)
+    for alarm in raised:
         log.warning("alarm: %s", alarm.text)
-    with writing_to(work):
+    with writing_to(attempt.directory):
         if spec.save_model:
-            model = work / "model"
+            model = attempt.directory / "model"
             shutil.rmtree(model, ignore_errors=True)
             model.mkdir()
             method.save(model)
-        for note in score_predictions(spec, data, training, predictions, work, exchanged):
+        for note in score_predictions(spec, data, training, predictions, attempt.directory, exchanged):
             run.note(note)
     return {
         "state": "finished",
@@ -165,7 +121,7 @@ def work_on(
         "predict_s": round(predict_s, 3),
         "peak_mem_mb": round(memory.peak_mb, 1),
         "n_parameters": _n_parameters(method),
-        "alarms": [asdict(alarm) for alarm in rung],
+        "alarms": [AlarmRecord(kind=alarm.kind, text=alarm.text) for alarm in raised],
         "versions": versions(),
         "trained_by": spec.trained_by,
     }
@@ -186,11 +142,11 @@ def _trained_elsewhere(spec: TrialSpec, method: Method, results: Path, run: Run,
     A method with an attribute ``reconfigure(config, run)`` takes the config by it, else as its attribute ``config``.
     Where that trial failed or was skipped, this one is too, with its reason.
     """
-    state = state_of(results, spec.trained_by)
-    if state["state"] == "skipped":
-        raise NotApplicable(state["reason"])
-    if state["state"] != "finished":
-        raise UserError(f"trial {spec.trained_by}, whose model it reuses, {state['state']}: {state['reason']}")
+    state = outcome.state_of(results, spec.trained_by)
+    if state.state == "skipped":
+        raise NotApplicable(state.reason)
+    if state.state != "finished":
+        raise UserError(f"trial {spec.trained_by}, whose model it reuses, {state.state}: {state.reason}")
     loaded = calls("load", read_method, results / "trials" / spec.trained_by, run.device)
     trained = calls.guard(loaded)
     if hasattr(trained, "reconfigure"):

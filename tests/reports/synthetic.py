@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from stbench.results.summary import METRICS, SUMMARY_COLUMNS
-from stbench.trials.outcome import FINAL_STATES
+from stbench.trials.state import FINAL_STATES
 
 HER2ST = ["A2", "A3", "A4", "A5", "A6", *(f"{p}{i}" for p in "BCD" for i in range(1, 7))]
 HER2ST += [f"{p}{i}" for p in "EFG" for i in (1, 2, 3)]

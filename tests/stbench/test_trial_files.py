@@ -16,8 +16,7 @@ from stbench.errors import DamagedFileError, UserError
 from stbench.reports.sections.read import load
 from stbench.results.record import read_run
 from stbench.results.summary import collect
-from stbench.trials.outcome import read_ended, read_table
-from stbench.trials.state import state_of
+from stbench.trials.outcome import read_ended, read_table, state_of
 from stbench.trials.work import read_method
 
 PROBE = f"{Path(__file__).parent / 'probe_method.py'}:Probe"
@@ -118,7 +117,7 @@ def test_a_changed_model_is_not_used(results: Path) -> None:
 def test_a_model_may_be_removed_for_room(results: Path, stbench_command: Callable) -> None:
     trial = trial_of(results)
     shutil.rmtree(trial / "model")
-    assert state_of(results, trial.name)["state"] == "finished"
+    assert state_of(results, trial.name).state == "finished"
     with pytest.raises(UserError, match="delete it and run the command again with --save-models"):
         read_method(trial)
 
@@ -234,15 +233,15 @@ def test_a_damaged_state_of_an_attempt_is_an_interruption(results: Path) -> None
     shutil.move(trial, attempt)
     for content in ("", "{}", "[]"):
         (attempt / "state.json").write_text(content)
-        assert state_of(results, trial.name)["state"] == "interrupted"
+        assert state_of(results, trial.name).state == "interrupted"
 
 
 def test_a_trial_that_was_not_moved_to_its_place_has_not_ended(results: Path, stbench_command: Callable) -> None:
     trial = trial_of(results)
     shutil.move(trial, results / "running" / trial.name)
-    assert state_of(results, trial.name)["state"] == "interrupted"
+    assert state_of(results, trial.name).state == "interrupted"
     assert stbench_command(*COMMAND, "--out", results).code == 0
-    assert read_ended(trial)["state"] == "finished"
+    assert read_ended(trial).state == "finished"
 
 
 @pytest.mark.parametrize("keep", [lambda text: text[:-20], lambda text: "".join(text.splitlines(True)[:-1])])
