@@ -11,6 +11,7 @@ import typer
 from ..errors import Interrupted, UserError
 from ..system.out_of_memory import out_of_memory
 from .commands import app
+from .completion import ASKED_BY_SHELL
 from .console import err
 from .encodings import make_readable
 from .paths import expand_paths
@@ -51,6 +52,8 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         # typer's own complaints (unknown option, missing argument) carry their exit code; anything else is a bug
         if not hasattr(error, "exit_code"):
+            if os.environ.get(ASKED_BY_SHELL) and not debug:  # a traceback would stand in the user's command line
+                sys.exit(1)
             raise
         message = error.format_message() if hasattr(error, "format_message") else str(error)
         if message:

@@ -11,6 +11,7 @@ from rich.text import Text
 from .. import registry
 from ..data.target_names import DEFAULT_TARGET, known_target
 from ..readings import target_of
+from .completion import complete_method
 from .console import out
 from .lists import words
 from .method_choices import require_weights
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
 
 
 def ablate(
-    method: Annotated[str, typer.Argument(metavar="METHOD", help="A name, or path.py:Class.")],
+    method: Annotated[
+        str, typer.Argument(metavar="METHOD", help="A name, or path.py:Class.", autocompletion=complete_method)
+    ],
     dataset: DatasetOption,
     only: Annotated[
         str | None, typer.Option("--only", metavar="A,B", help="Only these switches; else every registered one.")

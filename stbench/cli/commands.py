@@ -36,7 +36,6 @@ app = typer.Typer(
     cls=CommandsInOrder,
     help="From an H&E image, which method predicts spatial gene expression best, by how much, and can it be believed?",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 for command in (run, report, leaderboard, ablate, audit, score, doctor, track, trial):

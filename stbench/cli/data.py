@@ -12,6 +12,7 @@ from rich.text import Text
 from .. import registry
 from ..data.target_names import DEFAULT_TARGET
 from ..system.locate import cache_root, data_root
+from .completion import complete_target
 from .console import out, say_once, with_bar
 from .lists import slice_list
 from .options import DataOption, DatasetArgument, SlicesOption
@@ -110,7 +111,9 @@ def data_check(
 @data_app.command("prepare")
 def data_prepare(
     dataset: DatasetArgument,
-    target: Annotated[str, typer.Option(help="Scale that is predicted.")] = DEFAULT_TARGET,
+    target: Annotated[
+        str, typer.Option(help="Scale that is predicted.", autocompletion=complete_target)
+    ] = DEFAULT_TARGET,
     slices: SlicesOption = None,
     data: DataOption = None,
 ) -> None:

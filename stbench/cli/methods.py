@@ -12,6 +12,7 @@ from .. import registry
 from ..data.target_names import DEFAULT_TARGET
 from ..errors import UserError, said
 from ..readings import READINGS, Compared, compare, has_preset, readings_of, target_of
+from .completion import complete_dataset, complete_method, complete_method_or_group, complete_preset
 from .console import out
 
 if TYPE_CHECKING:
@@ -55,10 +56,18 @@ def methods_list() -> None:
 
 @methods_app.command("show")
 def methods_show(
-    name: Annotated[str, typer.Argument(metavar="NAME")],
-    preset: Annotated[str, typer.Option(help="Show the values under this preset.")] = "published",
+    name: Annotated[str, typer.Argument(metavar="NAME", autocompletion=complete_method)],
+    preset: Annotated[
+        str, typer.Option(help="Show the values under this preset.", autocompletion=complete_preset)
+    ] = "published",
     dataset: Annotated[
-        str, typer.Option("--dataset", metavar="NAME", help="With what the preset changes for this dataset.")
+        str,
+        typer.Option(
+            "--dataset",
+            metavar="NAME",
+            help="With what the preset changes for this dataset.",
+            autocompletion=complete_dataset,
+        ),
     ] = "",
     comparison: Annotated[
         bool, typer.Option("--compare", help="The presets published, released and paper, setting by setting.")
@@ -164,7 +173,9 @@ def _sources(row: Compared) -> list[tuple[str, str]]:
 
 
 @methods_app.command("check")
-def methods_check(names: Annotated[list[str], typer.Argument(metavar="NAME...")]) -> None:
+def methods_check(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", autocompletion=complete_method_or_group)],
+) -> None:
     """The battery of checks that every method must pass, on small made-up slides."""
     from ..method_checks.battery import run_checks
 

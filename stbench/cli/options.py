@@ -8,11 +8,18 @@ from typing import Annotated
 import typer
 
 from ..data.target_names import DEFAULT_TARGET, TARGET_NAMES
+from .completion import complete_dataset, complete_precision, complete_preset, complete_splits, complete_target
 
 DatasetOption = Annotated[
-    str, typer.Option("--dataset", metavar="NAME|PATH", help="her2st, cscc, alex10x, demo, or a manifest.")
+    str,
+    typer.Option(
+        "--dataset",
+        metavar="NAME|PATH",
+        help="her2st, cscc, alex10x, demo, or a manifest.",
+        autocompletion=complete_dataset,
+    ),
 ]
-DatasetArgument = Annotated[str, typer.Argument(metavar="NAME|PATH")]
+DatasetArgument = Annotated[str, typer.Argument(metavar="NAME|PATH", autocompletion=complete_dataset)]
 SlicesOption = Annotated[str | None, typer.Option("--slices", metavar="A,B", help="Only these slices.")]
 DataOption = Annotated[
     Path | None,
@@ -20,23 +27,32 @@ DataOption = Annotated[
 ]
 
 SplitOption = Annotated[
-    str, typer.Option(help="loso (leave one slice out), lopo (one patient), kfold; several with commas.")
+    str,
+    typer.Option(
+        help="loso (leave one slice out), lopo (one patient), kfold; several with commas.",
+        autocompletion=complete_splits,
+    ),
 ]
 FoldsOption = Annotated[int | None, typer.Option(help="Number of folds of kfold (5).")]
-TargetOption = Annotated[str, typer.Option(help=f"Scale that is predicted: {', '.join(TARGET_NAMES)}.")]
+TargetOption = Annotated[
+    str,
+    typer.Option(help=f"Scale that is predicted: {', '.join(TARGET_NAMES)}.", autocompletion=complete_target),
+]
 PresetTargetOption = Annotated[
     str | None,
     typer.Option(
         help=f"Scale that is predicted: {', '.join(TARGET_NAMES)}. Else {DEFAULT_TARGET}, or what a method's released "
         "code or text predicts under --preset released or paper.",
         show_default=False,
+        autocompletion=complete_target,
     ),
 ]
 PresetOption = Annotated[
     str,
     typer.Option(
         help="published (the faithful reading that is recommended), released (the released code's values, faults and "
-        "all), paper (the text's), quick (minutes on a CPU). All but published are labelled wherever numbers appear."
+        "all), paper (the text's), quick (minutes on a CPU). All but published are labelled wherever numbers appear.",
+        autocompletion=complete_preset,
     ),
 ]
 WeightsOption = Annotated[
@@ -46,7 +62,10 @@ WeightsOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
 PrecisionOption = Annotated[
     str,
-    typer.Option(help="auto or fp32 (PyTorch's own), tf32 (matrix products too), bf16; the last two where safe."),
+    typer.Option(
+        help="auto or fp32 (PyTorch's own), tf32 (matrix products too), bf16; the last two where safe.",
+        autocompletion=complete_precision,
+    ),
 ]
 UnsafePrecisionOption = Annotated[
     bool, typer.Option("--allow-unsafe-precision", help="Run methods in a --precision not safe for them; labelled.")

@@ -9,6 +9,7 @@ import typer
 
 from .. import registry
 from ..data.target_names import known_target
+from .completion import complete_methods
 from .method_choices import by_target, choose_methods, require_weights, require_words
 from .options import (
     DataOption,
@@ -33,7 +34,13 @@ from .setting import Setting
 
 def run(
     methods: Annotated[
-        str, typer.Option("--methods", metavar="A,B", help="Names, path.py:Class, or all, published, controls.")
+        str,
+        typer.Option(
+            "--methods",
+            metavar="A,B",
+            help="Names, path.py:Class, or all, published, controls.",
+            autocompletion=complete_methods,
+        ),
     ],
     dataset: DatasetOption,
     split: SplitOption = "loso",

@@ -13,6 +13,7 @@ from .. import registry
 from ..data.target_names import DEFAULT_TARGET
 from ..errors import UserError
 from ..system.locate import data_root
+from .completion import complete_dataset, complete_split, complete_target
 from .console import out, say_once
 from .options import DataOption, FoldsOption
 from .recording import is_recorded, record_in_mlflow
@@ -22,15 +23,29 @@ from .summary import print_summary
 
 def score(
     predictions: Annotated[list[Path], typer.Argument(metavar="PREDICTIONS.h5ad...")],
-    dataset: Annotated[str, typer.Option("--dataset", metavar="NAME|PATH", help="What the predictions are of.")],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            "--dataset",
+            metavar="NAME|PATH",
+            help="What the predictions are of.",
+            autocompletion=complete_dataset,
+        ),
+    ],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Of the method; the same name replaces.")],
     results: Annotated[Path, typer.Option("--out", metavar="RESULTS", help="Results directory, new or of a run.")],
     title: Annotated[str | None, typer.Option(help="The method's name as it is to be printed (NAME).")] = None,
     split: Annotated[
-        str, typer.Option(help="The split that you declare the training slices to follow: loso, lopo, kfold.")
+        str,
+        typer.Option(
+            help="The split that you declare the training slices to follow: loso, lopo, kfold.",
+            autocompletion=complete_split,
+        ),
     ] = "loso",
     folds: FoldsOption = None,
-    target: Annotated[str, typer.Option(help="Scale that the predictions are on.")] = DEFAULT_TARGET,
+    target: Annotated[
+        str, typer.Option(help="Scale that the predictions are on.", autocompletion=complete_target)
+    ] = DEFAULT_TARGET,
     seed: Annotated[int, typer.Option(help="Seed that the predictions were made with, to tell several apart.")] = 0,
     slice_column: Annotated[
         str | None, typer.Option("--slice-column", metavar="COLUMN", help="Column of obs that names the slice (slice).")
