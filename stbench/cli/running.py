@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ..data.prepared import PreparedDataset
-    from ..results.plan import MethodChoice
+    from ..results.plan import Experiment, MethodChoice
 
 SUMMARY_INTERVAL_S = 30.0
 
@@ -36,28 +36,24 @@ def run_choices(
     label: str,
     ablation: Mapping[str, Any] | None = None,
 ) -> None:
-    """Plan and run methods, listed by target; running the same again resumes. Results are in DATASET-``label`` unless
-    the setting names a place.
+    """Plan methods, listed by the target that they predict, and run what the results directory does not hold yet.
+
+    The directory is ``results/DATASET-LABEL`` unless the setting names another. ``ablation`` is the record of the study
+    that the methods are the variants of.
     """
-    from ..results.plan import plan
+    from ..results.plan import Execution, plan
     from ..results.summary import superseded
 
-    sections = [(prepare_setting(setting, target), methods) for target, methods in chosen.items()]
-    seeds = seed_list(setting.seeds)
+    experiments = _experiments(setting, chosen, ablation)
     if setting.dry_run:
-        _say_folds(setting, [(prepared, methods) for (prepared, _), methods in sections], seeds)
+        _say_folds(experiments)
         return
-    directory = setting.results or Path("results") / f"{sections[0][0][0].name}-{label}"
+    directory = setting.results or Path("results") / f"{experiments[0].data.name}-{label}"
     command = "stbench " + shlex.join(sys.argv[1:])
-    keys: list[str] = []
+    execution = Execution(directory, command, setting.device, setting.precision, setting.save_models)
     superseded_before = superseded(directory)
-    for (prepared, data_spec), methods in sections:
-        for split, folds in setting.split_folds(prepared).items():
-            keys += plan(
-                *(directory, prepared, data_spec, methods, folds, split, seeds, command),
-                *(setting.device, setting.precision, setting.save_models, ablation),
-            )
-    for (prepared, _), _ in sections:
+    keys = [key for experiment in experiments for key in plan(experiment, execution)]
+    for prepared in {experiment.data_spec.target: experiment.data for experiment in experiments}.values():
         _say_audit(directory, setting, prepared)
     gone = len(superseded(directory).keys() - superseded_before.keys())
     if gone:
@@ -76,6 +72,21 @@ def run_choices(
     out.print(f"results: {directory}   now: stbench report {shlex.quote(str(directory))}", soft_wrap=True)
     if (summary.loc[summary["key"].isin(keys), "state"] == "failed").any():
         raise typer.Exit(1)
+
+
+def _experiments(
+    setting: Setting, chosen: Mapping[str, Sequence[MethodChoice]], ablation: Mapping[str, Any] | None
+) -> list[Experiment]:
+    """One for each target and split, in that order."""
+    from ..results.plan import Experiment
+
+    seeds = seed_list(setting.seeds)
+    experiments = []
+    for target, methods in chosen.items():
+        prepared, data_spec = prepare_setting(setting, target)
+        for split, folds in setting.split_folds(prepared).items():
+            experiments.append(Experiment(prepared, data_spec, methods, split, folds, seeds, ablation))
+    return experiments
 
 
 def _run_trials(directory: Path, todo: Sequence[str]) -> pd.DataFrame:
@@ -131,19 +142,16 @@ def _say_audit(directory: Path, setting: Setting, prepared: PreparedDataset) -> 
         out.print(f"audit of {found.split}: {found.badge}{f'; {named}' if named else ''}", soft_wrap=True)
 
 
-def _say_folds(
-    setting: Setting, sections: Sequence[tuple[PreparedDataset, Sequence[MethodChoice]]], seeds: Sequence[int]
-) -> None:
+def _say_folds(experiments: Sequence[Experiment]) -> None:
     """What a run would do."""
-    n_trials = 0
-    for prepared, methods in sections:
-        for split, folds in setting.split_folds(prepared).items():
-            n_trials += len(folds) * len(methods) * len(seeds)
-            if prepared is sections[0][0]:  # the folds are the same on every target
-                for fold in folds:
-                    out.print(f"{split}: {fold.statement()}")
-    names = dict.fromkeys(choice.method.name for _, methods in sections for choice in methods)
-    out.print(f"{n_trials} trials: {', '.join(names)}; seeds {', '.join(map(str, seeds))}", soft_wrap=True)
+    first = experiments[0]
+    for experiment in experiments:
+        if experiment.data is first.data:  # the folds are the same on every target
+            for fold in experiment.folds:
+                out.print(f"{experiment.split}: {fold.statement()}")
+    n_trials = sum(experiment.n_trials for experiment in experiments)
+    names = dict.fromkeys(choice.method.name for experiment in experiments for choice in experiment.methods)
+    out.print(f"{n_trials} trials: {', '.join(names)}; seeds {', '.join(map(str, first.seeds))}", soft_wrap=True)
 
 
 def _outstanding(results: Path, keys: list[str], retry_failed: bool) -> list[str]:

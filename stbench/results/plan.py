@@ -51,26 +51,42 @@ class MethodChoice:
             return Needs(), UNKNOWN_WEIGHTS
 
 
-def plan(
-    results: Path,
-    data: PreparedDataset,
-    data_spec: DataSpec,
-    methods: Sequence[MethodChoice],
-    folds: Sequence[Fold],
-    split: str,
-    seeds: Sequence[int],
-    command: str,
-    device: str = "auto",
-    precision: str = "auto",
-    save_models: bool = False,
-    ablation: Mapping[str, Any] | None = None,
-) -> list[str]:
-    """Write the specs of a run into ``results`` (new, or one that is to go on) and return its trials' keys.
+@dataclass(frozen=True)
+class Experiment:
+    """What is planned: every method on every fold of one split of a dataset, once with each seed."""
 
-    Fold by fold, so that trials on the same data follow each other. Earlier trials of ``results`` stay; one with the
-    same identity (say, of an older version of a method) is replaced in the table by the new one. ``ablation`` is the
-    record of the study that the methods are the variants of.
+    data: PreparedDataset
+    data_spec: DataSpec
+    methods: Sequence[MethodChoice]
+    split: str
+    folds: Sequence[Fold]
+    seeds: Sequence[int]
+    ablation: Mapping[str, Any] | None = None  # the record of the study that the methods are the variants of
+
+    @property
+    def n_trials(self) -> int:
+        return len(self.methods) * len(self.folds) * len(self.seeds)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where an experiment's trials are kept, and how they are run."""
+
+    results: Path
+    command: str  # the command line, for the record
+    device: str = "auto"
+    precision: str = "auto"  # as it was asked for: a control computes in float32 all the same
+    save_models: bool = False
+
+
+def plan(experiment: Experiment, execution: Execution) -> list[str]:
+    """Write the specs of the experiment's trials into the results directory and return their keys.
+
+    The directory may be new, or that of a run to be resumed: its earlier trials stay, and one with the same identity
+    (say, of an older version of a method) is replaced in the table by the new one. Trials are in the order of the
+    folds, so that those on the same data follow each other.
     """
+    results, data, methods = execution.results, experiment.data, experiment.methods
     lent = [choice.trained_by for choice in methods if choice.trained_by is not None]
     distinct = {id(choice): choice for choice in (*methods, *lent)}
     described = {place: described_once(choice) for place, choice in distinct.items()}  # once, and not for every trial
@@ -78,16 +94,16 @@ def plan(
     def spec_of(choice: MethodChoice, fold: Fold, seed: int) -> TrialSpec:
         return TrialSpec(
             **described[id(choice)],
-            data=data_spec,
-            split=split,
+            data=experiment.data_spec,
+            split=experiment.split,
             fold=fold.name,
             train=fold.train,
             test=fold.test,
             patients={name: data.patients[name] for name in (*fold.train, *fold.test)},
             seed=seed,
-            device=device,
-            precision=resolve_precision(precision, choice.method),
-            save_model=save_models or choice.keep_model or choice in lent,
+            device=execution.device,
+            precision=resolve_precision(execution.precision, choice.method),
+            save_model=execution.save_models or choice.keep_model or choice in lent,
             trained_by="" if choice.trained_by is None else spec_of(choice.trained_by, fold, seed).key,
         )
 
@@ -95,7 +111,9 @@ def plan(
         _refuse_namesake(results, choice)
     # who trains comes before who reuses
     ordered = sorted(methods, key=lambda choice: choice.trained_by is not None)
-    specs = [spec_of(choice, fold, seed) for seed in seeds for fold in folds for choice in ordered]
+    specs = [
+        spec_of(choice, fold, seed) for seed in experiment.seeds for fold in experiment.folds for choice in ordered
+    ]
     for spec in specs:
         trained = results / "trials" / spec.trained_by
         if not spec.trained_by or (trained / "model").is_dir():
@@ -112,7 +130,9 @@ def plan(
         for spec in specs:
             spec.write(results)
         with locked(results / ".run.lock"):
-            record_plan(results, data, specs, folds, split, command, ablation)
+            record_plan(
+                results, data, specs, experiment.folds, experiment.split, execution.command, experiment.ablation
+            )
     return [spec.key for spec in specs]
 
 

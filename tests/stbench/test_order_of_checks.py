@@ -18,7 +18,7 @@ from stbench.data.splits import loso
 from stbench.dataset import SlideSource
 from stbench.errors import UserError
 from stbench.method import MethodConfig, Needs, configure
-from stbench.results.plan import MethodChoice, plan
+from stbench.results.plan import Execution, Experiment, MethodChoice, plan
 from stbench.system import files
 from stbench.training import encoders, pretrained
 from stbench.trials.spec import DataSpec, TrialSpec
@@ -217,8 +217,9 @@ def test_a_plan_describes_each_choice_once_however_many_trials_it_has(tmp_path: 
     choice = MethodChoice("counted", method, "published", "", configure(method))
     reusing = MethodChoice("counted", method, "published", "b", configure(method), trained_by=choice)
     Counted.made.clear()
-    planned = plan(tmp_path, data, spec, [choice, reusing], loso(data.patients), "loso", [0, 1], "command")
-    assert len(planned) == 2 * 2 * len(data.slides)
+    experiment = Experiment(data, spec, [choice, reusing], "loso", loso(data.patients), [0, 1])
+    planned = plan(experiment, Execution(tmp_path, "command"))
+    assert len(planned) == experiment.n_trials == 2 * 2 * len(data.slides)
     assert Counter(Counted.made) == {"made": 2, "described": 2}
     specs = [TrialSpec.read(tmp_path / "specs" / f"{key}.json") for key in planned]
     assert {one.trained_by for one in specs} - {""} == {one.key for one in specs if not one.trained_by}
