@@ -113,7 +113,7 @@ def is_version(tag: str) -> bool:
 
 def _newest_last(one: Standings) -> list[pd.Series]:
     rows = one.section.rows
-    created = {str(run.directory): str(run.facts.get("created", "")) for run in one.section.runs}
+    created = {str(run.directory): run.record.created for run in one.section.runs}
     age = rows["directory"].map(created).groupby(rows["entry"]).max()
     return [one.table.loc[entry] for entry in sorted(one.table.index, key=lambda entry: str(age[entry]))]
 
@@ -163,7 +163,7 @@ def runs_of(section: Section) -> pd.DataFrame:
             "run": "; ".join(run.name for run in runs),
             "where": "; ".join(dict.fromkeys(_where(run) for run in runs)),
             **{
-                name: "; ".join(dict.fromkeys(_text(run.facts.get(name, "")) for run in runs))
+                name: "; ".join(dict.fromkeys(_text(getattr(run.record, name)) for run in runs))
                 for name in ("created", "versions", "machine")
             },
         }
@@ -171,10 +171,9 @@ def runs_of(section: Section) -> pd.DataFrame:
 
 
 def _where(run: Run) -> str:
-    machine = run.facts.get("machine", {})
-    return ", ".join(
-        filter(None, (str(run.facts.get("created", ""))[:10], machine.get("processor") or machine.get("system")))
-    )
+    machine = run.record.machine
+    hardware = machine.get("processor") or machine.get("system") or ""
+    return ", ".join(filter(None, (run.record.created[:10], str(hardware))))
 
 
 def _text(fact: object) -> str:

@@ -17,7 +17,6 @@ from ..figures.style import PAGE_VARIABLES
 from ..parts.part import Part, Picture
 from ..sections.section import Section
 from ..tables.table import Table
-from ..words.format import describe
 from ..words.protocol import caption, split_title
 
 PACKS = (
@@ -111,7 +110,6 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["describe"] = describe
     made.filters["inline"] = inline
     return made
 

@@ -51,19 +51,14 @@ def _of_rows(rows: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
 
 def _of_runs(runs: Mapping[Path, Run]) -> Iterator[tuple[Any, ...]]:
     for directory, run in runs.items():
-        for name, facts in run.facts.get("sections", {}).items():
-            protocol = name.split("|")
-            formula = facts.get("target", {}).get("formula")
-            if formula:
-                yield (*protocol, "the target", "the formula", formula, str(directory))
-            for slice_id, slide in facts.get("slides", {}).items():
-                if slide.get("key"):
-                    yield (*protocol, f"slice {slice_id}", "the content", slide["key"], str(directory))
-            for fold in facts.get("folds", ()):
-                if fold.get("train"):
-                    for slice_id in fold["test"]:
-                        trained = tuple(sorted(fold["train"]))
-                        yield (*protocol, f"slice {slice_id}", "the training slices", trained, str(directory))
+        for section in run.record.sections:
+            yield (*section.protocol, "the target", "the formula", section.target.formula, str(directory))
+            for name, slide in section.slides.items():
+                yield (*section.protocol, f"slice {name}", "the content", slide.key, str(directory))
+            for fold in section.folds:
+                trained = tuple(sorted(fold.train))
+                for name in fold.test:
+                    yield (*section.protocol, f"slice {name}", "the training slices", trained, str(directory))
 
 
 def _short(value: Any) -> str:
@@ -79,7 +74,7 @@ def _versions(rows: pd.DataFrame, runs: Mapping[Path, Run]) -> pd.Series:
     the package, predictions made elsewhere), the runs do.
     """
     made = _codes(rows)
-    created = rows["directory"].map({str(at): str(run.facts.get("created", "")) for at, run in runs.items()})
+    created = rows["directory"].map({str(at): run.record.created for at, run in runs.items()})
     label = pd.Series("", index=rows.index)
     for _, same in rows.groupby(IDENTITY, sort=False):
         for _, part in same.groupby(made[same.index]):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from stbench.errors import UserError
-from stbench.results import run_record
+from stbench.results.record import read_run
 from stbench.scores import exchange
 from stbench.system.tables import numbers, read_text
 
@@ -52,7 +51,7 @@ def read(results: Sequence[Path], summaries: Mapping[Path, str] | None = None) -
     if not results:
         raise UserError("no results directory was named - give the folder that 'stbench run' wrote")
     directories = list(dict.fromkeys(Path(path).resolve() for path in results))
-    runs = {directory: Run(directory, _facts(directory)) for directory in directories}
+    runs = {directory: Run(directory, read_run(directory)) for directory in directories}
     contents = {Path(place).resolve(): content for place, content in (summaries or {}).items()}
     tables = [complete_trials(_summary(run.directory, contents.get(run.directory)), run) for run in runs.values()]
     return _without_copies(pd.concat(tables, ignore_index=True)), runs
@@ -62,13 +61,6 @@ def sections(rows: pd.DataFrame, runs: Mapping[Path, Run], with_genes: bool = Tr
     """``rows`` and ``runs``: of :func:`read`, one row a trial and slice; a column ``version`` tells entries apart."""
     protocols = rows.groupby(["dataset", "split", "target"], sort=False)
     return [_section(part.copy(), runs, with_genes) for _, part in protocols]
-
-
-def _facts(directory: Path) -> dict[str, Any]:
-    path = directory / "run.json"
-    if not path.is_file():
-        return {}
-    return run_record.read(path)
 
 
 def _summary(directory: Path, content: str | None) -> pd.DataFrame:
@@ -131,22 +123,20 @@ def _section(rows: pd.DataFrame, runs: Mapping[Path, Run], with_genes: bool) -> 
     dataset, split, target = (str(rows.iloc[0][name]) for name in ("dataset", "split", "target"))
     rows, unrun_seeds = _without_unrun_seeds(rows)
     involved = [runs[Path(directory)] for directory in rows["directory"].drop_duplicates()]
-    facts = [run.facts.get("sections", {}).get(f"{dataset}|{split}|{target}", {}) for run in involved]
-    about = [part.get("dataset", {}) for part in facts]
-    expected = next((tuple(map(str, part["slices_expected"])) for part in about if part.get("slices_expected")), ())
+    recorded = [part for run in involved if (part := run.record.section(dataset, split, target)) is not None]
+    about = [part.dataset for part in recorded]
+    expected = next((part.slices_expected for part in about if part.slices_expected), ())
     tested = list(rows["slice"].drop_duplicates())
     slices = tuple([name for name in expected if name in tested] + [name for name in tested if name not in expected])
-    missing = {
-        str(name): str(why) for part in about for name, why in part.get("missing", {}).items() if name not in tested
-    }
+    missing = {name: why for part in about for name, why in part.missing.items() if name not in tested}
     entries, rows["entry"] = named_entries(rows)
     genes, without_genes = read_gene_tables(rows if with_genes else rows.iloc[:0])
     return Section(
         dataset=dataset,
         split=split,
         target=target,
-        title=next((str(part["title"]) for part in about if part.get("title")), dataset),
-        formula=next((str(part["target"]["formula"]) for part in facts if part.get("target", {}).get("formula")), ""),
+        title=next((part.title for part in about if part.title), dataset),
+        formula=next((part.target.formula for part in recorded if part.target.formula), ""),
         rows=rows,
         entries=entries,
         genes=genes,
@@ -154,7 +144,7 @@ def _section(rows: pd.DataFrame, runs: Mapping[Path, Run], with_genes: bool) -> 
         patients=dict(zip(rows["slice"], rows["patient"], strict=True)),
         expected=expected,
         missing=missing,
-        facts=tuple(facts),
+        recorded=tuple(recorded),
         runs=tuple(involved),
         notes=read_notes(rows),
         logs=last_log_lines(rows),

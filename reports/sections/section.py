@@ -9,16 +9,18 @@ from typing import Any
 
 import pandas as pd
 
+from stbench.results.run_record import RunRecord, SectionRecord, SlideRecord
+
 METRIC_COLUMNS = ("pcc_acg", "pcc_heg", "mse", "mae", "strict_pcc_acg", "strict_pcc_heg")
 PRESET_OF_OTHERS = "external"  # predictions made elsewhere: their trials' notes say so
 
 
 @dataclass(frozen=True)
 class Run:
-    """One results directory: its name and what ``run.json`` says (empty where it says nothing)."""
+    """One results directory, and what its ``run.json`` says."""
 
     directory: Path
-    facts: Mapping[str, Any]
+    record: RunRecord
 
     @property
     def name(self) -> str:
@@ -47,7 +49,7 @@ class Section:
     patients: Mapping[str, str]
     expected: tuple[str, ...]  # all slices of the dataset, in fold order; empty: unknown
     missing: Mapping[str, str]  # slice to the reason why it is not there
-    facts: tuple[Mapping[str, Any], ...]  # what each run says of this section
+    recorded: tuple[SectionRecord, ...]  # what each run says of this section
     runs: tuple[Run, ...]
     notes: pd.DataFrame  # entry, note, trials: what methods had to tell
     logs: Mapping[str, str]  # key of a failed trial to the last lines of its log
@@ -70,6 +72,6 @@ def records(frame: pd.DataFrame) -> Iterator[Any]:
     yield from frame.itertuples()
 
 
-def slides(section: Section) -> dict[str, dict[str, object]]:
-    """Facts of every prepared slide that any of the section's runs recorded, by slice."""
-    return {str(name): dict(slide) for part in section.facts for name, slide in part.get("slides", {}).items()}
+def slides(section: Section) -> dict[str, SlideRecord]:
+    """Every prepared slide that any of the section's runs recorded, by slice."""
+    return {name: slide for recorded in section.recorded for name, slide in recorded.slides.items()}

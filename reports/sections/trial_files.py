@@ -20,18 +20,13 @@ STATES = (*UNENDED, *FINAL_STATES)
 def complete_trials(table: pd.DataFrame, run: Run) -> pd.DataFrame:
     """``table``, if it has the rows of all trials that ``run.json`` lists."""
     found = {key: set(rows["slice"]) for key, rows in table.groupby("key")}
-    tested = {
-        (*name.split("|"), fold["name"]): fold["test"]
-        for name, section in run.facts.get("sections", {}).items()
-        for fold in section.get("folds", ())
-    }
-    for key, trial in run.facts.get("trials", {}).items():
-        dataset, target, split, fold = (*trial["identity"], "", "", "", "")[:4]
-        lacking = set(tested.get((dataset, split, target, fold), ())).difference(found.get(key, ()))
+    tested = {(section.protocol, fold.name): fold.test for section in run.record.sections for fold in section.folds}
+    for key, trial in run.record.trials.items():
+        lacking = set(tested.get((trial.identity.protocol, trial.identity.fold), ())).difference(found.get(key, ()))
         if key not in found or lacking:
             what = f"slice {', '.join(sorted(lacking))} of " if key in found else ""
             raise UserError(
-                f"{run.directory / 'summary.csv'} has no row for {what}trial {key} ({trial['label']}) - "
+                f"{run.directory / 'summary.csv'} has no row for {what}trial {key} ({trial.label}) - "
                 f"'stbench report {run.directory}' writes it anew"
             )
     return table

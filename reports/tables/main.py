@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -251,9 +252,7 @@ def trials_table(section: Section, trials: pd.DataFrame) -> Table:
 
 def protocol_table(section: Section) -> Table:
     """Who was held out, and how many training slices share the test slice's patient."""
-    statements = {
-        str(fold["name"]): str(fold.get("statement", "")) for part in section.facts for fold in part.get("folds", ())
-    }
+    statements = {fold.name: fold.statement for recorded in section.recorded for fold in recorded.folds}
     rows = []
     for row in records(replicates(section)):
         shared = Cell("not recorded") if row.same_patient != row.same_patient else _count(row.same_patient)
@@ -271,15 +270,14 @@ def slides_table(section: Section) -> Table:
     """What the prepared slides are: size, padding, image, scale, and the key of their content."""
     rows = []
     for name, slide in slides(section).items():
-        scale = slide.get("um_per_px")
         rows.append(
             (
-                *map(_text, (name, slide.get("patient", ""))),
-                _count(_number(slide.get("n_spots"))),
-                _count(_number(slide.get("n_padded"))),
-                _text(slide.get("image_level", "")),
-                _amount(_number(scale), 3),
-                _text(slide.get("key", "")),
+                *map(_text, (name, slide.patient)),
+                _count(slide.n_spots),
+                _count(slide.n_padded),
+                _text(slide.image_level),
+                _amount(math.nan if slide.um_per_px is None else slide.um_per_px, 3),
+                _text(slide.key),
             )
         )
     return Table(
@@ -289,7 +287,3 @@ def slides_table(section: Section) -> Table:
         blocks=(tuple(rows),),
         text_columns=frozenset({0, 1, 4, 6}),
     )
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, (int, float)) else float("nan")

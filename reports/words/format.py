@@ -1,16 +1,8 @@
-"""Numbers and facts as text."""
+"""Numbers as text."""
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from stbench.system.numerals import bounded
-
-
-def describe(value: Any) -> str:
-    """A fact of ``run.json`` as one line of text."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def number(value: float, digits: int = 4) -> str:

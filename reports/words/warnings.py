@@ -71,20 +71,16 @@ def warnings(section: Section, board: pd.DataFrame) -> list[str]:
     if section.expected and len(section.slices) < len(section.expected):
         found.append(f"Only {section.coverage} of {section.title}: not comparable with numbers over all of them.")
     prepared = slides(section)
-    coarse = {
-        name: str(slide["image_level"])
-        for name, slide in prepared.items()
-        if slide.get("image_level", "full") != "full"
-    }
+    coarse = {name: slide.image_level for name, slide in prepared.items() if slide.image_level != "full"}
     if coarse:
         shown = ", ".join(f"{name} ({level})" for name, level in coarse.items())
         found.append(f"Patches come from a downsampled image, not from full resolution: {shown}.")
-    padded = {name: int(str(slide["n_padded"])) for name, slide in prepared.items() if slide.get("n_padded")}
+    padded = {name: slide.n_padded for name, slide in prepared.items() if slide.n_padded}
     if padded:
-        rule = next((str(part["padding"]) for part in section.facts if part.get("padding")), "")
+        rule = next((recorded.padding for recorded in section.recorded if recorded.padding), "")
         shown = ", ".join(f"{name} ({count})" for name, count in padded.items())
         found.append(f"{sum(padded.values())} patches cross the image's border{f'; {rule}' if rule else ''}: {shown}.")
-    found += dict.fromkeys(str(notice) for part in section.facts for notice in part.get("notices", ()))
+    found += dict.fromkeys(notice for recorded in section.recorded for notice in recorded.notices)
     for note, said in section.notes.groupby("note", sort=False):
         labels = entries.loc[said["entry"], "label"]
         whose = ", ".join(labels) if len(labels) <= NAMED else f"{len(labels)} of {len(entries)} entries"
@@ -128,10 +124,10 @@ def _arithmetic(precision: str, tf32: str) -> str:
 
 def _n_superseded(section: Section, run: Run) -> int:
     """Trials of the section that ended, and that a later plan of the run replaced."""
-    question = [section.dataset, section.target, section.split]  # the first three of an identity
+    protocol = (section.dataset, section.split, section.target)
     return sum(
-        list(trial["identity"][:3]) == question and (run.directory / "trials" / key).is_dir()
-        for key, trial in run.facts.get("superseded", {}).items()
+        trial.identity.protocol == protocol and (run.directory / "trials" / key).is_dir()
+        for key, trial in run.record.superseded.items()
     )
 
 

@@ -15,9 +15,11 @@ def trial(
     key: Annotated[str, typer.Argument(metavar="KEY")],
 ) -> None:
     """Run one planned trial, named by its key; what engines call."""
+    from ..results.record import read_run
     from ..system.interrupt import stop_on_signals
     from ..trials.run import run_trial
 
+    read_run(results)  # a directory of another layout is refused
     with stop_on_signals() as stop:
         state = run_trial(results, key, should_stop=stop)
     out.print(f"{key}: {state.state}{' - ' + state.reason if state.reason else ''}", soft_wrap=True)

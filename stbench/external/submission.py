@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,8 +14,9 @@ import pandas as pd
 from ..data.prepared import PreparedDataset
 from ..data.splits import Fold
 from ..errors import UserError
-from ..results import run_record
 from ..results.plan import record_finished
+from ..results.record import read_run
+from ..results.run_record import SectionRecord
 from ..scores.alarms import Alarm
 from ..system.environment import versions
 from ..system.files import replacing_directory, write_json, writing_to
@@ -55,12 +55,13 @@ def require_name(name: str) -> None:
 def earlier_slices(results: Path, dataset: str, split: str, target: str) -> list[str]:
     """The slices that ``results`` is about; none where it is new, or has nothing of this dataset, split and target."""
     recorded = _recorded(results, dataset, split, target)
-    return [] if recorded is None else list(recorded["dataset"]["slices_present"])
+    return [] if recorded is None else list(recorded.dataset.slices_present)
 
 
-def _recorded(results: Path, dataset: str, split: str, target: str) -> Mapping[str, Any] | None:
-    path = results / "run.json"
-    return run_record.read(path).get("sections", {}).get(f"{dataset}|{split}|{target}") if path.is_file() else None
+def _recorded(results: Path, dataset: str, split: str, target: str) -> SectionRecord | None:
+    if not (results / "run.json").is_file():
+        return None
+    return read_run(results).section(dataset, split, target)
 
 
 def require_same_protocol(results: Path, data: PreparedDataset, folds: Sequence[Fold], split: str) -> None:
@@ -68,14 +69,14 @@ def require_same_protocol(results: Path, data: PreparedDataset, folds: Sequence[
     recorded = _recorded(results, data.name, split, data.target.name)
     if recorded is None:
         return
-    theirs = {(str(fold["name"]), tuple(fold["test"]), tuple(fold["train"])) for fold in recorded["folds"]}
+    theirs = {(fold.name, fold.test, fold.train) for fold in recorded.folds}
     if theirs != {(fold.name, fold.test, fold.train) for fold in folds}:
         raise UserError(
             f"{results} holds {len(theirs)} other folds of {data.name}, {split} - give --slices and --folds as there, "
             "or another --out"
         )
     for name, slide in data.slides.items():
-        if recorded["slides"][name]["key"] != slide.key:
+        if recorded.slides[name].key != slide.key:
             raise UserError(f"slice {name} has changed since {results} was written - give another --out")
 
 

@@ -164,7 +164,7 @@ def _refuse_namesake(results: Path, choice: MethodChoice) -> None:
     if not (results / "run.json").is_file():
         return
     here = registry.origin(choice.reference)
-    for key in read_run(results)["trials"]:
+    for key in read_run(results).trials:
         try:
             spec = spec_at(results, key)
         except DamagedFileError:  # planned again now, or told by whoever reads the trials

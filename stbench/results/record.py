@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..data.prepared import PADDING_RULE, PreparedDataset
+from ..data.prepared import PreparedDataset
 from ..data.splits import Fold
 from ..errors import UserError
 from ..system.environment import machine, versions
 from ..system.files import write_json
 from ..trials.spec import TrialSpec
 from . import run_record
+from .run_record import LAYOUT, RunRecord, SectionRecord, TrialIdentity, TrialRecord
 
 
 def record_plan(
@@ -28,57 +28,64 @@ def record_plan(
     command: str,
     ablation: Mapping[str, Any] | None,
 ) -> None:
-    path = results / "run.json"
+    """Enter a plan into ``run.json``; earlier trials stay, but for those whose question ``specs`` answer anew."""
     now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    record: dict[str, Any] = {"id": uuid.uuid4().hex, "created": now, "commands": [], "trials": {}}
-    if path.is_file():
-        record = read_run(results)
-    if ablation is not None:
-        record["ablation"] = _joined_ablation(results, record.get("ablation"), ablation)
-    new = {spec.identity for spec in specs}
-    new |= {identity[:-1] for identity in new}  # as a record has it that was written before precision was part of it
-    trials = {key: trial for key, trial in record["trials"].items() if tuple(trial["identity"]) not in new}
-    superseded = record.get("superseded", {}) | {
-        key: trial for key, trial in record["trials"].items() if key not in trials
+    section = SectionRecord.of(data, tuple(folds), split)
+    planned = {spec.key: TrialRecord(identity=TrialIdentity.of(spec), label=spec.label) for spec in specs}
+    record = read_run(results) if (results / "run.json").is_file() else _new_run(now)
+    answered = {trial.identity for trial in planned.values()}
+    kept = {key: trial for key, trial in record.trials.items() if trial.identity not in answered}
+    gone = record.superseded | {key: trial for key, trial in record.trials.items() if key not in kept}
+    trials = kept | planned
+    changes = {
+        "updated": now,
+        "commands": tuple(dict.fromkeys([*record.commands, command])),
+        "versions": versions(),
+        "machine": machine(),
+        "trials": trials,
+        "superseded": {key: trial for key, trial in gone.items() if key not in trials},
+        "sections": _with_section(record.sections, section),
+        "ablation": _joined_ablation(results, record.ablation, ablation),
     }
-    trials |= {spec.key: {"identity": list(spec.identity), "label": spec.label} for spec in specs}
-    record["superseded"] = {key: trial for key, trial in superseded.items() if key not in trials}
-    if command not in record["commands"]:
-        record["commands"].append(command)
-    section = f"{data.name}|{split}|{data.target.name}"
-    record.setdefault("sections", {})[section] = {
-        "dataset": {
-            "name": data.name,
-            "title": data.title,
-            "slices_present": list(data.slides),
-            "slices_expected": list(data.expected),
-            "missing": {gone.id: gone.reason for gone in data.missing},
-        },
-        "target": {"name": data.target.name, "formula": data.target.formula},
-        "split": split,
-        "folds": [asdict(fold) | {"statement": fold.statement()} for fold in folds],
-        "n_genes": len(data.genes),
-        "patch_px": data.patch_px,
-        "padding": PADDING_RULE,
-        "slides": {name: slide.facts() for name, slide in data.slides.items()},
-        "notices": list(data.notices),
-    }
-    record |= {"updated": now, "trials": trials, "versions": versions(), "machine": machine()}
-    write_json(path, record)
+    write_json(results / "run.json", record.model_copy(update=changes).model_dump(mode="json"))
 
 
-def _joined_ablation(results: Path, earlier: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, Any]:
+def _new_run(now: str) -> RunRecord:
+    return RunRecord(
+        layout=LAYOUT,
+        id=uuid.uuid4().hex,
+        created=now,
+        updated=now,
+        commands=(),
+        versions={},
+        machine={},
+        trials={},
+        superseded={},
+        sections=(),
+        ablation=None,
+    )
+
+
+def _with_section(sections: Sequence[SectionRecord], new: SectionRecord) -> tuple[SectionRecord, ...]:
+    """``sections`` with ``new`` in the place of the one of its protocol, else at the end."""
+    by_protocol = {section.protocol: section for section in sections}
+    return tuple((by_protocol | {new.protocol: new}).values())
+
+
+def _joined_ablation(
+    results: Path, earlier: Mapping[str, Any] | None, new: Mapping[str, Any] | None
+) -> Mapping[str, Any] | None:
     """Switches of an earlier command stay beside those of the new one; both must be of the same base."""
-    if earlier is None:
-        return dict(new)
+    if earlier is None or new is None:
+        return new if earlier is None else earlier
     if earlier["base"] != new["base"]:
         raise UserError(f"{results} holds an ablation study of another base - give another --out")
     named = {switch["name"]: switch for switch in (*earlier["switches"], *new["switches"])}
     return {**new, "switches": list(named.values())}
 
 
-def read_run(results: Path) -> dict[str, Any]:
-    """``run.json`` of a results directory; a ``UserError`` where there is none, or it is not a run's record."""
+def read_run(results: Path) -> RunRecord:
+    """``run.json`` of a results directory; a ``UserError`` where there is none, or it is of another layout."""
     path = results / "run.json"
     if not path.is_file():
         raise UserError(
@@ -89,7 +96,7 @@ def read_run(results: Path) -> dict[str, Any]:
 
 def trial_specs(results: Path) -> dict[str, TrialSpec]:
     """The trials that count in a results directory, key to spec, in the order in which they were planned."""
-    return {key: spec_at(results, key) for key in read_run(results)["trials"]}
+    return {key: spec_at(results, key) for key in read_run(results).trials}
 
 
 def spec_at(results: Path, key: str) -> TrialSpec:

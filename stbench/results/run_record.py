@@ -1,4 +1,4 @@
-"""What ``run.json`` of a results directory must say to be used: its shape, checked where it is read."""
+"""``run.json`` of a results directory as typed records: which trials count, and what they were planned under."""
 
 from __future__ import annotations
 
@@ -7,58 +7,194 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..errors import DamagedFileError, first_problem
+from ..data.prepared import PADDING_RULE, PreparedDataset
+from ..data.splits import Fold
+from ..errors import DamagedFileError, UserError, first_problem
 from ..system.files import read_json
+from ..trials.spec import TrialSpec
 
+LAYOUT = 2  # of a results directory; 1, which the file did not name, had its sections under joined names
 RUN_LOST = "restore it, or delete it and run every command of it again (trials that ended are reused)"
 
 
 class Record(BaseModel):
-    """A part of ``run.json``; it may say more than what is listed, which is kept as it is."""
+    """A part of ``run.json``. What is not listed belongs to another layout, whose number would say so."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TrialIdentity(Record):
+    """What a trial is called by people: two trials with the same identity answer the same question."""
+
+    dataset: str
+    target: str
+    split: str
+    fold: str
+    method: str
+    preset: str
+    variant: str
+    weights: str
+    seed: int
+    precision: str
+
+    @classmethod
+    def of(cls, spec: TrialSpec) -> TrialIdentity:
+        return cls(
+            dataset=spec.data.name,
+            target=spec.data.target,
+            split=spec.split,
+            fold=spec.fold,
+            method=spec.name,
+            preset=spec.preset,
+            variant=spec.variant,
+            weights=spec.weights,
+            seed=spec.seed,
+            precision=spec.precision,
+        )
+
+    @property
+    def protocol(self) -> tuple[str, str, str]:
+        """Dataset, split and target: what it shares with all trials of its section."""
+        return self.dataset, self.split, self.target
 
 
 class TrialRecord(Record):
-    identity: list[str]
+    """A trial that was planned: the question that it answers, and its name in messages."""
+
+    identity: TrialIdentity
     label: str
 
 
 class FoldRecord(Record):
+    """A fold of the section's split: slices by name, and the fold in words."""
+
     name: str
-    test: list[str]
-    train: list[str] = []
+    test: tuple[str, ...]
+    train: tuple[str, ...]
+    same_patient: tuple[str, ...]  # training slices of a patient who also has a test slice
+    statement: str
+
+    @classmethod
+    def of(cls, fold: Fold) -> FoldRecord:
+        return cls(
+            name=fold.name,
+            test=fold.test,
+            train=fold.train,
+            same_patient=fold.same_patient,
+            statement=fold.statement(),
+        )
 
 
 class DatasetRecord(Record):
-    slices_present: list[str] = []
-    slices_expected: list[str] = []
-    missing: dict[str, str] = {}
+    """Which slices of the dataset were there, and why the others were not."""
+
+    name: str
+    title: str
+    slices_present: tuple[str, ...]
+    slices_expected: tuple[str, ...]  # all of the dataset, in fold order; empty: unknown
+    missing: dict[str, str]  # slice to the reason
+
+
+class TargetRecord(Record):
+    """What was predicted."""
+
+    name: str
+    formula: str
+
+
+class SlideRecord(Record):
+    """A prepared slide, as :meth:`stbench.data.prepared.PreparedSlide.facts` describes it."""
+
+    patient: str
+    n_spots: int
+    n_padded: int  # patches that cross the image's border
+    image_level: str
+    um_per_px: float | None
+    notes: tuple[str, ...]
+    key: str  # digest of the prepared content
 
 
 class SectionRecord(Record):
-    dataset: DatasetRecord = DatasetRecord()
-    target: dict[str, Any] = {}
-    folds: list[FoldRecord] = []
-    slides: dict[str, dict[str, Any]] = {}
+    """One dataset under one split, on one target: what all trials that may stand in one table share."""
+
+    dataset: DatasetRecord
+    split: str
+    target: TargetRecord
+    folds: tuple[FoldRecord, ...]
+    n_genes: int
+    patch_px: int  # side of a prepared patch
+    padding: str  # what stands in a patch outside the image, in words
+    slides: dict[str, SlideRecord]
+    notices: tuple[str, ...]  # what preparing the data had to tell
+
+    @classmethod
+    def of(cls, data: PreparedDataset, folds: tuple[Fold, ...], split: str) -> SectionRecord:
+        return cls(
+            dataset=DatasetRecord(
+                name=data.name,
+                title=data.title,
+                slices_present=tuple(data.slides),
+                slices_expected=tuple(data.expected),
+                missing={gone.id: gone.reason for gone in data.missing},
+            ),
+            split=split,
+            target=TargetRecord(name=data.target.name, formula=data.target.formula),
+            folds=tuple(map(FoldRecord.of, folds)),
+            n_genes=len(data.genes),
+            patch_px=data.patch_px,
+            padding=PADDING_RULE,
+            slides={name: SlideRecord.model_validate(slide.facts()) for name, slide in data.slides.items()},
+            notices=tuple(data.notices),
+        )
+
+    @property
+    def protocol(self) -> tuple[str, str, str]:
+        """Dataset, split and target, by name: no two sections of a run share them."""
+        return self.dataset.name, self.split, self.target.name
 
 
 class RunRecord(Record):
-    """What ``run.json`` must say to be used."""
+    """All of ``run.json``."""
 
-    id: str
-    commands: list[str]
-    trials: dict[str, TrialRecord]
-    versions: dict[str, Any] = {}
-    sections: dict[str, SectionRecord] = {}
-    ablation: dict[str, Any] | None = None
+    layout: int
+    id: str  # of the run, whatever its directory is called
+    created: str  # ISO 8601, as ``updated``
+    updated: str
+    commands: tuple[str, ...]  # each once, in the order in which they were first given
+    versions: dict[str, str]  # of Python and packages, when it was last updated
+    machine: dict[str, str | int | float]
+    trials: dict[str, TrialRecord]  # key to trial: those that count
+    superseded: dict[str, TrialRecord]  # those that later commands replaced
+    sections: tuple[SectionRecord, ...]
+    ablation: dict[str, Any] | None  # see :meth:`stbench.results.ablation.Ablation.record`
+
+    def section(self, dataset: str, split: str, target: str) -> SectionRecord | None:
+        """What the run says of one section; ``None`` where it has no such section."""
+        protocol = (dataset, split, target)
+        return next((section for section in self.sections if section.protocol == protocol), None)
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The record in ``path``, as it stands there. Raises ``DamagedFileError``."""
-    record = read_json(path, RUN_LOST)
+def read(path: Path) -> RunRecord:
+    """The record in ``path``.
+
+    Raises ``UserError`` for one of another layout, and ``DamagedFileError`` for what is no run's record.
+    """
+    content = read_json(path, RUN_LOST)
+    _require_layout(path, content)
     try:
-        RunRecord.model_validate(record)
+        return RunRecord.model_validate(content)
     except ValidationError as error:
         raise DamagedFileError(f"{path} is not a run's record ({first_problem(error)}) - {RUN_LOST}") from error
-    return dict(record)
+
+
+def _require_layout(path: Path, content: object) -> None:
+    """Refuse a results directory that another version laid out differently; what says no version is damaged."""
+    if not isinstance(content, dict) or content.get("layout") == LAYOUT:
+        return
+    versions = content.get("versions")
+    version = versions.get("stbench") if isinstance(versions, dict) else None
+    if isinstance(version, str):
+        raise UserError(
+            f"{path.parent} was written by stbench {version}, in another layout than this version's - use that "
+            "version, or run its commands again with another --out"
+        )

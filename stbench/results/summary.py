@@ -44,8 +44,8 @@ def superseded(results: Path) -> dict[str, str]:
     """
     if not (results / "run.json").is_file():
         return {}
-    found = read_run(results).get("superseded", {})
-    return {key: trial["label"] for key, trial in found.items() if (results / "trials" / key).is_dir()}
+    found = read_run(results).superseded
+    return {key: trial.label for key, trial in found.items() if (results / "trials" / key).is_dir()}
 
 
 def collect(results: Path) -> pd.DataFrame:

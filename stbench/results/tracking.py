@@ -25,6 +25,7 @@ from ..trials.state import EndedState
 from .mlflow_names import LONGEST, joined
 from .mlflow_store import opened, passes_by, tracking_uri
 from .record import read_run, trial_specs
+from .run_record import RunRecord
 from .summary import METRICS, collect
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def track(results: Path, report: Path | None = None) -> Fed:
 
 
 class _Feed:
-    def __init__(self, results: Path, record: dict[str, Any], client: MlflowClient, artifacts: str | None) -> None:
+    def __init__(self, results: Path, record: RunRecord, client: MlflowClient, artifacts: str | None) -> None:
         self.results = results
         self.client = client
         self.record = record
@@ -138,17 +139,17 @@ class _Feed:
                 return found
 
     def _parent(self) -> str:
-        found = self._search(f"tags.`stbench.run` = '{self.record['id']}'")
+        found = self._search(f"tags.`stbench.run` = '{self.record.id}'")
         if found:
             return found[0].info.run_id
         name = self.results.resolve().name
         tags = {
-            "stbench.run": self.record["id"],
+            "stbench.run": self.record.id,
             "mlflow.runName": name,
-            "stbench.command": _cut(self.record["commands"][-1], LONGEST_TAG),
+            "stbench.command": _cut(self.record.commands[-1], LONGEST_TAG),
         }
         parent = self.client.create_run(self.experiment, tags=tags, run_name=name).info.run_id
-        for package, number in self.record["versions"].items():
+        for package, number in self.record.versions.items():
             self.client.set_tag(parent, f"version.{package}", number)
         return parent
 

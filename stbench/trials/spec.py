@@ -87,22 +87,6 @@ class TrialSpec:
         )[:16]
 
     @property
-    def identity(self) -> tuple[str, ...]:
-        """What the trial is called by people: two trials with the same identity answer the same question."""
-        return (
-            self.data.name,
-            self.data.target,
-            self.split,
-            self.fold,
-            self.name,
-            self.preset,
-            self.variant,
-            self.weights,
-            str(self.seed),
-            self.precision,
-        )
-
-    @property
     def label(self) -> str:
         """``stnet B4 seed 0``, ``stnet epochs=10 bf16 B4 seed 0``"""
         precision = "" if self.precision == "fp32" else self.precision

@@ -7,10 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from stbench.results.run_record import LAYOUT
 from stbench.results.summary import METRICS, SUMMARY_COLUMNS
 from stbench.trials.state import FINAL_STATES
 
@@ -73,14 +75,14 @@ def make_results(
     split: str = "loso",
     target: str = TARGET,
     states: Mapping[tuple[str, str, int], tuple[str, str]] | None = None,
-    facts: Mapping[str, object] | None = None,
+    facts: Mapping[str, Any] | None = None,
     with_genes: bool = True,
     seed: int = 0,
 ) -> Path:
     """Write ``run.json``, ``summary.csv`` and ``trials/`` and return ``directory``.
 
     ``states`` maps (method, slice, seed) to (state, reason) for trials that did not finish. ``facts`` is laid over the
-    section's record in ``run.json``.
+    section's record in ``run.json``, as :func:`laid_over` does it.
     """
     rng = np.random.default_rng(seed)
     title, expected, patients = DATASETS[dataset]
@@ -120,32 +122,47 @@ def make_results(
     for name in chosen:
         same_patient = [o for o in chosen if o != name and patients[o] == patients[name]] if split == "loso" else []
         statement = f"{name} held out; {len(same_patient)} of {len(chosen) - 1} training slices are of the same patient"
-        folds.append({"name": name, "test": [name], "same_patient": same_patient, "statement": statement})
+        # which slices were trained on is left open, so that runs over different slices can be merged
+        fold = {"name": name, "test": [name], "train": [], "same_patient": same_patient, "statement": statement}
+        folds.append(fold)
     about: dict[str, object] = {"name": dataset, "title": title, "slices_present": chosen, "slices_expected": expected}
     about["missing"] = {name: "no image of this name" for name in expected if name not in chosen}
-    slide = {"n_spots": 300, "n_padded": 0, "image_level": "full", "um_per_px": 0.69}
-    section = {
+    slide = {"n_spots": 300, "n_padded": 0, "image_level": "full", "um_per_px": 0.69, "notes": []}
+    section: dict[str, Any] = {
         "dataset": about,
         "target": {"name": target, "formula": "log10(1 + 10000 × count / sum of the spot's counts over the panel)"},
         "split": split,
         "folds": folds,
         "n_genes": n_genes,
+        "patch_px": 224,
         "padding": "parts of a window outside the image are white (255)",
         "slides": {name: {"patient": patients[name], **slide, "key": f"k{name}"} for name in chosen},
         "notices": [],
-        **(facts or {}),
     }
     record = {
+        "layout": LAYOUT,
         "id": "0123",
         "created": "2025-01-01T12:00:00+0000",
+        "updated": "2025-01-01T12:00:00+0000",
         "commands": [f"stbench run --methods all --dataset {dataset}"],
         "versions": {"python": "3.11.2", "stbench": "0.1.0", "torch": "2.4.0"},
         "machine": {"system": "Linux 6.1", "cores": 2},
         "trials": {},  # so that a test may change the summary
-        "sections": {f"{dataset}|{split}|{target}": section},
+        "superseded": {},
+        "sections": [laid_over(section, facts or {})],
+        "ablation": None,
     }
     (directory / "run.json").write_text(json.dumps(record))
     return directory
+
+
+def laid_over(record: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``record`` with ``changes``; where both hold an object under a name, the one is laid over the other."""
+    merged = dict(record)
+    for name, value in changes.items():
+        below = record.get(name)
+        merged[name] = laid_over(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
+    return merged
 
 
 def trial_key(method: str, slide: str, parts: Sequence[object]) -> str:

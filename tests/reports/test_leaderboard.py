@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import CONTROLS, METHODS, STNET, Fake, make_results
+from synthetic import CONTROLS, METHODS, STNET, Fake, laid_over, make_results
 
 from stbench.errors import UserError
 from stbench.reports import leaderboard
@@ -51,9 +51,8 @@ def _edit_run(place: Path, **changes: Any) -> None:
 
 def _section_facts(place: Path, **changes: Any) -> None:
     record = json.loads((place / "run.json").read_text())
-    (name,) = record["sections"]
-    record["sections"][name] |= changes
-    (place / "run.json").write_text(json.dumps(record))
+    (section,) = record["sections"]
+    (place / "run.json").write_text(json.dumps(record | {"sections": [laid_over(section, changes)]}))
 
 
 def _newer(place: Path) -> None:
@@ -239,7 +238,8 @@ def test_other_spots_genes_or_content_of_a_slice_are_refused_with_both_directori
 def test_other_training_slices_are_another_question(tmp_path: Path) -> None:
     places = [_run(tmp_path / "a", STNET), _run(tmp_path / "b", BLEEP)]
     for place, train in zip(places, (["C2", "C3"], ["C2", "C3", "C4"]), strict=True):
-        _section_facts(place, folds=[{"name": "B4", "test": ["B4"], "train": train}])
+        fold = {"name": "B4", "test": ["B4"], "train": train, "same_patient": [], "statement": "B4 held out"}
+        _section_facts(place, folds=[fold])
     with pytest.raises(UserError, match=r"slice B4 .* has the training slices C2, C3 \(2\) in .* C2, C3, C4 \(3\)"):
         load_merged(places)
 

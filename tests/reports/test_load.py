@@ -11,6 +11,7 @@ from synthetic import CONTROLS, METHODS, STNET, Fake, make_results
 from stbench.errors import UserError
 from stbench.reports.published.table1 import published
 from stbench.reports.sections.read import load
+from stbench.results.run_record import LAYOUT, RunRecord
 
 
 def test_methods_stand_in_the_papers_order_then_others_then_controls_then_oracles(tmp_path: Path) -> None:
@@ -124,14 +125,12 @@ def test_the_last_lines_of_a_failed_trials_log_are_kept(load_fake) -> None:
 
 def test_optional_records_may_be_absent(tmp_path: Path) -> None:
     place = make_results(tmp_path, methods=(STNET,), slices=["B4", "C2"], with_genes=False)
-    (place / "run.json").unlink()
     shutil.rmtree(place / "trials")
     summary = pd.read_csv(place / "summary.csv")
     summary.drop(columns=["fit_s", "patient", "reason", "strict_pcc_acg", "variant"]).to_csv(
         place / "summary.csv", index=False
     )
     (section,) = load([place])
-    assert (section.title, section.coverage, section.expected) == ("her2st", "2 slices", ())
     assert len(section.without_genes) == 2
 
 
@@ -146,6 +145,7 @@ def break_summary(text: str):
         (break_summary(""), "not a readable table"),
         (break_summary("key,dataset\n1,her2st\n"), "has no column split, target"),
         (break_summary('a,b\n"1'), "not a readable table"),
+        (lambda place: (place / "run.json").unlink(), "is not a results directory"),
         (lambda place: (place / "run.json").write_text("{"), "is not valid JSON"),
         (lambda place: (place / "run.json").write_text("[]"), "is not a run's record"),
         (
@@ -198,9 +198,22 @@ def test_the_published_table_is_complete_and_names_its_source() -> None:
 def test_facts_of_the_run_are_kept(tmp_path: Path) -> None:
     place = make_results(tmp_path, methods=(STNET,), slices=["B4", "C2"])
     (section,) = load([place])
-    assert section.runs[0].facts == json.loads((place / "run.json").read_text())
+    assert section.runs[0].record == RunRecord.model_validate_json((place / "run.json").read_text())
     assert section.formula.startswith("log10(1 + 10000")
     assert section.missing["A2"] == "no image of this name"
+
+
+def test_a_directory_of_another_layout_is_refused_with_the_version_that_wrote_it(tmp_path: Path) -> None:
+    place = make_results(tmp_path / "r", methods=(STNET,), slices=["B4", "C2"])
+    record = json.loads((place / "run.json").read_text())
+    for layout in ({}, {"layout": LAYOUT + 1}):
+        written = {name: value for name, value in record.items() if name != "layout"} | layout
+        (place / "run.json").write_text(json.dumps(written | {"versions": {"stbench": "7.1"}}))
+        with pytest.raises(UserError) as refused:
+            load([place])
+        (line,) = str(refused.value).splitlines()
+        assert line.startswith(f"{place} was written by stbench 7.1, in another layout")
+        assert "use that version, or run its commands again with another --out" in line
 
 
 def test_seeds_that_nobody_has_run_through_yet_are_left_out_and_named(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_the_sweep_is_drawn_in_the_order_of_its_values(section: Section) -> None
 
 
 def test_a_report_without_a_study_has_no_such_part(section: Section) -> None:
-    runs = tuple(replace(run, facts={}) for run in section.runs)
+    runs = tuple(replace(run, record=run.record.model_copy(update={"ablation": None})) for run in section.runs)
     assert part.part(replace(section, runs=runs), Context([section])) is None
 
 

@@ -10,6 +10,7 @@ from stbench.reports.numbers.means import leaderboard
 from stbench.reports.sections.section import Section
 from stbench.reports.words.headline import headline, wins_between
 from stbench.reports.words.warnings import badges, warnings
+from stbench.results.run_record import TrialIdentity, TrialRecord
 
 MEAN, ORACLE = CONTROLS[0], CONTROLS[1]
 BEST, COLOUR = METHODS[0], CONTROLS[4]
@@ -118,7 +119,7 @@ def test_a_count_of_replicates_that_was_not_recorded_is_not_taken_for_none(load_
 
 def test_random_weights_presets_hires_images_and_padding_are_warned_of(load_fake) -> None:
     quick = Fake("stnet", "STnet", 0.1, preset="quick", weights="random")
-    slides = {"B4": {"n_padded": 7, "image_level": "full"}, "C2": {"n_padded": 0, "image_level": "hires"}}
+    slides = {"B4": {"n_padded": 7}, "C2": {"image_level": "hires"}}
     section = load_fake(methods=(quick, MEAN), facts={"slides": slides, "notices": ["prepared data were made again"]})
     text = warned(section)
     assert "Random encoder weights: STnet." in text
@@ -150,10 +151,23 @@ def test_wins_are_counted_on_slices_that_both_have(load_fake) -> None:
 def test_trials_that_a_later_plan_replaced_are_told(load_fake) -> None:
     section = load_fake()
     (run,) = section.runs
-    identity = [section.dataset, section.target, section.split, "A2", "mine", "quick", "", "none", "0"]
+    identity = TrialIdentity(
+        dataset=section.dataset,
+        target=section.target,
+        split=section.split,
+        fold="A2",
+        method="mine",
+        preset="quick",
+        variant="",
+        weights="none",
+        seed=0,
+        precision="fp32",
+    )
+    elsewhere = identity.model_copy(update={"dataset": "other"})
     (run.directory / "trials" / "ended").mkdir()
-    facts = {key: {"identity": identity, "label": key} for key in ("ended", "never-run")}
-    facts["elsewhere"] = {"identity": ["other", *identity[1:]], "label": "elsewhere"}
-    told = replace(section, runs=(replace(run, facts={"superseded": facts}),))
+    asked = {"ended": identity, "never-run": identity, "elsewhere": elsewhere}
+    superseded = {key: TrialRecord(identity=identity, label=key) for key, identity in asked.items()}
+    record = run.record.model_copy(update={"superseded": superseded})
+    told = replace(section, runs=(replace(run, record=record),))
     assert any(text.startswith("1 earlier trial of the same methods") for text in warnings(told, board(told)))
     assert not any("earlier trial" in text for text in warnings(section, board(section)))

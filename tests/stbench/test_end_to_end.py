@@ -29,7 +29,7 @@ def test_controls_run_on_a_whole_dataset_as_it_comes(dataset: str, tmp_path: Pat
     done = stbench_command(*command, "--out", tmp_path / "r", "--no-mlflow")
     assert done.code == 0, done.err
     summary = pd.read_csv(tmp_path / "r" / "summary.csv")
-    section = next(iter(json.loads((tmp_path / "r" / "run.json").read_text())["sections"].values()))
+    (section,) = json.loads((tmp_path / "r" / "run.json").read_text())["sections"]
     assert f"{n_slices}/{n_slices} slices" in done.out
     for method, rows in summary.groupby("method"):
         assert list(rows["slice"]) == section["dataset"]["slices_expected"], method

@@ -33,7 +33,7 @@ def test_a_run_writes_the_results_directory(tmp_path: Path, stbench_command: Cal
     assert set(summary["state"]) == {"finished"}
     run = json.loads((results / "run.json").read_text())
     assert set(run["trials"]) == set(summary["key"])
-    (section,) = run["sections"].values()
+    (section,) = run["sections"]
     assert section["dataset"]["slices_present"] == ["P1a", "P1b", "P2a"]
     assert section["folds"][0]["same_patient"] == ["P1b"]
     for key, rows in summary.groupby("key"):
@@ -384,3 +384,23 @@ def test_a_run_json_that_is_no_record_is_one_line(tmp_path: Path, stbench_comman
         assert done.code == 2
         assert "run.json is not a run's record" in done.err
     assert (tmp_path / "run.json").read_text() == content
+
+
+def test_a_directory_of_an_earlier_layout_is_refused_and_left_as_it_is(
+    tmp_path: Path, stbench_command: Callable
+) -> None:
+    run = ("run", "--methods", "training_mean", *DEMO, "--out", tmp_path / "r", "--no-mlflow")
+    assert stbench_command(*run).code == 0
+    record = json.loads((tmp_path / "r" / "run.json").read_text())
+    del record["layout"]
+    record["versions"]["stbench"] = "0.1.0"
+    record["sections"] = {"|".join(("demo", "loso", section["target"]["name"])): {} for section in record["sections"]}
+    (tmp_path / "r" / "run.json").write_text(json.dumps(record))
+    before = {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()}
+    key = next(iter(record["trials"]))
+    for command in (run, ("report", tmp_path / "r"), ("track", tmp_path / "r"), ("trial", tmp_path / "r", key)):
+        done = stbench_command(*command)
+        assert done.code == 2
+        assert f"{tmp_path / 'r'} was written by stbench 0.1.0" in done.err
+        assert "another --out" in done.err
+    assert {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()} == before

@@ -21,7 +21,7 @@ SHOWN = ("pcc_acg", "pcc_heg", "mse", "mae")
 
 def study_of(section: Section) -> Mapping[str, Any] | None:
     """The record of the ablation study among the section's runs; ``UserError`` where there are two different ones."""
-    found = {str(run.directory): run.facts["ablation"] for run in section.runs if "ablation" in run.facts}
+    found = {str(run.directory): study for run in section.runs if (study := run.record.ablation) is not None}
     if len(found) > 1:
         raise UserError(f"{' and '.join(found)} each hold an ablation study - report them apart")
     return next(iter(found.values()), None)
