@@ -28,7 +28,7 @@ from stbench.torch_method import (
 from stbench.training.encoders import build_encoder, load_weights
 
 from .layers.contrastive import ProjectionHead, TemperatureForm, logits, matched, one_hot_loss, soft_loss, soft_targets
-from .layers.pixels import Augmentation, PixelScale, encoder_input
+from .layers.pixels import Augmentation, PixelScale, encoder_input, input_at_test
 from .layers.retrieval import Distance, Weighting, diagnose, note_neighbours, retrieve
 
 # published state_dict name -> name here; the image encoder's own names are timm's and torchvision's
@@ -228,9 +228,8 @@ class BLEEP(TorchMethod):
         note_neighbours(self.name, config.k, len(self.extras["keys"]), run)
 
     def _queries(self, network: BLEEPNetwork, patches: Tensor) -> Tensor:
-        # a generator of its own, so that a prediction does not depend on what was predicted before it
-        generator = torch.Generator(patches.device).manual_seed(0) if self.config.augment_at_test else None
-        images = encoder_input(patches, self.config.pixels, self.config.augmentation, generator)
+        config = self.config
+        images = input_at_test(patches, config.pixels, config.augmentation, config.augment_at_test)
         return network.embed_images(images).float()
 
 

@@ -34,7 +34,7 @@ from stbench.training.encoders import Pooling, build_encoder, load_weights
 from stbench.training.patch_bank import Padding, PatchBank
 
 from .layers.contrastive import ProjectionHead, logits, matched, one_hot_loss
-from .layers.pixels import Augmentation, PixelScale, encoder_input
+from .layers.pixels import Augmentation, PixelScale, encoder_input, input_at_test
 from .layers.retrieval import Distance, diagnose, note_neighbours, retrieve
 from .layers.transformer import TransformerBlock
 
@@ -472,9 +472,8 @@ class MclSTExp(TorchMethod):
         return network.embed_images(self._test_images(patches)).float()
 
     def _test_images(self, patches: Tensor) -> Tensor:
-        # a generator of its own, so that a prediction does not depend on what was predicted before it
-        generator = torch.Generator(patches.device).manual_seed(0) if self.config.augment_at_test else None
-        return encoder_input(patches, self.config.pixels, self.config.augmentation, generator)
+        config = self.config
+        return input_at_test(patches, config.pixels, config.augmentation, config.augment_at_test)
 
     def _expression(self, spots: Batch | TrainingData) -> Tensor:
         if self.config.expression == "target":

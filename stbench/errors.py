@@ -82,6 +82,11 @@ def text_of(error: BaseException) -> str:
         return ""
 
 
+def reason_of(error: BaseException, longest: int = 240) -> str:
+    """The message of an exception on one line, cut where it is long; the name of its type where it says nothing."""
+    return " ".join(text_of(error).split())[:longest] or type(error).__name__
+
+
 def _one_line(text: str) -> str:
     words = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return words if len(words) <= LONGEST_MESSAGE else f"{words[:LONGEST_MESSAGE]} ..."

@@ -6,7 +6,6 @@ What a method is given of a test slide has no expression attribute at all: leaki
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,15 +93,13 @@ class Run:
     """What the harness hands to ``fit``: device, precision, seeds, a place for checkpoints, and ears for what happens.
 
     ``on_progress(done, total, text)`` and ``on_log(epoch, values)`` are called by :meth:`progress` and :meth:`log`;
-    ``should_stop()`` turns true after SIGINT, SIGTERM or SIGHUP, or when the deadline (seconds since the epoch) has
-    passed.
+    ``should_stop()`` turns true after SIGINT, SIGTERM or SIGHUP.
     """
 
     seed: int = 0
     device: str = "cpu"  # a torch device string
     precision: Precision = "fp32"
     checkpoint_directory: Path | None = None
-    deadline: float | None = None
     on_progress: Callable[[int, int, str], None] | None = None
     on_log: Callable[[int, Mapping[str, float]], None] | None = None
     should_stop: Callable[[], bool] = lambda: False
@@ -146,7 +143,7 @@ class Run:
 
     def check_interrupt(self) -> bool:
         """True when the method should save what it has and raise :class:`Interrupted`."""
-        return self.should_stop() or (self.deadline is not None and time.time() > self.deadline)
+        return self.should_stop()
 
     @staticmethod
     def interrupted(text: str) -> Interrupted:

@@ -17,7 +17,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from .errors import UserError
+from .errors import UserError, reason_of
 from .method import MethodConfig, Needs, Run, TestSlide, TrainingSlide
 from .system.files import read_object, reading_tensors, replacing, value_digest, write_json
 from .system.precision import Precision, autocast, tf32_flags
@@ -275,7 +275,7 @@ class TorchMethod(ABC):
         try:
             network.load_state_dict(weights)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:240]
+            reason = reason_of(error)
             raise UserError(
                 f"{directory / 'weights.safetensors'} does not fit {cls.name} as its config has it: {reason}"
             ) from error

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stbench.errors import UserError
+from stbench.errors import UserError, reason_of
 from stbench.slides.image import SlideImage
 from stbench.slides.slide import Slide
 from stbench.slides.spot_names import plain_name, spot_name
@@ -227,7 +227,7 @@ def _read_table(path: Path, needed: set[str], form: str) -> pd.DataFrame:
         try:
             frame = pd.read_csv(text, sep=separator, converters={"label": str})  # a region may be called NA or 01
         except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-            reason = " ".join(str(error).split())
+            reason = reason_of(error)
             raise UserError(f"{path} is not a table ({reason}) - give one with the columns {form}") from error
     frame.columns = [_name(str(name)) for name in frame.columns]
     missing = needed - set(frame.columns)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from stbench.errors import UserError
+from stbench.errors import UserError, reason_of
 
 # (regular expression for a published name, its replacement) pairs, of which the first full match counts
 Renames = Sequence[tuple[str, str]]
@@ -38,5 +38,4 @@ def checkpoint_of(what: str, path: Path) -> Iterator[None]:
     try:
         yield
     except (KeyError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:240]
-        raise UserError(f"{path} is not a published {what}: {reason}") from error
+        raise UserError(f"{path} is not a published {what}: {reason_of(error)}") from error

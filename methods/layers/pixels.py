@@ -39,3 +39,11 @@ def encoder_input(
     if scale == "bgr-255":
         return images.flip(1) * 255
     return images
+
+
+def input_at_test(patches: Tensor, scale: PixelScale, augmentation: Augmentation, augment_at_test: bool) -> Tensor:
+    """What the image encoder sees of test patches: as :func:`encoder_input`, from a generator of its own where they are
+    augmented, so that a prediction does not depend on what was predicted before it.
+    """
+    generator = torch.Generator(patches.device).manual_seed(0) if augment_at_test else None
+    return encoder_input(patches, scale, augmentation, generator)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.prepared import PreparedDataset, PreparedSlide
-from ..errors import UserError, unknown
+from ..errors import UserError, reason_of, unknown
 from ..slides.spot_names import indices_in_names
 from ..system.compressed import existing, locked_hdf5
 from ..system.scalars import as_text, single
@@ -31,7 +31,6 @@ class ExternalPrediction:
 
     slice: str
     values: np.ndarray  # (n_spots, n_genes) float32; a gene that was not predicted is NaN in every spot
-    missing_genes: tuple[str, ...]
     notes: tuple[str, ...]  # what a reader of the scores must know
     source: str  # the file, and how its spots were matched
 
@@ -74,7 +73,7 @@ def read_predictions(
 
 def match(section: AnnData, slide: PreparedSlide, path: Path) -> ExternalPrediction:
     """The predictions of one slice in the order of ``slide``; ``path`` is for messages."""
-    columns, missing, notes = _match_genes(section, slide, path)
+    columns, notes = _match_genes(section, slide, path)
     rows, how, remarks = _match_spots(section, slide, path)
     notes += remarks
     if section.n_obs > slide.n_spots:
@@ -90,7 +89,7 @@ def match(section: AnnData, slide: PreparedSlide, path: Path) -> ExternalPredict
             f"{slide.spot_ids[spot]}, gene {np.array(slide.genes)[known][gene]}) - every spot and gene needs a number; "
             "leave out a gene that is not predicted"
         )
-    return ExternalPrediction(slide.id, values, missing, tuple(notes), f"{path}, spots matched by {how}")
+    return ExternalPrediction(slide.id, values, tuple(notes), f"{path}, spots matched by {how}")
 
 
 def _sections(path: Path, slice_column: str | None) -> Iterator[tuple[str, AnnData]]:
@@ -121,7 +120,7 @@ def _read(path: Path) -> AnnData:
     except BlockingIOError as error:
         raise locked_hdf5(path) from error
     except Exception as error:  # what anndata raises for an encoding that it does not know is private to it
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error)
         raise UserError(f"{path} cannot be read as AnnData ({reason}) - write it again with anndata") from error
     if adata.X is None or adata.n_obs == 0 or adata.n_vars == 0:
         layers = f" (there are layers: {', '.join(adata.layers)})" if len(adata.layers) else ""
@@ -163,8 +162,8 @@ def _require_same_question(section: AnnData, path: Path, data: PreparedDataset, 
             raise UserError(f"{path} states the {what} {stated}, not {ours} - give --{what} {stated}")
 
 
-def _match_genes(section: AnnData, slide: PreparedSlide, path: Path) -> tuple[np.ndarray, tuple[str, ...], list[str]]:
-    """(n_genes,) int: the column of each panel gene, -1 where there is none; the genes that are missing; notes."""
+def _match_genes(section: AnnData, slide: PreparedSlide, path: Path) -> tuple[np.ndarray, list[str]]:
+    """(n_genes,) int: the column of each panel gene, -1 where there is none; notes."""
     given, panel = pd.Index(section.var_names.astype(str)), pd.Index(slide.genes)
     twice = given[given.duplicated() & given.isin(panel)]
     if len(twice):
@@ -187,7 +186,7 @@ def _match_genes(section: AnnData, slide: PreparedSlide, path: Path) -> tuple[np
         notes.append(f"{len(missing)} of {len(panel)} genes {verb} missing: {named}; scored as the training mean")
     if not ours.all():
         notes.append(f"{int((~ours).sum())} predicted genes that are not in the panel are ignored")
-    return columns, missing, notes
+    return columns, notes
 
 
 def _match_spots(section: AnnData, slide: PreparedSlide, path: Path) -> tuple[np.ndarray, str, list[str]]:

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, reason_of
 from ..system.compressed import is_gzipped, open_binary
 from .colour import Colours, eight_bits, not_rgb, on_white
 from .tiff import white_levels
@@ -36,7 +36,7 @@ def in_one_line(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, ValueError, KeyError, SyntaxError, RuntimeError, struct.error, zlib.error) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason_of(error)
         if isinstance(error, NotImplementedError) or "not supported" in reason:
             advice = "this form of image is not supported: save it as RGB, in PNG or TIFF"
         else:

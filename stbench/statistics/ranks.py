@@ -11,7 +11,6 @@ from scipy import stats
 from .scores import LEVEL, complete_grid
 
 FEW_BLOCKS = 5  # with fewer patients the test's large-sample theory is no guide at all: nothing is told apart
-ENOUGH_BLOCKS = 10  # below, Friedman's and Nemenyi's p values are rough (Demsar 2006, section 3.2.2)
 
 
 @dataclass(frozen=True)

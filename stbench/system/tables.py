@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..errors import UserError
+from ..errors import UserError, reason_of
 
 AGAIN = "run the same command again to write it anew"
 
@@ -43,7 +43,7 @@ def read_text(path: Path, remedy: str = AGAIN, content: str | None = None) -> pd
             encoding="utf-8",
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
+        reason = reason_of(error)
         raise UserError(f"{path} is not a readable table ({reason}) - {remedy}") from error
 
 

@@ -98,11 +98,6 @@ def to_grey(images: Tensor) -> Tensor:
     return (GREY[0] * red + GREY[1] * green + GREY[2] * blue).unsqueeze(1)
 
 
-def grey(images: Tensor, generator: Generator, p: float) -> Tensor:
-    """Each image in grey, on all three channels, with probability ``p``."""
-    return _sometimes(images, p, generator, lambda some: to_grey(some).expand_as(some))
-
-
 def rotate(images: Tensor, generator: Generator, degrees: float = 180.0) -> Tensor:
     """Each image turned by a uniform angle in [-``degrees``, ``degrees``]: nearest neighbour, same size, corners 0."""
     angles = (2 * torch.rand(len(images), generator=generator, device=images.device) - 1) * degrees

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, reason_of
 from ..method import Run
 from .pretrained import (
     INSTEAD,
@@ -142,10 +142,10 @@ def _published(name: str) -> Mapping[str, Tensor]:
             model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0)
         return model.state_dict()
     except errors as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = reason_of(error)
         raise UserError(f"the pretrained weights {file} could not be downloaded ({reason}) - {remedy}") from error
     except Exception as error:  # a digest that does not match, or whatever reading a damaged file of the cache raises
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = f"{type(error).__name__}: {reason_of(error)}"
         raise UserError(
             f"the pretrained weights {file} in {cache} are damaged ({reason}) - delete them, or {remedy}"
         ) from error
@@ -184,7 +184,7 @@ def _load_file(module: nn.Module, name: str, path: Path) -> None:
     try:
         module.load_state_dict(_select(read_weights(path), list(module.state_dict())))
     except (KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:240]
+        reason = reason_of(error)
         raise UserError(f"{path} does not hold the weights of {name}: {reason}") from error
 
 

@@ -132,11 +132,10 @@ def test_rotation_draws_an_angle_per_image_within_the_limits():
     assert angles.max() > 45
 
 
-def test_grey_is_torchvisions_and_keeps_three_channels():
+def test_grey_is_torchvisions():
     images = augment.to_float(patches(4))
-    expected = reference.rgb_to_grayscale(images, num_output_channels=3)
-    torch.testing.assert_close(augment.grey(images, generator(), p=1.0), expected, atol=1e-6, rtol=0)
-    assert torch.equal(augment.grey(images, generator(), p=0.0), images)
+    expected = reference.rgb_to_grayscale(images)
+    torch.testing.assert_close(augment.to_grey(images), expected, atol=1e-6, rtol=0)
 
 
 def test_standardising_is_per_channel():
@@ -153,7 +152,6 @@ def test_standardising_is_per_channel():
         augment.flip_and_quarter_turns,
         augment.colour_jitter,
         augment.rotate,
-        lambda images, generator: augment.grey(images, generator, 0.5),
     ],
 )
 def test_the_same_generator_state_gives_the_same_images_and_leaves_torchs_own_alone(function):

@@ -409,11 +409,6 @@ def test_epochs_done_before_the_interruption_are_not_told_again(slides, tmp_path
     assert epochs == [1, 2, 3, 4]
 
 
-def test_a_passed_deadline_interrupts_too(slides, tmp_path):
-    with pytest.raises(Interrupted, match="in epoch 1 of 4, after step 1 of 4; the same command goes on"):
-        fitted(slides, Run(seed=7, checkpoint_directory=tmp_path, deadline=time.time() - 1))
-
-
 def test_without_a_checkpoint_folder_an_interruption_says_that_nothing_was_saved(slides):
     with pytest.raises(Interrupted, match="nothing was saved"):
         fitted(slides, Run(seed=7, should_stop=lambda: True))

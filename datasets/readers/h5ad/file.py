@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from stbench.errors import UserError, unknown
+from stbench.errors import UserError, reason_of, unknown
 from stbench.system.compressed import existing, is_gzipped, locked_hdf5
 from stbench.system.scalars import as_number
 from stbench.system.user_paths import expanded
@@ -25,7 +25,7 @@ def open_file(path: Path) -> AnnData:
     try:
         adata = anndata.read_h5ad(path)
     except Exception as error:  # what anndata raises for an encoding that it does not know is private to it
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error)
         raise UserError(f"{path} cannot be read as AnnData ({reason}) - write it again with anndata") from error
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise UserError(f"{path} has {adata.n_obs} spots and {adata.n_vars} genes - give a file with both")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stbench.errors import UserError
+from stbench.errors import UserError, reason_of
 from stbench.system.compressed import existing, locked_hdf5, open_binary, open_text
 
 from ..assemble import require_counts, unmatched
@@ -65,7 +65,7 @@ def _read_mex(matrix_path: Path, barcodes_path: Path, features_path: Path) -> tu
             matrix = sparse.csr_matrix(mmread(stream).T)
         except (ValueError, IndexError, TypeError, OverflowError) as error:
             raise UserError(
-                f"{matrix_path} is not a Matrix Market file ({in_one_line(error)}) - fetch it again"
+                f"{matrix_path} is not a Matrix Market file ({reason_of(error)}) - fetch it again"
             ) from error
     if matrix.shape != (len(barcodes), len(symbols)):
         if matrix.shape == (len(symbols), len(barcodes)):
@@ -103,7 +103,7 @@ def _read_h5(path: Path) -> tuple[Any, list[str], list[str], Any]:
         raise locked_hdf5(path) from error
     except (OSError, KeyError, ValueError) as error:
         raise UserError(
-            f"{path} is not a feature-barcode matrix in HDF5 ({in_one_line(error)}) - fetch it again"
+            f"{path} is not a feature-barcode matrix in HDF5 ({reason_of(error)}) - fetch it again"
         ) from error
     if len(barcodes) != n_barcodes or len(symbols) != n_genes:
         raise UserError(
@@ -127,7 +127,3 @@ def _h5_features(path: Path, file: Any) -> tuple[Any, list[str], list[str] | Non
 
 def _strings(dataset: Any) -> list[str]:
     return [value.decode() if isinstance(value, bytes) else str(value) for value in dataset[:]]
-
-
-def in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stbench.errors import UserError
+from stbench.errors import UserError, reason_of
 from stbench.slides.evidence import Evidence, OffTissue
 from stbench.slides.image import SlideImage
 from stbench.slides.slide import Slide
@@ -22,7 +22,7 @@ from ..pitch import nearest_neighbour_pitch
 if TYPE_CHECKING:
     import pandas as pd
 from .files import SpaceRangerFiles, named_files
-from .matrix import in_one_line, only_chosen, read_matrix
+from .matrix import only_chosen, read_matrix
 
 VISIUM_PITCH_UM = 100.0  # centre to centre, hexagonal; spots are 55 µm wide
 
@@ -178,7 +178,7 @@ def read_positions(path: Path) -> pd.DataFrame:
         try:
             frame = pd.read_parquet(path)
         except (OSError, ValueError) as error:
-            raise UserError(f"{path} is a damaged parquet file ({in_one_line(error)}) - fetch it again") from error
+            raise UserError(f"{path} is a damaged parquet file ({reason_of(error)}) - fetch it again") from error
         if frame.index.name == "barcode":  # pandas puts a column that was its index back there
             frame = frame.reset_index()
     else:
@@ -232,7 +232,7 @@ def _positions_table(path: Path) -> pd.DataFrame:
                 )
             return pd.read_csv(text, skipinitialspace=True, converters={"barcode": str.strip}).rename(columns=str.strip)
         except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-            raise UserError(f"{path} is not a table ({in_one_line(error)}) - fetch it again") from error
+            raise UserError(f"{path} is not a table ({reason_of(error)}) - fetch it again") from error
 
 
 def _labels(files: SpaceRangerFiles, barcodes: list[str]) -> list[str | None]:
