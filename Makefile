@@ -8,6 +8,9 @@ READY := $(VENV)/.ready
 TYPES := build/types
 # one thread a process where several test processes share the cores
 WORKERS ?= 2
+# the share of lines that tests run may not fall below what it was when this floor was set. After the tests,
+# `.venv/bin/coverage report` names the lines that none runs. `make test COVERAGE=` measures nothing, and is quicker
+COVERAGE ?= --cov --cov-report= --cov-fail-under=85
 
 .PHONY: demo test test-slow test-gpu lint benchmark clean
 
@@ -29,7 +32,7 @@ lint: $(READY)
 	cd $(TYPES) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p stbench
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(COVERAGE) -m "not slow and not gpu"
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
