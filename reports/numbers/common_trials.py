@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..sections.section import METRIC_COLUMNS, Run, Section
+from ..sections.section import Run, Section
 from .means import slice_scores
 from .metrics import METRICS
 
@@ -124,7 +124,7 @@ def tidy(all_standings: Sequence[Standings]) -> pd.DataFrame:
     for one in all_standings:
         section = one.section
         about = runs_of(section)
-        for metric in METRIC_COLUMNS:
+        for metric in METRICS:
             part = pd.DataFrame(
                 {
                     "dataset": section.dataset,

@@ -9,7 +9,7 @@ import pandas as pd
 
 from stbench.scores import exchange
 
-from ..sections.section import METRIC_COLUMNS, Section
+from ..sections.section import Section
 from .metrics import METRICS
 
 
@@ -21,7 +21,7 @@ def slice_scores(rows: pd.DataFrame) -> pd.DataFrame:
     """
     finished = rows[rows["state"] == "finished"]
     grouped = finished.groupby(["entry", "slice"], sort=False)
-    means = grouped[list(METRIC_COLUMNS)].agg(_mean_of_all)
+    means = grouped[list(METRICS)].agg(_mean_of_all)
     return means.assign(n_seeds=grouped["seed"].nunique()).reset_index()
 
 
@@ -146,7 +146,7 @@ def slice_table(section: Section) -> pd.DataFrame:
     for name in ("label", "method", "kind"):
         table[name] = table["entry"].map(section.entries[name])
     columns = ["entry", "label", "method", "kind", "slice", "patient", "n_spots", "n_genes", "n_constant_truth"]
-    return table[[*columns, "n_constant_prediction", "n_seeds", "of_seeds", *METRIC_COLUMNS]]
+    return table[[*columns, "n_constant_prediction", "n_seeds", "of_seeds", *METRICS]]
 
 
 def trial_table(section: Section) -> pd.DataFrame:

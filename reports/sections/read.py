@@ -5,32 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from stbench.errors import UserError
 from stbench.results.record import read_run
-from stbench.scores import exchange
-from stbench.system.tables import numbers, read_text
+from stbench.results.summary_schema import require_columns, typed
+from stbench.system.tables import read_text
 
 from .entries import named_entries
-from .section import METRIC_COLUMNS, Run, Section
+from .section import Run, Section
 from .trial_files import STATES, UNENDED, complete_trials, last_log_lines, read_gene_tables, read_notes
-
-REQUIRED = (
-    *("key", "dataset", "split", "target", "method", "title", "kind", "seed", "slice", "state"),
-    *METRIC_COLUMNS[:4],
-)
-TEXT = (
-    *("fold", "oracle", "preset", "variant", "weights", "patient", "device", "precision", "tf32", "reason"),
-    *("trained_by", "leak"),
-)
-NUMBERS = (
-    *METRIC_COLUMNS,
-    *exchange.COLUMNS,
-    *("n_spots", "n_genes", "n_constant_truth", "n_constant_prediction", "same_patient_training_slices"),
-    *("fit_s", "predict_s", "peak_mem_mb", "n_parameters"),
-)
 
 
 def load(results: Sequence[Path], summaries: Mapping[Path, str] | None = None) -> list[Section]:
@@ -71,23 +55,17 @@ def _summary(directory: Path, content: str | None) -> pd.DataFrame:
         )
     anew = f"'stbench report {directory}' writes it anew"
     table = read_text(path, anew, content)
-    absent = [name for name in REQUIRED if name not in table.columns]
-    if absent:
-        raise UserError(f"{path} has no column {', '.join(absent)} - {anew}")
+    require_columns(table, path, anew)
     strange = set(table["state"]).difference(STATES)
     if strange or not (path.read_text(encoding="utf-8") if content is None else content).endswith("\n"):
         raise UserError(f"{path} was cut or changed - {anew}")
     if table.empty:
         raise UserError(f"{path} has no trials - run 'stbench run' with at least one method and slice")
-    for name in TEXT:
-        table[name] = table[name] if name in table.columns else ""
-    for name in NUMBERS:
-        table[name] = numbers(table[name], path).astype(float) if name in table.columns else np.nan
+    table = typed(table, path, anew)
     # who is shown the truth is no competitor, whether it is a control by design or a method by a leak
-    table["oracle"] = (table["oracle"].str.lower() == "true") | (table["leak"] != "")
+    table["oracle"] |= table["leak"] != ""
     table["directory"] = str(directory)
-    # trials before the precision was resolved at planning have "auto" where nothing was computed
-    table["lowered"] = table["precision"].where(~table["precision"].isin(["fp32", "auto"]), "")
+    table["lowered"] = table["precision"].where(table["precision"] != "fp32", "")
     return table
 
 

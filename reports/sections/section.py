@@ -11,7 +11,6 @@ import pandas as pd
 
 from stbench.results.run_record import RunRecord, SectionRecord, SlideRecord
 
-METRIC_COLUMNS = ("pcc_acg", "pcc_heg", "mse", "mae", "strict_pcc_acg", "strict_pcc_heg")
 PRESET_OF_OTHERS = "external"  # predictions made elsewhere: their trials' notes say so
 
 

@@ -12,29 +12,15 @@ import pandas as pd
 
 from ..data.splits import same_patient
 from ..errors import PlaceError
-from ..scores import exchange
 from ..system.files import write_text
 from ..trials.outcome import read_table, state_of
 from ..trials.spec import TrialSpec
 from .record import read_run, spec_at, trial_specs, written_at
+from .summary_schema import SUMMARY_COLUMNS
 
 UNKNOWN_WEIGHTS = "unknown"  # the label of what cannot say where its weights come from
 
 log = logging.getLogger("stbench")
-
-METRICS = ("pcc_acg", "pcc_heg", "mse", "mae", "strict_pcc_acg", "strict_pcc_heg")
-
-SUMMARY_COLUMNS = (
-    *("key", "dataset", "split", "fold", "target", "method", "title", "kind", "oracle", "preset", "variant", "weights"),
-    *("seed", "slice", "patient", "n_spots", "n_genes"),
-    *METRICS,
-    *exchange.COLUMNS,  # empty where the method could not be asked: predictions made elsewhere, older versions
-    *("n_constant_truth", "n_constant_prediction", "same_patient_training_slices"),
-    *("fit_s", "predict_s", "peak_mem_mb", "n_parameters", "device", "precision", "tf32", "state", "reason"),
-    "leak",  # what the method does with the test slide's own expression; empty: nothing, as it should be
-    "trained_by",  # key of the trial whose model was reused; empty where the trial trained its own
-    *("alarms", "notes"),  # what speaks against the number, and what its reader must know, each text once; "; " between
-)
 
 
 def superseded(results: Path) -> dict[str, str]:
@@ -49,7 +35,7 @@ def superseded(results: Path) -> dict[str, str]:
 
 
 def collect(results: Path) -> pd.DataFrame:
-    """One row a trial and test slice, whatever the trial's state (columns: ``SUMMARY_COLUMNS``).
+    """One row per trial and test slice, whatever the trial's state (columns: ``SUMMARY_COLUMNS``).
 
     A trial without metrics (failed, skipped, pending, interrupted) has its rows too, with the reason and no metrics.
     """

@@ -26,7 +26,8 @@ from .mlflow_names import LONGEST, joined
 from .mlflow_store import opened, passes_by, tracking_uri
 from .record import read_run, trial_specs
 from .run_record import RunRecord
-from .summary import METRICS, collect
+from .summary import collect
+from .summary_schema import METRICS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from stbench.results.run_record import LAYOUT
-from stbench.results.summary import METRICS, SUMMARY_COLUMNS
+from stbench.results.summary_schema import METRICS, SUMMARY_COLUMNS
 from stbench.trials.state import FINAL_STATES
 
 HER2ST = ["A2", "A3", "A4", "A5", "A6", *(f"{p}{i}" for p in "BCD" for i in range(1, 7))]

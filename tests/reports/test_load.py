@@ -12,6 +12,9 @@ from stbench.errors import UserError
 from stbench.reports.published.table1 import published
 from stbench.reports.sections.read import load
 from stbench.results.run_record import LAYOUT, RunRecord
+from stbench.results.summary_schema import COLUMNS
+from stbench.results.summary_schema import METRICS as METRIC_NAMES
+from stbench.scores import exchange
 
 
 def test_methods_stand_in_the_papers_order_then_others_then_controls_then_oracles(tmp_path: Path) -> None:
@@ -123,15 +126,30 @@ def test_the_last_lines_of_a_failed_trials_log_are_kept(load_fake) -> None:
     assert len(lines) == 15
 
 
-def test_optional_records_may_be_absent(tmp_path: Path) -> None:
+def test_trials_that_are_not_there_any_more_leave_the_summary(tmp_path: Path) -> None:
     place = make_results(tmp_path, methods=(STNET,), slices=["B4", "C2"], with_genes=False)
     shutil.rmtree(place / "trials")
-    summary = pd.read_csv(place / "summary.csv")
-    summary.drop(columns=["fit_s", "patient", "reason", "strict_pcc_acg", "variant"]).to_csv(
-        place / "summary.csv", index=False
-    )
     (section,) = load([place])
+    assert len(section.rows) == 2
     assert len(section.without_genes) == 2
+
+
+def test_a_summary_without_a_column_of_the_schema_is_refused(tmp_path: Path) -> None:
+    place = make_results(tmp_path, methods=(STNET,), slices=["B4", "C2"], with_genes=False)
+    for column in COLUMNS:
+        text = pd.read_csv(place / "summary.csv", dtype=str, keep_default_na=False).drop(columns=column.name)
+        with pytest.raises(UserError, match=f"has no column {column.name} - .* writes it anew"):
+            load([place], {place: text.to_csv(index=False)})
+
+
+def test_columns_are_read_as_the_schema_says(tmp_path: Path) -> None:
+    (section,) = load([make_results(tmp_path, methods=(STNET,), slices=["B4", "C2"], with_genes=False)])
+    kinds = {"text": "object", "number": "float64", "flag": "bool"}
+    assert {column.name: str(section.rows[column.name].dtype) for column in COLUMNS} == {
+        column.name: kinds[column.kind] for column in COLUMNS
+    }
+    scores = {column.name for column in COLUMNS if column.kind == "number"}
+    assert {*METRIC_NAMES, *exchange.COLUMNS} <= scores
 
 
 def break_summary(text: str):
@@ -143,7 +161,7 @@ def break_summary(text: str):
     [
         (lambda place: (place / "summary.csv").unlink(), "is not a results directory"),
         (break_summary(""), "not a readable table"),
-        (break_summary("key,dataset\n1,her2st\n"), "has no column split, target"),
+        (break_summary("key,dataset\n1,her2st\n"), "has no column split, fold, target"),
         (break_summary('a,b\n"1'), "not a readable table"),
         (lambda place: (place / "run.json").unlink(), "is not a results directory"),
         (lambda place: (place / "run.json").write_text("{"), "is not valid JSON"),

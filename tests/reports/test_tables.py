@@ -15,7 +15,7 @@ from stbench.reports.numbers.means import (
     slice_scores,
     with_published,
 )
-from stbench.reports.sections.section import METRIC_COLUMNS
+from stbench.results.summary_schema import METRICS
 
 ENTRIES = pd.DataFrame(
     {"kind": ["method", "method", "control"], "method": ["stnet", "bleep", "mean"], "oracle": False},
@@ -29,7 +29,7 @@ def rows(*scores: tuple[str, int, str, float | None]) -> pd.DataFrame:
     table["pcc_acg"] = table["pcc_acg"].astype(float)
     table["state"] = ["failed" if score[3] is None else "finished" for score in scores]
     table["key"] = [f"{entry}-{seed}-{name}" for entry, seed, name, _ in scores]
-    for metric in METRIC_COLUMNS[1:]:
+    for metric in METRICS[1:]:
         table[metric] = -table["pcc_acg"]
     return table
 

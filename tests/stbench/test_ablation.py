@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from stbench import registry
 from stbench.errors import UserError
 from stbench.results.ablation import choose_switches, grid, parse_sweep, plan_ablation, refuse_above
-from stbench.results.summary import SUMMARY_COLUMNS
+from stbench.results.summary_schema import SUMMARY_COLUMNS
 from stbench.switches import Switch, Variant
 from stbench.trials.spec import TrialSpec
 from stbench.trials.work import read_method

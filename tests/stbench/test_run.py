@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stbench.results.summary import SUMMARY_COLUMNS
+from stbench.results.summary_schema import SUMMARY_COLUMNS
 from stbench.trials.work import read_method
 
 PROBE = f"{Path(__file__).parent / 'probe_method.py'}:Probe"

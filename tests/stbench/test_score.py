@@ -15,7 +15,7 @@ import upstream
 from scipy import sparse
 
 from stbench.external.prediction_checks import EQUAL, SCALE
-from stbench.results.summary import METRICS
+from stbench.results.summary_schema import METRICS
 
 SLICES = ("P1a", "P1b", "P2a")
 DEMO = ("--dataset", "demo", "--slices", ",".join(SLICES))
