@@ -95,7 +95,7 @@ def overview(all_standings: Sequence[Standings], metric: str) -> pd.DataFrame:
             if of["kind"] == kind and of[f"{metric}_rank"] == of[f"{metric}_rank"]:
                 who = tuple(str(of[name]) for name in ("method", "preset", "variant", "weights", "lowered"))
                 here[who] = float(of[f"{metric}_rank"])
-                named[who] = (str(of["title"]), tuple(tag for tag in of["tags"] if not is_version(tag)))
+                named[who] = (str(of["title"]), tuple(tag for tag in of["tags"] if tag != of["version"]))
     table = pd.DataFrame(list(named.values()), columns=["title", "tags"])
     for name, here in ranks.items():
         table[name] = [here.get(who, np.nan) for who in named]
@@ -104,11 +104,6 @@ def overview(all_standings: Sequence[Standings], metric: str) -> pd.DataFrame:
     table = table.sort_values(["mean_rank", *ranks], kind="stable").reset_index(drop=True)
     table.attrs["sections"] = shared
     return table
-
-
-def is_version(tag: str) -> bool:
-    """Whether a tag of an entry says which version of its method it is."""
-    return tag.startswith("version ")
 
 
 def _newest_last(one: Standings) -> list[pd.Series]:

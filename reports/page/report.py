@@ -17,6 +17,7 @@ from ..parts.ablation.study import study_of
 from ..parts.contents import parts
 from ..parts.part import Context, Picture, picture
 from ..published.table1 import published
+from ..sections.entries import NOT_PRINTED
 from ..sections.read import load
 from ..sections.section import Section, records
 from ..tables import main
@@ -87,7 +88,7 @@ def _compose(section: Section, name: str, context: Context, printed: pd.DataFram
     per_slice = tuple(main.per_slice_table(section, scores, metric) for metric in main.PAPER)
     trial_list = main.trials_table(section, trials)
     frames = {
-        f"{name}-leaderboard.csv": board.drop(columns="tags").reset_index(),
+        f"{name}-leaderboard.csv": board.drop(columns=NOT_PRINTED).reset_index(),
         f"{name}-slices.csv": scores,
         f"{name}-trials.csv": trials,
         f"{name}-genes.parquet": _gene_table(section),

@@ -82,7 +82,7 @@ def _other_settings(section: Section) -> list[str]:
     """Said where a method did not run as published: its numbers can then neither confirm nor refute the paper."""
     methods = section.entries[section.entries["kind"] == "method"]
     other = [f"preset {preset}" for preset in sorted(set(unpublished(section)["preset"]))]
-    other += ["random encoder weights"] if methods["weights"].str.startswith("random").any() else []
+    other += ["random encoder weights"] if (methods["weights_kind"] == "random").any() else []
     other += ["changed settings"] if (methods["variant"] != "").any() else []
     other += [f"precision {name}" for name in sorted(set(methods["lowered"]) - {""})]
     if not other:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import re
 
 import pandas as pd
 
 from ..numbers.means import eligible, leaderboard
 from ..numbers.metrics import METRICS
 from ..sections.section import Section, records
+from ..sections.specs import chosen_encoder
 from ..tables.table import Cell, Table
 from ..words.format import number
 from ..words.protocol import caption
@@ -47,9 +47,9 @@ def grid_table(section: Section) -> pd.DataFrame:
     board = board[eligible(board, METRIC) & ~board["oracle"]]
     rows = []
     for row in records(board):
-        named = re.fullmatch(r"encoder=([^,]+)", row.variant)
-        if named:
-            rows.append((row.method, row.title, row.kind, named.group(1), float(row.pcc_acg)))
+        encoder = chosen_encoder(section.specs[row.Index])
+        if encoder:
+            rows.append((row.method, row.title, row.kind, encoder, float(row.pcc_acg)))
     return pd.DataFrame(rows, columns=["method", "label", "kind", "encoder", METRIC])
 
 

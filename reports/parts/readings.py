@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from stbench.readings import READINGS
-from stbench.system.files import read_json
 
 from ..figures import canvas
 from ..figures.style import FAINT, INK, WIDTH, marks
@@ -65,22 +63,13 @@ def readings_scores(section: Section, context: Context) -> pd.DataFrame:
             continue
         scored = scored[scored["target"] == section.target]
         about = other.entries[["method", "title", "kind", "preset", "variant", "weights", "leak"]]
-        config = {entry: _config(other, str(entry)) for entry in about.index}
+        config = {entry: spec.config for entry, spec in other.specs.items()}
         part = scored[["entry", "seed", "slice", METRIC]].join(about, on="entry").assign(learned=other.target)
         parts.append(part.assign(config=part["entry"].map(config)))
     if not parts:
         return pd.DataFrame(columns=["preset"])
     table = pd.concat(parts, ignore_index=True)
     return table[(table["kind"] == "method") & table["preset"].isin(READINGS)]
-
-
-def _config(section: Section, entry: str) -> Mapping[str, Any] | None:
-    """The settings that an entry's trials ran with; ``None`` where no trial of it recorded them."""
-    for row in records(section.rows[section.rows["entry"] == entry].drop_duplicates("key")):
-        path = Path(row.directory) / "specs" / f"{row.key}.json"
-        if path.is_file():
-            return dict(read_json(path)["config"])
-    return None
 
 
 def readings_table(scores: pd.DataFrame) -> pd.DataFrame:
@@ -120,10 +109,8 @@ def _mean(part: pd.DataFrame) -> float:
     return float(part.groupby("slice")[METRIC].agg(lambda values: values.mean(skipna=False)).mean(skipna=False))
 
 
-def _differences(row: pd.Series, base: pd.Series) -> dict[str, tuple[Any, Any]] | None:
+def _differences(row: pd.Series, base: pd.Series) -> dict[str, tuple[Any, Any]]:
     ours, theirs = row["config"], base["config"]
-    if ours is None or theirs is None:
-        return None
     found = {"target": (base["learned"], row["learned"])} if row["learned"] != base["learned"] else {}
     return found | {name: (theirs.get(name), value) for name, value in ours.items() if theirs.get(name) != value}
 

@@ -10,10 +10,13 @@ import pandas as pd
 from ..published.methods import ORDER
 from .section import records
 
+NOT_PRINTED = ["tags", "version", "weights_kind"]  # columns of entries that the label says, or that label it
+
 
 def named_entries(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    identity = ["method", "preset", "variant", "weights", "lowered", *(["version"] if "version" in rows else [])]
-    table = rows.drop_duplicates(identity)[[*identity, "title", "kind", "oracle", "leak"]].reset_index(drop=True)
+    identity = ["method", "preset", "variant", "weights", "lowered", "version"]
+    facts = ["title", "kind", "oracle", "leak", "weights_kind"]
+    table = rows.drop_duplicates(identity)[[*identity, *facts]].reset_index(drop=True)
 
     def place(row: Any) -> tuple[int, int, int]:
         if row.kind == "control":
@@ -26,7 +29,7 @@ def named_entries(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     full = [_named(row.title, row.tags) for row in records(table)]
     table["label"] = [long if brief.count(short) > 1 else short for short, long in zip(brief, full, strict=True)]
     table["entry"] = [
-        "/".join(filter(None, (row.method, row.preset, row.variant, row.weights, row.lowered, _version(row))))
+        "/".join(filter(None, (row.method, row.preset, row.variant, row.weights, row.lowered, row.version)))
         for row in records(table)
     ]
     names = rows[identity].merge(table[[*identity, "entry"]], on=identity, how="left")["entry"]
@@ -37,19 +40,15 @@ def _tags(row: Any) -> tuple[str, ...]:
     """What must stand beside a method's name: oracle, preset, changes to it, weights, a precision below float32."""
     preset = "" if row.kind == "control" and row.preset == "published" else row.preset
     weights = f"weights: {row.weights}" if row.weights not in ("", "none") else ""
-    return tuple(filter(None, (_oracle_tag(row), preset, row.variant, weights, row.lowered, _version(row))))
+    return tuple(filter(None, (_oracle_tag(row), preset, row.variant, weights, row.lowered, row.version)))
 
 
 def _warning_tags(row: Any) -> tuple[str, ...]:
     """The part of the tags that changes what a number means; figures have room for no more."""
-    random = "random weights" if row.weights.startswith("random") else ""
+    random = "random weights" if row.weights_kind == "random" else ""
     # a control has no published settings to depart from
     preset = row.preset if row.kind != "control" and row.preset not in ("", "published") else ""
-    return tuple(filter(None, (_oracle_tag(row), preset, row.variant, random, row.lowered, _version(row))))
-
-
-def _version(row: Any) -> str:
-    return str(getattr(row, "version", ""))
+    return tuple(filter(None, (_oracle_tag(row), preset, row.variant, random, row.lowered, row.version)))
 
 
 def _oracle_tag(row: Any) -> str:

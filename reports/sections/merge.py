@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from stbench.errors import UserError
-from stbench.system.files import read_object
 
 from .read import read, sections
 from .section import Run, Section, records
+from .specs import specs_of_rows
 
 PROTOCOL = ["dataset", "split", "target"]
 IDENTITY = [*PROTOCOL, "method", "preset", "variant", "weights", "lowered"]
@@ -73,27 +73,17 @@ def _versions(rows: pd.DataFrame, runs: Mapping[Path, Run]) -> pd.Series:
     Versions differ in the method's code. Where that does not tell two outcomes of one trial apart (another version of
     the package, predictions made elsewhere), the runs do.
     """
-    made = _codes(rows)
+    code = pd.Series([spec.method_source for spec in specs_of_rows(rows)], index=rows.index)
     created = rows["directory"].map({str(at): run.record.created for at, run in runs.items()})
     label = pd.Series("", index=rows.index)
     for _, same in rows.groupby(IDENTITY, sort=False):
-        for _, part in same.groupby(made[same.index]):
+        for _, part in same.groupby(code[same.index]):
             if part.groupby(["seed", "slice"])["key"].nunique().gt(1).any():
-                made[part.index] += " " + part["directory"]
-        names = made[same.index]
+                code[part.index] += " " + part["directory"]
+        names = code[same.index]
         if len(set(names)) > 1:
             oldest_first = list(created[same.index].groupby(names, sort=False).min().sort_values(kind="stable").index)
             label[same.index] = names.map(
                 {name: f"version {place} of {len(oldest_first)}" for place, name in enumerate(oldest_first, start=1)}
             )
     return label
-
-
-def _codes(rows: pd.DataFrame) -> pd.Series:
-    """What each row's trial was planned with: the digest of the method's code."""
-    found = {}
-    for row in records(rows.drop_duplicates(["directory", "key"])):
-        path = Path(row.directory) / "specs" / f"{row.key}.json"
-        spec = read_object(path) if path.is_file() else {}
-        found[row.directory, row.key] = str(spec.get("method_source", ""))
-    return pd.Series([found[at] for at in zip(rows["directory"], rows["key"], strict=True)], index=rows.index)

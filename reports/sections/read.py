@@ -14,6 +14,7 @@ from stbench.system.tables import read_text
 
 from .entries import named_entries
 from .section import Run, Section
+from .specs import specs_of_entries, specs_of_rows, weights_kind
 from .trial_files import STATES, UNENDED, complete_trials, last_log_lines, read_gene_tables, read_notes
 
 
@@ -38,11 +39,12 @@ def read(results: Sequence[Path], summaries: Mapping[Path, str] | None = None) -
     runs = {directory: Run(directory, read_run(directory)) for directory in directories}
     contents = {Path(place).resolve(): content for place, content in (summaries or {}).items()}
     tables = [complete_trials(_summary(run.directory, contents.get(run.directory)), run) for run in runs.values()]
-    return _without_copies(pd.concat(tables, ignore_index=True)), runs
+    rows = _without_copies(pd.concat(tables, ignore_index=True))
+    return rows.assign(weights_kind=[weights_kind(spec) for spec in specs_of_rows(rows)], version=""), runs
 
 
 def sections(rows: pd.DataFrame, runs: Mapping[Path, Run], with_genes: bool = True) -> list[Section]:
-    """``rows`` and ``runs``: of :func:`read`, one row a trial and slice; a column ``version`` tells entries apart."""
+    """``rows`` and ``runs``: of :func:`read`, one row per trial and slice; a column ``version`` tells entries apart."""
     protocols = rows.groupby(["dataset", "split", "target"], sort=False)
     return [_section(part.copy(), runs, with_genes) for _, part in protocols]
 
@@ -117,6 +119,7 @@ def _section(rows: pd.DataFrame, runs: Mapping[Path, Run], with_genes: bool) -> 
         formula=next((part.target.formula for part in recorded if part.target.formula), ""),
         rows=rows,
         entries=entries,
+        specs=specs_of_entries(rows),
         genes=genes,
         slices=slices,
         patients=dict(zip(rows["slice"], rows["patient"], strict=True)),

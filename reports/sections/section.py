@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from stbench.results.run_record import RunRecord, SectionRecord, SlideRecord
+from stbench.trials.spec import TrialSpec
 
 PRESET_OF_OTHERS = "external"  # predictions made elsewhere: their trials' notes say so
 
@@ -43,6 +44,7 @@ class Section:
     formula: str
     rows: pd.DataFrame
     entries: pd.DataFrame
+    specs: Mapping[str, TrialSpec]  # entry to the spec of one of its trials
     genes: pd.DataFrame
     slices: tuple[str, ...]  # test slices, in fold order
     patients: Mapping[str, str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from ..numbers.common_trials import Standings, is_version, runs_of
+from ..numbers.common_trials import Standings, runs_of
 from ..numbers.metrics import METRICS
 from ..sections.section import records
 from ..words.format import number, plus_minus
@@ -117,7 +117,7 @@ def _notes(one: Standings) -> list[str]:
     ]
     if one.pool == "control":
         notes[1] = "Bold: the best of the ranked. Oracles stand below without a rank, on the same trials."
-    if one.table["tags"].map(lambda tags: any(map(is_version, tags))).any():
+    if (one.table["version"] != "").any():
         notes.append("version: the same method from other code or another run; the higher number is the newer run.")
     if (one.table["preset"] == "external").any():
         notes.append(

@@ -37,7 +37,7 @@ def warnings(section: Section, board: pd.DataFrame) -> list[str]:
     """What stands against taking the numbers at their face, the gravest first; empty when nothing does."""
     found = [f"Leak: {who} - {what}. Its numbers are not ranked." for who, what in leaks_of(section).items()]
     rows, entries = section.rows, section.entries
-    random = entries[entries["weights"].str.startswith("random")]
+    random = entries[entries["weights_kind"] == "random"]
     if len(random):
         found.append(
             f"Random encoder weights: {_names(random['title'])}. The published methods start from pretrained weights; "

@@ -29,10 +29,10 @@ NATURAL = re.compile(r"in1k|in12k|in21k|in22k|densenet121-|resnet\d+-|resnet50-a
 
 
 def seen(label: str) -> tuple[Verdict, str]:
-    """What weights labelled by :func:`stbench.training.encoders.weights_label` may have seen of the slides."""
+    """What weights may have seen of the slides, by their label: of weights used elsewhere there is nothing else."""
     if label in ("", "none"):
         return "ok", "no pretrained encoder"
-    if label.startswith("random"):
+    if label == "random":
         return "ok", "random weights have seen nothing"
     words = set(re.split(r"[^a-z0-9]+", label.lower()))
     known = next((what for name, what in PATHOLOGY.items() if name in words), None)

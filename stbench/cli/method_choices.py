@@ -67,12 +67,11 @@ def choose_methods(
             own = fields[name] | encoder
             # weights have a column of their own
             labels = fields[name] | {"encoder": encoder["encoder"]} if encoder else fields[name]
-            variant = ", ".join(f"{field}={value}" for field, value in labels.items())
             if weights is not None and "weights" in method.Config.model_fields and "weights" not in own:
                 own["weights"] = weights
                 used = True
             config = configure(method, presets[name], dataset, own)
-            choices.append(MethodChoice(name, method, presets[name], variant, config))
+            choices.append(MethodChoice(name, method, presets[name], labels, config))
     if without:
         verb = "has no encoder and is" if len(without) == 1 else "have no encoder and are"
         out.print(f"{', '.join(without)} {verb} run once, whatever --encoders", soft_wrap=True)

@@ -18,6 +18,7 @@ from ..errors import UserError, unknown
 from ..method import Method, MethodConfig, configure
 from ..switches import Switch, Variant, inference_fields, switches_of
 from ..system.precision import Precision
+from ..trials.spec import in_words
 from .plan import MethodChoice
 
 MAX_VARIANTS = 64
@@ -198,10 +199,10 @@ def plan_ablation(
 
     # kept for what a later command may reuse
     keep = bool(inference_fields(method, config_of({})))
-    choice = MethodChoice(reference, method, preset, "", config_of({}), keep_model=keep)
+    choice = MethodChoice(reference, method, preset, {}, config_of({}), keep_model=keep)
     base = Configuration(target, choice)
     settings = base.choice.config.model_dump(mode="json")
-    wanted: dict[str, tuple[str, str, MethodConfig, dict[str, Any]]] = {}
+    wanted: dict[str, tuple[str, MethodConfig, dict[str, Any]]] = {}
     named: list[tuple[Switch, list[tuple[Variant, str]]]] = []
     for switch in switches:
         rows: list[tuple[Variant, str]] = []
@@ -211,7 +212,7 @@ def plan_ablation(
             dumped = config.model_dump(mode="json")
             changed = {field: value for field, value in dumped.items() if value != settings[field]}
             key = _same(scale, changed)
-            wanted.setdefault(key, (scale, _label(changed), config, changed))
+            wanted.setdefault(key, (scale, config, changed))
             rows.append((variant, key))
         if not any(key == _same(target, {}) for _, key in rows):
             rows.insert(0, (Variant("preset", _as_it_is(rows, settings)), _same(target, {})))
@@ -219,7 +220,7 @@ def plan_ablation(
 
     made = {_same(target, {}): base}
     groups: dict[str, list[str]] = {_same(target, {}): [_same(target, {})]}  # who shares a training
-    for key, (scale, _, config, changed) in wanted.items():
+    for key, (scale, config, changed) in wanted.items():
         at_inference = inference_fields(method, config)
         training = {field: value for field, value in changed.items() if field not in at_inference}
         members = groups.setdefault(_same(scale, training), [])
@@ -227,13 +228,14 @@ def plan_ablation(
             members.append(key)
     for members in groups.values():
         # the one that changes least trains: the model that is kept is then one that somebody might ask for
-        ordered = sorted(members, key=lambda key: len(wanted[key][3]) if key in wanted else 0)
+        ordered = sorted(members, key=lambda key: len(wanted[key][2]) if key in wanted else 0)
         for key in ordered:
             if key in made:
                 continue
-            scale, label, config, _ = wanted[key]
+            scale, config, changed = wanted[key]
             trainer = None if key == ordered[0] else made[ordered[0]].choice
-            made[key] = Configuration(scale, MethodChoice(reference, method, preset, label, config, trainer))
+            choice = MethodChoice(reference, method, preset, _labelled(changed), config, trainer)
+            made[key] = Configuration(scale, choice)
     return Ablation(
         base=base,
         configurations=tuple(made.values()),
@@ -249,13 +251,13 @@ def _same(scale: str, changed: Mapping[str, Any]) -> str:
     return json.dumps([scale, changed], sort_keys=True)
 
 
-def _label(changed: Mapping[str, Any]) -> str:
-    """As in the column ``variant``; which weights an encoder has stands in a column of its own."""
-    named = {field: value for field, value in changed.items() if field != "weights" or "encoder" not in changed}
-    return ", ".join(f"{field}={value}" for field, value in named.items())
+def _labelled(changed: Mapping[str, Any]) -> dict[str, Any]:
+    """What the column ``variant`` says of it; which weights an encoder has stands in a column of its own."""
+    return {field: value for field, value in changed.items() if field != "weights" or "encoder" not in changed}
 
 
 def _as_it_is(rows: Sequence[tuple[Variant, str]], settings: Mapping[str, Any]) -> str:
     """What the preset has where none of a switch's variants is the preset."""
     fields = dict.fromkeys(field for variant, _ in rows for field in variant.changes)
-    return f"the preset as it is ({_label({field: settings[field] for field in fields if field in settings})})"
+    shown = {field: settings[field] for field in fields if field in settings}
+    return f"the preset as it is ({in_words(_labelled(shown))})"

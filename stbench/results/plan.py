@@ -19,7 +19,7 @@ from ..system.locks import locked
 from ..training.precision import resolve_precision
 from ..trials.declarations import declared
 from ..trials.outcome import state_of
-from ..trials.spec import EXTERNAL, DataSpec, TrialSpec
+from ..trials.spec import EXTERNAL, DataSpec, TrialSpec, in_words
 from .record import read_run, record_plan, spec_at
 from .summary import UNKNOWN_WEIGHTS
 
@@ -31,10 +31,15 @@ class MethodChoice:
     reference: str  # what the registry finds it by: a registered name, or path.py:Class
     method: type[Method]
     preset: str
-    variant: str
+    changes: Mapping[str, Any]  # against the preset, as the table names them: what has a column of its own is left out
     config: MethodConfig
     trained_by: MethodChoice | None = None  # it predicts with that one's model: they differ in inference alone
     keep_model: bool = False  # of every trial, for others to reuse
+
+    @property
+    def variant(self) -> str:
+        """``changes`` in words; empty for the preset itself."""
+        return in_words(self.changes)
 
     @cached_property
     def declared(self) -> tuple[Needs, str]:
@@ -150,6 +155,7 @@ def described_once(choice: MethodChoice) -> dict[str, Any]:
         "leak": needs.leak,
         "preset": choice.preset,
         "variant": choice.variant,
+        "changes": dict(choice.changes),
         "config": choice.config.model_dump(mode="json"),
         "weights": weights,
     }

@@ -15,6 +15,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 from ..errors import UserError, unknown
 from ..system.compressed import existing
@@ -29,6 +30,7 @@ TORCHVISION = {  # name: its pinned weights (IMAGENET1K_V1, with eight digits of
 }
 TIMM = ("resnet50.a1_in1k",)  # the papers' own, in full: what timm would say of their names and weights is known
 INSTEAD = "give it with --weights PATH, or use --weights random, which labels every number"
+WeightsKind = Literal["random", "imagenet", "file"]
 ANSWER_S = 5.0  # how long a server is waited for before its files count as out of reach
 
 
@@ -74,11 +76,17 @@ def unknown_encoder(name: str) -> UserError:
     return unknown("encoder", name, TORCHVISION, hint="or any name that timm.list_models() gives")
 
 
+def kind_of_weights(weights: str) -> WeightsKind:
+    """What the setting ``weights`` asks for; anything but the two names is the path of a file."""
+    return "random" if weights == "random" else "imagenet" if weights == "imagenet" else "file"
+
+
 def weights_label(name: str, weights: str) -> str:
     """``random``, ``imagenet (densenet121-a639ec97)`` or ``file (NAME DIGEST8)``, without loading anything."""
-    if weights == "random":
+    kind = kind_of_weights(weights)
+    if kind == "random":
         return "random"
-    if weights == "imagenet":
+    if kind == "imagenet":
         return f"imagenet ({published_name(name).removesuffix('.pth')})"
     path = weights_file(Path(weights))
     return f"file ({path.name} {file_digest(path)[:8]})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -47,7 +47,7 @@ class TrialSpec:
     kind: str  # method or control
     oracle: bool  # it sees what no method may
     preset: str
-    variant: str  # what was changed against the preset, in words; empty for the preset itself
+    variant: str  # ``changes`` in words; empty for the preset itself
     config: Mapping[str, Any]
     weights: str  # label of the pretrained weights, with a digest where they come from a file
     data: DataSpec
@@ -62,6 +62,7 @@ class TrialSpec:
     save_model: bool = False
     leak: str = ""  # what it does with the test slide's own expression (Needs.leak); empty: nothing
     trained_by: str = ""  # key of the trial whose trained model it predicts with; empty: it trains its own
+    changes: Mapping[str, Any] = field(default_factory=dict)  # what was changed against the preset: setting to value
     origin: str = ""  # which method of that name it is, wherever it was called from: see registry.origin
 
     @property
@@ -112,6 +113,11 @@ class TrialSpec:
 @lru_cache(maxsize=1)
 def _spec_adapter() -> TypeAdapter[TrialSpec]:
     return TypeAdapter(TrialSpec)
+
+
+def in_words(changes: Mapping[str, Any]) -> str:
+    """``epochs=10, k=50``: changed settings as tables and messages have them."""
+    return ", ".join(f"{setting}={value}" for setting, value in changes.items())
 
 
 def trial_seed(spec: TrialSpec) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import pandas as pd
 
 from stbench.results.run_record import LAYOUT
 from stbench.results.summary_schema import METRICS, SUMMARY_COLUMNS
+from stbench.system.files import write_json
+from stbench.trials.spec import DataSpec, TrialSpec, in_words
 from stbench.trials.state import FINAL_STATES
 
 HER2ST = ["A2", "A3", "A4", "A5", "A6", *(f"{p}{i}" for p in "BCD" for i in range(1, 7))]
@@ -37,10 +39,22 @@ class Fake:
     kind: str = "method"
     oracle: bool = False
     preset: str = "published"
-    variant: str = ""
+    changes: Mapping[str, Any] = field(default_factory=dict)
     weights: str = "none"
+    config: Mapping[str, Any] = field(default_factory=dict)
     mse: float = 0.3
     kept: float | None = 0.3  # share of its PCC with exchanged patches; None: it was not asked
+
+    @property
+    def variant(self) -> str:
+        return in_words(self.changes)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The whole config: of weights that are labelled as an encoder's, an encoder with such weights too."""
+        start = self.weights.partition(" ")[0]
+        encoder = {} if start in ("none", "unknown") else {"encoder": "densenet121", "weights": start}
+        return {**encoder, **self.config, **self.changes}
 
 
 STNET = Fake("stnet", "STnet", 0.12, weights="imagenet (densenet121-a639ec97)", mse=0.31)
@@ -105,6 +119,8 @@ def make_results(
                     **{"seed": run_seed, "slice": name, "patient": patients[name]},
                     **{"same_patient_training_slices": same, "state": state, "reason": reason},
                 }
+                spec = _spec(method, name, run_seed, (dataset, split, target), patients, chosen)
+                write_json(directory / "specs" / f"{key}.json", asdict(spec))
                 trial = directory / ("trials" if state in FINAL_STATES else "running") / key
                 trial.mkdir(parents=True, exist_ok=True)
                 notes = ["peak memory was measured for the whole process"] if method.name == "stnet" else []
@@ -154,6 +170,48 @@ def make_results(
     }
     (directory / "run.json").write_text(json.dumps(record))
     return directory
+
+
+def _spec(
+    method: Fake, name: str, seed: int, protocol: tuple[str, str, str], patients: Mapping[str, str], chosen: list[str]
+) -> TrialSpec:
+    dataset, split, target = protocol
+    return TrialSpec(
+        method=method.name,
+        name=method.name,
+        method_source="source",
+        title=method.title,
+        kind=method.kind,
+        oracle=method.oracle,
+        preset=method.preset,
+        variant=method.variant,
+        config=method.settings,
+        weights=method.weights,
+        data=DataSpec(dataset, dataset, None, "cache", target, {other: f"k{other}" for other in chosen}),
+        split=split,
+        fold=name,
+        train=tuple(other for other in chosen if other != name),
+        test=(name,),
+        patients={other: patients[other] for other in chosen},
+        seed=seed,
+        changes=method.changes,
+    )
+
+
+def change_specs(results: Path, change: Callable[[TrialSpec], TrialSpec]) -> None:
+    """Write the spec of every trial of ``results`` anew, as ``change`` has it."""
+    for path in (results / "specs").iterdir():
+        write_json(path, asdict(change(TrialSpec.read(path))))
+
+
+def rename_trials(results: Path, ending: str) -> None:
+    """Other trials under the same names: their keys, and what is called by them, end in ``ending``."""
+    summary = pd.read_csv(results / "summary.csv", dtype=str, keep_default_na=False)
+    for key in summary["key"].drop_duplicates():
+        for path in (results / "specs" / f"{key}.json", results / "trials" / key, results / "running" / key):
+            if path.exists():
+                path.rename(path.with_name(f"{key}{ending}{path.suffix}"))
+    summary.assign(key=summary["key"] + ending).to_csv(results / "summary.csv", index=False)
 
 
 def laid_over(record: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

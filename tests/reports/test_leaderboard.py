@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic import CONTROLS, METHODS, STNET, Fake, laid_over, make_results
+from synthetic import CONTROLS, METHODS, STNET, Fake, change_specs, laid_over, make_results, rename_trials
 
 from stbench.errors import UserError
 from stbench.reports import leaderboard
@@ -34,14 +34,9 @@ def _run(place: Path, *methods: Fake, **changes: Any) -> Path:
 
 
 def _edit_summary(place: Path, change: Callable[[pd.DataFrame], None]) -> None:
-    """Change ``summary.csv``, and the names of the trials with their keys."""
-    before = pd.read_csv(place / "summary.csv", dtype=str, keep_default_na=False)
-    after = before.copy()
-    change(after)
-    after.to_csv(place / "summary.csv", index=False)
-    for old, new in zip(before["key"], after["key"], strict=True):
-        if old != new:
-            (place / "trials" / old).rename(place / "trials" / new)
+    summary = pd.read_csv(place / "summary.csv", dtype=str, keep_default_na=False)
+    change(summary)
+    summary.to_csv(place / "summary.csv", index=False)
 
 
 def _edit_run(place: Path, **changes: Any) -> None:
@@ -57,7 +52,7 @@ def _section_facts(place: Path, **changes: Any) -> None:
 
 def _newer(place: Path) -> None:
     """Other trials under the same names, of a later run."""
-    _edit_summary(place, lambda table: table.__setitem__("key", table["key"] + "-newer"))
+    rename_trials(place, "-newer")
     _edit_run(place, created="2025-06-01T12:00:00+0000")
 
 
@@ -193,9 +188,7 @@ def test_versions_of_which_each_has_other_slices_are_told_apart_by_their_code(tm
     ]
 
     def plan(place: Path, source: str) -> None:
-        (place / "specs").mkdir(exist_ok=True)
-        for key in pd.read_csv(place / "summary.csv")["key"]:
-            (place / "specs" / f"{key}.json").write_text(json.dumps({"method_source": source}))
+        change_specs(place, lambda spec: replace(spec, method_source=source))
 
     plan(places[0], "one"), plan(places[1], "one")
     (section,) = load_merged(places)

@@ -2,15 +2,19 @@
 
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthetic import CONTROLS, METHODS, STNET, Fake, make_results
+from synthetic import CONTROLS, METHODS, STNET, Fake, make_results, rename_trials
 
 from stbench.errors import UserError
 from stbench.reports.published.table1 import published
 from stbench.reports.sections.read import load
+from stbench.reports.sections.section import Section
+from stbench.reports.sections.specs import weights_kind
 from stbench.results.run_record import LAYOUT, RunRecord
 from stbench.results.summary_schema import COLUMNS
 from stbench.results.summary_schema import METRICS as METRIC_NAMES
@@ -67,9 +71,7 @@ def test_of_two_copies_of_a_trial_the_finished_one_counts(tmp_path: Path) -> Non
 def test_two_outcomes_under_one_name_are_refused(tmp_path: Path) -> None:
     first = make_results(tmp_path / "a", methods=(STNET,), slices=["B4", "C2"])
     second = make_results(tmp_path / "b", methods=(STNET,), slices=["B4", "C2"])
-    summary = pd.read_csv(second / "summary.csv")
-    summary["key"] = summary["key"] + "-newer"
-    summary.to_csv(second / "summary.csv", index=False)
+    rename_trials(second, "-newer")
     with pytest.raises(UserError, match=r"stnet on slice B4, seed 0, has different trials in a .* and b .* apart"):
         load([first, second])
 
@@ -85,7 +87,7 @@ def test_presets_variants_and_weights_of_one_method_are_rows_of_their_own(tmp_pa
     variants = (
         STNET,
         Fake("stnet", "STnet", 0.1, preset="quick"),
-        Fake("stnet", "STnet", 0.1, variant="epochs=10"),
+        Fake("stnet", "STnet", 0.1, changes={"epochs": 10}),
     )
     (section,) = load([make_results(tmp_path, methods=variants, slices=["B4", "C2"])])
     assert section.entries["label"].tolist() == ["STnet", "STnet (quick)", "STnet (epochs=10)"]
@@ -93,11 +95,12 @@ def test_presets_variants_and_weights_of_one_method_are_rows_of_their_own(tmp_pa
 
 
 def test_labels_that_would_be_equal_are_spelt_out(tmp_path: Path) -> None:
-    variants = (STNET, Fake("stnet", "STnet", 0.1, variant="", weights="file (mine.pt 1234)"))
+    variants = (STNET, Fake("stnet", "STnet", 0.1, weights="file (mine.pt 1234)"))
     for place, variant in zip("ab", variants, strict=True):
         make_results(tmp_path / place, methods=(variant,), slices=["B4", "C2"])
+    rename_trials(tmp_path / "b", "-file")
     summary = pd.read_csv(tmp_path / "b" / "summary.csv")
-    summary.assign(key=summary["key"] + "-file", seed=1).to_csv(tmp_path / "b" / "summary.csv", index=False)
+    summary.assign(seed=1).to_csv(tmp_path / "b" / "summary.csv", index=False)
     (section,) = load([tmp_path / "a", tmp_path / "b"])
     assert section.entries["label"].is_unique
     assert section.entries["label"].str.contains("mine.pt").sum() == 1
@@ -259,3 +262,21 @@ def test_a_run_that_has_just_begun_keeps_all_its_rows(tmp_path: Path) -> None:
     place = make_results(tmp_path, methods=(STNET,), slices=["B4", "C2"], states=to_come, n_genes=4)
     (section,) = load([place])
     assert len(section.rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "label", "kind"),
+    [
+        ({}, "none", "none"),
+        ({"encoder": "resnet18", "weights": "random"}, "random", "random"),
+        ({"encoder": "resnet18", "weights": "imagenet"}, "imagenet (resnet18-f37072fd)", "imagenet"),
+        ({"encoder": "resnet18", "weights": "random.pth"}, "file (random.pth 12345678)", "file"),
+        ({"start": 1}, "random", "random"),  # of a method with settings of its own: the label says it
+        ({"predictions": {}}, "unknown", "unknown"),  # made elsewhere
+    ],
+)
+def test_the_kind_of_weights_is_that_of_the_setting(
+    load_fake: Callable[..., Section], config: dict[str, str], label: str, kind: str
+) -> None:
+    (spec,) = load_fake(methods=(STNET,)).specs.values()
+    assert weights_kind(replace(spec, config=config, weights=label)) == kind

@@ -47,7 +47,7 @@ def test_names_survive_from_the_trials_to_the_report(data: st.DataObject, tmp_pa
     methods = data.draw(st.lists(names, min_size=1, max_size=3, unique=True))
     variant = data.draw(names)
     one_dataset(slices, patients)
-    fakes = [Fake(name, name, 0.1 + 0.1 * place, variant=variant) for place, name in enumerate(methods)]
+    fakes = [Fake(name, name, 0.1 + 0.1 * place, changes={"setting": variant}) for place, name in enumerate(methods)]
     place = tmp_path_factory.mktemp("names")
     keys = {(fake.name, name): f"k{i}-{j}" for i, fake in enumerate(fakes) for j, name in enumerate(slices)}
     results = _made(place, fakes, keys)
@@ -55,7 +55,7 @@ def test_names_survive_from_the_trials_to_the_report(data: st.DataObject, tmp_pa
     assert section.slices == tuple(slices)
     assert dict(section.patients) == dict(zip(slices, patients, strict=True))
     assert list(section.entries["method"]) == methods
-    assert set(section.entries["variant"]) == {variant}
+    assert set(section.entries["variant"]) == {f"setting={variant}"}
     rows = read_text(results / "summary.csv")
     expected = {(row.method, row.slice): float(row.pcc_acg) for row in rows.itertuples()}
     found = {(row.method, row.slice): row.pcc_acg for row in section.rows.itertuples()}

@@ -65,7 +65,7 @@ def outline(page: Path) -> Outline:
 def files(tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
     place = tmp_path_factory.mktemp("report")
     states = {("mclstexp", "C2", 1): ("failed", EVIL), ("colour_ridge", "B4", 0): ("skipped", "no replicate")}
-    evil = Fake("mine", EVIL, 0.1, variant=EVIL, weights=EVIL)
+    evil = Fake("mine", EVIL, 0.1, changes={EVIL: EVIL}, weights=EVIL)
     run = make_results(place / "run", methods=(*FEW, evil), slices=SLICES, seeds=(0, 1), states=states)
     other = make_results(place / "other", methods=(STNET,), slices=SLICES, split="lopo")
     return report([run, other], place / "out")

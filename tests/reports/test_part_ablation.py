@@ -14,7 +14,7 @@ from synthetic import Fake, make_results
 
 from stbench.errors import UserError
 from stbench.reports.parts.ablation import part
-from stbench.reports.parts.ablation.study import study_of, sweep_value, variant_table
+from stbench.reports.parts.ablation.study import study_of, sweep_values, variant_table
 from stbench.reports.parts.part import Context
 from stbench.reports.published.ablations import published_ablations
 from stbench.reports.sections.read import load
@@ -22,6 +22,8 @@ from stbench.reports.sections.section import Section
 
 SLICES = ["B4", "C2", "C3", "D1"]
 LEVEL = {"": 0.23, "k=1": 0.10, "k=400": 0.22, "position_encoding=none": 0.21}
+PRESET = {"k": 200, "position_encoding": "learnable"}
+CHANGES: list[dict[str, Any]] = [{}, {"k": 1}, {"k": 400}, {"position_encoding": "none"}]
 
 
 def entry(variant: str, target: str = "spot-log10-cp10k") -> dict[str, Any]:
@@ -60,7 +62,10 @@ STUDY = {
 
 @pytest.fixture
 def section(tmp_path: Path) -> Section:
-    fakes = [Fake("mclstexp", "mclSTExp", level, variant=change) for change, level in LEVEL.items()]
+    fakes = [
+        Fake("mclstexp", "mclSTExp", level, config=PRESET, changes=changes)
+        for changes, level in zip(CHANGES, LEVEL.values(), strict=True)
+    ]
     place = make_results(tmp_path / "r", methods=fakes, slices=SLICES, n_genes=5)
     facts = json.loads((place / "run.json").read_text())
     (place / "run.json").write_text(json.dumps({**facts, "ablation": STUDY}))
@@ -114,12 +119,27 @@ def test_the_page_says_in_words_what_changed_in_every_row(section: Section) -> N
 
 def test_the_sweep_is_drawn_in_the_order_of_its_values(section: Section) -> None:
     table = variant_table(section, STUDY)
-    points = part.sweep_points(table[table["switch"] == "top-k"])
+    points = part.sweep_points(table[table["switch"] == "top-k"], section.specs)
     assert list(points["at"]) == [1, 200, 400]
-    assert part.sweep_points(table[table["switch"] == "position-encoding"]).empty
-    assert sweep_value("k = 200", "") == 200
-    assert np.isnan(sweep_value("learnable", ""))
-    assert np.isnan(sweep_value("cosine, T = 0.07", "temperature=0.07, normalise=True"))  # two settings: no sweep
+    assert part.sweep_points(table[table["switch"] == "position-encoding"], section.specs).empty
+
+
+def test_a_sweep_is_of_one_setting_that_is_a_number(section: Section) -> None:
+    table = pd.DataFrame({"entry": list(section.specs)})
+
+    def values(*changes: dict[str, Any]) -> list[float] | None:
+        preset = {**PRESET, "scaled": True}
+        specs = {
+            entry: replace(spec, config=preset | change, changes=change)
+            for (entry, spec), change in zip(section.specs.items(), changes, strict=False)
+        }
+        return sweep_values(table.iloc[: len(changes)], specs)
+
+    assert values({}, {"k": 1}, {"k": 1e-5}) == [200, 1, 1e-5]
+    assert values({}, {"k": 1}, {"k": 2, "scaled": False}) is None
+    assert values({}, {"scaled": False}) is None
+    assert values({}, {"position_encoding": "none"}) is None
+    assert values({}) is None
 
 
 def test_a_report_without_a_study_has_no_such_part(section: Section) -> None:

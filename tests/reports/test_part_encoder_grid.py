@@ -19,7 +19,7 @@ TITLES = {"bleep": "BLEEP", "stnet": "STnet", "mclstexp": "mclSTExp"}
 
 def grid(tmp_path: Path, scores: Mapping[tuple[str, str], float], failed: tuple[str, str] | None = None) -> Section:
     """``scores``: (method, encoder) to its PCC on every slice."""
-    fakes = [Fake(method, TITLES[method], 0.2, variant=f"encoder={encoder}") for method, encoder in scores]
+    fakes = [Fake(method, TITLES[method], 0.2, changes={"encoder": encoder}) for method, encoder in scores]
     (section,) = load([make_results(tmp_path / "r", methods=fakes, slices=["B4", "C2"], n_genes=4)])
     rows = section.rows.copy()
     rows["pcc_acg"] = [

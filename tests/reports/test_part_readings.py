@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from synthetic import METHODS, Fake, make_results
+from synthetic import METHODS, Fake, change_specs, make_results
 
 from stbench.reports.parts.part import Context, Part
 from stbench.reports.parts.readings import part, readings_scores, readings_table
@@ -47,9 +46,8 @@ def results(
     rows = pd.read_csv(directory / "summary.csv")
     rows["leak"] = rows["preset"].map(leak or {}).fillna("")
     rows.to_csv(directory / "summary.csv", index=False)
-    (directory / "specs").mkdir()
+    change_specs(directory, lambda spec: replace(spec, config=CONFIGS[spec.preset]))
     for row in rows.itertuples():
-        (directory / "specs" / f"{row.key}.json").write_text(json.dumps({"config": CONFIGS[row.preset]}))
         if row.state != "finished":
             continue
         own = scores[row.preset] + {"B4": 0.0, "C2": 0.01, "C3": -0.01}[row.slice]
@@ -161,7 +159,7 @@ def test_where_every_method_leaks_the_headline_says_why_none_is_best(tmp_path: P
 
 
 def test_changes_that_all_readings_share_stand_once_below_the_table(tmp_path: Path) -> None:
-    cut = [replace(method, variant="epochs=1") for method in readings_of(MCLSTEXP)]
+    cut = [replace(method, changes={"epochs": 1}) for method in readings_of(MCLSTEXP)]
     (table,) = made(load([results(tmp_path / "r", cut)])).tables
     assert "Changed under each reading alike: mclSTExp: epochs=1." in table.notes
     assert markdown(table).count("epochs=1") == 1

@@ -239,7 +239,7 @@ def test_figures_are_drawn_with_what_the_ranks_can_say(load_fake) -> None:
 
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_a_very_long_name_leaves_the_figures_room(load_fake) -> None:
-    endless = Fake("mine", "A method whose name " + "goes on and on " * 8, 0.2, variant="epochs=10, patch_px=112")
+    endless = Fake("mine", "A method whose name " + "goes on and on " * 8, 0.2, changes={"epochs": 10, "patch_px": 112})
     found = made(load_fake(methods=(*TWO, endless), slices=BLOCKS))
     assert [picture.name for picture in found.pictures] == ["ranks", "wins"]
 

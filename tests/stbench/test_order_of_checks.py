@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import pytest
 
 from stbench import registry
+from stbench.cli.method_choices import choose_methods
 from stbench.data.prepare import prepare, require_readable
 from stbench.data.splits import loso
 from stbench.dataset import SlideSource
@@ -214,8 +215,8 @@ def test_a_plan_describes_each_choice_once_however_many_trials_it_has(tmp_path: 
     keys = {name: slide.key for name, slide in data.slides.items()}
     spec = DataSpec("demo", data.name, None, os.environ["STBENCH_CACHE"], data.target.name, keys)
     method: Any = Counted
-    choice = MethodChoice("counted", method, "published", "", configure(method))
-    reusing = MethodChoice("counted", method, "published", "b", configure(method), trained_by=choice)
+    choice = MethodChoice("counted", method, "published", {}, configure(method))
+    reusing = MethodChoice("counted", method, "published", {"k": 1}, configure(method), trained_by=choice)
     Counted.made.clear()
     experiment = Experiment(data, spec, [choice, reusing], "loso", loso(data.patients), [0, 1])
     planned = plan(experiment, Execution(tmp_path, "command"))
@@ -223,3 +224,10 @@ def test_a_plan_describes_each_choice_once_however_many_trials_it_has(tmp_path: 
     assert Counter(Counted.made) == {"made": 2, "described": 2}
     specs = [TrialSpec.read(tmp_path / "specs" / f"{key}.json") for key in planned]
     assert {one.trained_by for one in specs} - {""} == {one.key for one in specs if not one.trained_by}
+
+
+def test_what_was_changed_is_planned_as_data_and_said_in_words() -> None:
+    first, second = choose_methods("stnet", "published", "demo", ["stnet.epochs=3"], "random", "resnet18,resnet34")
+    assert first.changes == {"epochs": 3, "encoder": "resnet18"}
+    assert first.variant == "epochs=3, encoder=resnet18"
+    assert second.changes == {"epochs": 3, "encoder": "resnet34"}

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from stbench.trials.spec import TrialSpec
+
 from ...figures import canvas
 from ...figures.style import FAINT, INK, PUBLISHED, WIDTH
 from ...numbers.metrics import METRICS
@@ -17,7 +19,7 @@ from ...tables.table import Cell, Table
 from ...words.format import number
 from ...words.protocol import caption
 from ..part import Context, Part, Picture, picture
-from .study import SHOWN, study_of, sweep_value, variant_table
+from .study import SHOWN, study_of, sweep_values, variant_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -157,7 +159,7 @@ def _pictures(section: Section, study: Mapping[str, Any], table: pd.DataFrame) -
             what = "difference in PCC (ACG) to the base, with 95 % interval"
             made.append(picture(section, "effects", what, tornado(effects)))
         for name, of in table.groupby("switch", sort=False):
-            points = sweep_points(of)
+            points = sweep_points(of, section.specs)
             if len(points) > 2:
                 title = str(of["title"].iloc[0])
                 made.append(picture(section, f"sweep-{name}", title, sweep_figure(points, title)))
@@ -201,14 +203,13 @@ def tornado(effects: pd.DataFrame) -> Figure:
     return figure
 
 
-def sweep_points(of: pd.DataFrame) -> pd.DataFrame:
+def sweep_points(of: pd.DataFrame, specs: Mapping[str, TrialSpec]) -> pd.DataFrame:
     """The variants of one switch that stand for numbers, by that number (``at``); empty unless all of them do."""
     known = of[of["entry"] != ""]
-    at = [sweep_value(row.variant, row.change) for row in records(known)]
-    points = known.assign(at=at).dropna(subset=["pcc_acg"])
-    if points["at"].isna().any():
-        return points.iloc[:0]
-    return points.sort_values("at").drop_duplicates("at")
+    values = sweep_values(known, specs)
+    if values is None:
+        return known.iloc[:0]
+    return known.assign(at=values).dropna(subset=["pcc_acg"]).sort_values("at").drop_duplicates("at")
 
 
 def sweep_figure(points: pd.DataFrame, title: str) -> Figure:

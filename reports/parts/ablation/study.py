@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import pandas as pd
 
 from stbench.errors import UserError
 from stbench.statistics import paired_by_patient
+from stbench.trials.spec import TrialSpec
 
 from ...numbers.means import eligible, leaderboard, slice_scores
 from ...numbers.metrics import METRICS
@@ -94,8 +94,16 @@ def _identity(of: Mapping[str, Any] | pd.Series) -> tuple[str, ...]:
     return tuple(str(of.get(name, "")) for name in ("method", "preset", "variant", "weights", "lowered"))
 
 
-def sweep_value(variant: str, change: str) -> float:
-    """The number that a variant of a sweep stands for: of its one changed setting (``k=50``), or, for the base, of its
-    name (``k = 50``); NaN where it has none, or changes more than that."""
-    found = re.fullmatch(r"(?:[^=,]*=\s*)?(-?\d+(?:\.\d+)?)", (change or variant).strip())
-    return float(found.group(1)) if found else float("nan")
+def sweep_values(of: pd.DataFrame, specs: Mapping[str, TrialSpec]) -> list[float] | None:
+    """The value of the one setting in which the entries of ``of`` differ, for each of its rows.
+
+    ``of``: rows of :func:`variant_table` that have an entry. ``None`` where they change several settings, or one that
+    is no number.
+    """
+    changed = {setting for entry in of["entry"] for setting in specs[entry].changes}
+    if len(changed) != 1:
+        return None
+    (setting,) = changed
+    values = [specs[entry].config.get(setting) for entry in of["entry"]]
+    numbers = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    return numbers if len(numbers) == len(values) else None

@@ -112,8 +112,8 @@ def _replicates(section: Section, framed: pd.DataFrame) -> list[str]:
     others = pairs[~pairs["same_patient"].astype(bool)]
     text = f"Replicate sections agree in the genes' mean levels with r = {number(same['r'].mean(), 3)} over genes"
     text += f" (sections of different patients: {number(others['r'].mean(), 3)})" if len(others) else ""
-    control = framed[(framed["metric"] == METRIC_NAMES[0]) & framed["entry"].str.startswith(f"{REPLICATE}/")]
-    control = control.dropna(subset="value")
+    controls = section.entries.index[section.entries["method"] == REPLICATE]
+    control = framed[(framed["metric"] == METRIC_NAMES[0]) & framed["entry"].isin(controls)].dropna(subset="value")
     if control.empty:
         return [f"{text}. The control {REPLICATE}, which would show it spot by spot, has no score here."]
     row = control.iloc[0]
