@@ -11,7 +11,7 @@ import pandas as pd
 from stbench.scores.metrics import neg_log10_p
 
 from ..sections.section import Section
-from .means import leaderboard
+from .means import board_of
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def shown_entries(section: Section) -> list[str]:
 
     Methods; where no method was run, the controls that see no more than a method may.
     """
-    board = leaderboard(section.rows, section.entries, section.slices)
+    board = board_of(section)
     board = board[(board["n_slices"] > 0) & ~board["oracle"]]
     shown = board[board["kind"] == "method"] if (board["kind"] == "method").any() else board
     shown = shown.sort_values("pcc_acg", ascending=False, kind="stable", na_position="last")

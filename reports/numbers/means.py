@@ -56,6 +56,14 @@ def leaderboard(rows: pd.DataFrame, entries: pd.DataFrame, slices: Sequence[str]
     return board
 
 
+def board_of(section: Section) -> pd.DataFrame:
+    """:func:`leaderboard` of a section, computed once and lent to everybody: nobody may change it in place."""
+    board: pd.DataFrame | None = section.derived.get("board")
+    if board is None:
+        board = section.derived["board"] = leaderboard(section.rows, section.entries, section.slices)
+    return board
+
+
 def eligible(board: pd.DataFrame, metric: str) -> pd.Series:
     """Entries that may be compared in ``metric``: complete, and the metric is defined on every slice.
 

@@ -80,7 +80,7 @@ def write_report(
 
 
 def _compose(section: Section, name: str, context: Context, printed: pd.DataFrame) -> Composed:
-    board = means.leaderboard(section.rows, section.entries, section.slices)
+    board = means.board_of(section)
     board = means.with_exchanged(board, section.rows)
     board = means.with_published(board, printed, section.dataset, section.split)
     scores, trials = means.slice_table(section), means.trial_table(section)

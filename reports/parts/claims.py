@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..numbers.means import eligible, leaderboard, slice_scores, with_published
+from ..numbers.means import board_of, eligible, slice_scores, with_published
 from ..numbers.metrics import METRICS
 from ..published.table1 import published
 from ..sections.section import Section, records
@@ -120,7 +120,7 @@ def claim_table(section: Section) -> pd.DataFrame:
 def difference_table(section: Section) -> pd.DataFrame:
     """One row for each entry and metric that a paper printed: published, spread, ours, difference, source, note."""
     printed = published()
-    board = leaderboard(section.rows, section.entries, section.slices)
+    board = board_of(section)
     board = with_published(board, printed, section.dataset, section.split)
     here = printed[(printed["dataset"] == section.dataset) & (printed["split"] == section.split)]
     about = here.set_index(["metric", "method"])

@@ -9,7 +9,7 @@ import pandas as pd
 from ..figures import canvas
 from ..figures.marks import draw_marks, section_marks
 from ..figures.style import FAINT, INK, WIDTH
-from ..numbers.means import eligible, leaderboard
+from ..numbers.means import board_of, eligible
 from ..sections.section import Section, records
 from ..tables.table import Cell, Table
 from ..words.format import number
@@ -47,7 +47,7 @@ def cost_table(section: Section) -> pd.DataFrame:
     """
     trials = section.rows[section.rows["state"] == "finished"].drop_duplicates("key")
     costs = trials.groupby("entry")[["fit_s", "predict_s", "peak_mem_mb", "n_parameters"]].median()
-    board = leaderboard(section.rows, section.entries, section.slices)
+    board = board_of(section)
     table = board[["label", "method", "kind", "oracle"]].join(costs)
     table[METRIC] = board[METRIC].where(eligible(board, METRIC))
     table["on_front"] = False

@@ -6,7 +6,7 @@ import itertools
 
 import pandas as pd
 
-from ..numbers.means import eligible, leaderboard
+from ..numbers.means import board_of, eligible
 from ..numbers.metrics import METRICS
 from ..sections.section import Section, records
 from ..sections.specs import chosen_encoder
@@ -43,7 +43,7 @@ def grid_table(section: Section) -> pd.DataFrame:
 
     Entries that change something else too, and entries that are not complete, have no place in the grid.
     """
-    board = leaderboard(section.rows, section.entries, section.slices)
+    board = board_of(section)
     board = board[eligible(board, METRIC) & ~board["oracle"]]
     rows = []
     for row in records(board):

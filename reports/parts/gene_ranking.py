@@ -11,7 +11,7 @@ import pandas as pd
 from ..figures import canvas
 from ..figures.style import LETTER, SMALL, WIDTH
 from ..numbers.genes import GeneCube, gene_cube, ranking, shown_entries
-from ..numbers.means import leaderboard
+from ..numbers.means import board_of
 from ..published.genes import published_genes
 from ..sections.labels import entry_labels
 from ..sections.section import Section, records
@@ -75,12 +75,12 @@ def _published(section: Section) -> pd.DataFrame:
 
 def _compared(section: Section) -> list[str]:
     """The methods that are complete, so that their means are over the same slices; in the order of the table."""
-    board = leaderboard(section.rows, section.entries, section.slices)
+    board = board_of(section)
     return list(board.index[(board["kind"] == "method") & board["complete"]])
 
 
 def _fair_controls(section: Section) -> list[str]:
-    board = leaderboard(section.rows, section.entries, section.slices)
+    board = board_of(section)
     return list(board.index[(board["kind"] == "control") & ~board["oracle"] & board["complete"]])
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from ..figures import canvas
 from ..figures.marks import draw_marks, section_marks
 from ..figures.style import BAND, FAINT, INK, PAPER, WIDTH, Mark
-from ..numbers.means import exchange_table, leaderboard, over_exchanged_slices, with_exchanged
+from ..numbers.means import board_of, exchange_table, over_exchanged_slices, with_exchanged
 from ..numbers.significance import in_order
 from ..sections.section import Section, records
 from ..tables.main import not_asked
@@ -31,7 +31,7 @@ BLIND = ("depth_oracle", "position_knn")  # controls without an image, to read t
 
 def part(section: Section, context: Context) -> Part | None:
     """``None`` where nothing finished; a part that says so where no trial was asked with exchanged patches."""
-    board = leaderboard(section.rows, section.entries, section.slices)
+    board = board_of(section)
     if not board["n_slices"].any():
         return None
     board = with_exchanged(board, section.rows)

@@ -11,7 +11,7 @@ import pandas as pd
 from ..figures import canvas
 from ..figures.marks import draw_boxes, draw_marks, section_marks
 from ..figures.style import BAND, FAINT, INK, PAPER, SMALL, WIDTH, Mark
-from ..numbers.means import leaderboard
+from ..numbers.means import board_of
 from ..numbers.significance import in_order
 from ..sections.section import Section
 from ..tables.table import Cell, Table
@@ -47,7 +47,7 @@ def part(section: Section, context: Context) -> Part | None:
     # the truth is the same for every entry; one that misses a slice must not stand for it
     truth = genes.drop_duplicates(["slice", "gene"]).groupby("gene", observed=True)["moran_truth"].mean()
     level = float(by_slice.drop_duplicates("slice")["moran_truth"].mean())
-    board = leaderboard(section.rows, section.entries, section.slices)
+    board = board_of(section)
     table = over_slices(by_slice, board)
     with canvas.drawing():
         what = (

@@ -9,7 +9,7 @@ import pandas as pd
 from ..figures import canvas
 from ..figures.marks import section_marks
 from ..figures.style import FAINT, INK, WIDTH
-from ..numbers.means import leaderboard
+from ..numbers.means import board_of
 from ..sections.section import Section
 from ..sections.trial_files import trial_table
 from ..tables.table import Cell, Table
@@ -61,7 +61,7 @@ def on_targets(section: Section, scored: pd.DataFrame) -> pd.DataFrame:
     by_slice = scored.groupby(["entry", "target", "slice"], sort=False)[list(SCORES)].agg(_mean_of_all)
     means = by_slice.groupby(level=["entry", "target"], sort=False).agg(_mean_of_all)
     targets = list(dict.fromkeys(scored["target"]))
-    board = leaderboard(section.rows, section.entries, section.slices)
+    board = board_of(section)
     grid = pd.MultiIndex.from_product([board.index, targets], names=["entry", "target"])
     about = board[["label", "kind", "oracle", "complete", "n_slices", "of_slices"]]
     table = means.reindex(grid).reset_index().join(about, on="entry")

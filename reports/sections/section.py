@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,11 @@ class Run:
 class Section:
     """Everything that may stand in one table: one dataset, one split, one target.
 
-    ``rows``: one a trial and test slice, columns of ``summary.csv`` and ``entry``. ``entries``: one a row of the table
-    to be (a method under one preset, variant, kind of weights and precision), indexed by ``entry``, in the order of the
-    table: published methods as in the paper, other methods, controls, oracles. ``genes``: entry, seed and the columns
-    of the trials' ``genes.parquet`` (slice, gene, r, p, strict_r, mean_truth, ...).
+    ``rows``: one per trial and test slice, columns of ``summary.csv`` and ``entry``. ``entries``: one per row of the
+    table to be (a method under one preset, variant, kind of weights and precision), indexed by ``entry``, in the order
+    of the table: published methods as in the paper, other methods, controls, oracles. ``genes``: entry, seed and the
+    columns of the trials' ``genes.parquet`` (slice, gene, r, p, strict_r, mean_truth, ...). ``derived``: what was
+    computed of all this, by name, so that it is computed once.
     """
 
     dataset: str
@@ -56,6 +57,7 @@ class Section:
     logs: Mapping[str, str]  # key of a failed trial to the last lines of its log
     without_genes: tuple[str, ...]  # keys of finished trials that have no per-gene table
     unrun_seeds: tuple[str, ...] = ()  # planned, and not run through by any entry yet: their rows are left out
+    derived: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def name(self) -> str:

@@ -1,12 +1,15 @@
 """The arithmetic of the report's tables, against numbers worked out by hand."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from synthetic import STNET
 
 from stbench.reports.numbers.means import (
+    board_of,
     box_statistics,
     eligible,
     leaderboard,
@@ -180,3 +183,11 @@ def test_replicates_are_read_for_each_slice_in_fold_order(load_fake) -> None:
     table = replicates(section)
     assert table["slice"].tolist() == ["B4", "C2", "C3"]
     assert table["same_patient"].tolist() == [0, 1, 1]
+
+
+def test_the_leaderboard_of_a_section_is_computed_once(load_fake) -> None:
+    section = load_fake(methods=(STNET,))
+    assert board_of(section) is board_of(section)
+    fewer = replace(section, rows=section.rows[section.rows["slice"] != "B4"])
+    assert board_of(fewer)["n_slices"].tolist() == [2]
+    assert board_of(section)["n_slices"].tolist() == [3]

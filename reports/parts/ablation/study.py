@@ -11,7 +11,7 @@ from stbench.errors import UserError
 from stbench.statistics import paired_by_patient
 from stbench.trials.spec import TrialSpec
 
-from ...numbers.means import eligible, leaderboard, slice_scores
+from ...numbers.means import board_of, eligible, slice_scores
 from ...numbers.metrics import METRICS
 from ...published.ablations import METHOD, printed
 from ...sections.section import Section
@@ -35,7 +35,7 @@ def variant_table(section: Section, study: Mapping[str, Any]) -> pd.DataFrame:
     ``pcc_acg_difference`` to the base with ``pcc_acg_low`` and ``pcc_acg_high`` (bootstrap over patients, then slices),
     ``interval_over`` (what was drawn again), and ``M_published`` where the supplement printed the metric.
     """
-    board = leaderboard(section.rows, section.entries, section.slices)
+    board = board_of(section)
     names = {_identity(row): str(entry) for entry, row in board.iterrows()}
     scores = _scores(section)
     base = names.get(_identity(study["base"]), "") if study["base"]["target"] == section.target else ""

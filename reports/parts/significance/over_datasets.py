@@ -9,7 +9,7 @@ import pandas as pd
 
 from stbench.statistics import StratifiedTest, holm, patient_differences, stratified_test
 
-from ...numbers.means import leaderboard
+from ...numbers.means import board_of
 from ...numbers.metrics import METRICS
 from ...numbers.significance import ALPHA, Tested, comparable
 from ...sections.section import Section
@@ -41,7 +41,7 @@ def over_datasets(
     same = [other for other in sections if (other.split, other.target) == (section.split, section.target)]
     if len(same) < 2:
         return []
-    boards = [leaderboard(other.rows, other.entries, other.slices) for other in same]
+    boards = [board_of(other) for other in same]
     scores = {other.dataset: comparable(other, board, metric) for other, board in zip(same, boards, strict=True)}
     made = []
     for pair in tested:

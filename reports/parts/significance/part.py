@@ -18,7 +18,7 @@ from stbench.statistics import (
 )
 
 from ...figures import canvas
-from ...numbers.means import leaderboard
+from ...numbers.means import board_of
 from ...numbers.metrics import METRICS
 from ...numbers.significance import (
     ALPHA,
@@ -46,7 +46,7 @@ def part(section: Section, context: Context) -> Part | None:
     """``None`` where the section has a single entry; a part that says so where too few are complete."""
     if len(section.entries) < 2:
         return None
-    board = leaderboard(section.rows, section.entries, section.slices)
+    board = board_of(section)
     frames = _frames(section, board)
     order = in_order(board, HEADLINE_METRIC)
     scores = comparable(section, board, HEADLINE_METRIC)
