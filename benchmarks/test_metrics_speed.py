@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import pearsonr
 
-from stbench.scores.metrics import per_gene
+from stbench.scores.correlation import per_gene
 
 N_SPOTS, N_GENES = 361, 785  # the mean HER2+ slice
 

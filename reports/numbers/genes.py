@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from stbench.scores.metrics import neg_log10_p
+from stbench.scores.correlation import neg_log10_p
 
 from ..sections.section import Section
 from .means import board_of

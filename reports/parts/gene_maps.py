@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from stbench.errors import unknown
-from stbench.scores.metrics import neg_log10_p, per_gene
+from stbench.scores.correlation import neg_log10_p, per_gene
 
 from ..figures import canvas
 from ..figures.labels import broken

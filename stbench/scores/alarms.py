@@ -26,18 +26,44 @@ SAMPLE = 64  # spots that are predicted again, where a method predicts single sp
 
 @dataclass(frozen=True)
 class Alarm:
-    """``kind`` is the same for all trials and counted over them, ``text`` says it with this trial's numbers."""
+    """A sign that a number does not mean what it seems to.
+
+    ``kind`` is the same for all trials, so that it can be counted over them; ``text`` says it with this trial's
+    numbers.
+    """
 
     kind: str
     text: str
 
 
 def after_training(method: Method, history: Mapping[int, Mapping[str, float]]) -> Iterator[Alarm]:
-    """Alarms on the training itself. ``history`` is epoch to logged values.
+    """Alarms on the training itself.
 
-    A method may have an attribute ``diagnostics``: a mapping of names to numbers. Two are understood:
-    ``contrastive_batch``, the batch size N of a contrastive loss (guessing costs ln N), and ``retrieval_rank``, the
-    mean rank, as a share in [0, 1], of a training spot's own key among the keys for its patch (guessing gives 0.5).
+    Parameters
+    ----------
+    method : Method
+        The trained method. It may have an attribute ``diagnostics``, a mapping of names to numbers, two of which are
+        understood: ``contrastive_batch``, the batch size N of a contrastive loss (guessing costs ln N), and
+        ``retrieval_rank``, the mean rank, as a share in [0, 1], of a training spot's own key among the keys for its
+        patch (guessing gives 0.5).
+    history : mapping of int to mapping of str to float
+        The logged values of each epoch.
+
+    Yields
+    ------
+    Alarm
+        One for each sign that is found, none for a healthy training.
+
+    Raises
+    ------
+    MethodFailed
+        If the diagnostics are not names and numbers.
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> [alarm.text for alarm in after_training(SimpleNamespace(), {1: {"loss": 0.5}, 2: {"loss": 40.0}})]
+    ['the loss grew from 0.5 to 40']
     """
     for epoch, values in history.items():
         wrong = [name for name, value in values.items() if not math.isfinite(value)]
@@ -65,7 +91,28 @@ def after_training(method: Method, history: Mapping[int, Mapping[str, float]]) -
 
 
 def on_another_scale(slide: str, prediction: np.ndarray, truth: np.ndarray) -> Iterator[Alarm]:
-    """An alarm where predictions of a slide lie far outside the target's range: a training that diverged, say."""
+    """An alarm if predictions of a slide lie far outside the target's range, as those of a diverged training do.
+
+    Parameters
+    ----------
+    slide : str
+        Name of the slice, for the text.
+    prediction, truth : ndarray of shape (n_spots, n_genes)
+        On the target's scale.
+
+    Yields
+    ------
+    Alarm
+        If a prediction is beyond the target's range by more than ``FAR`` times that range.
+
+    Examples
+    --------
+    >>> truth = np.array([[0.0], [1.0]])
+    >>> [alarm.kind for alarm in on_another_scale("B1", 20 * truth, truth)]
+    ["predictions lie far outside the target's range"]
+    >>> list(on_another_scale("B1", 2 * truth, truth))
+    []
+    """
     low, high = float(truth.min()), float(truth.max())
     reach = max(float(prediction.max()) - high, low - float(prediction.min()))
     if reach > FAR * max(high - low, float(np.finfo(np.float32).tiny)):
@@ -79,7 +126,24 @@ def on_another_scale(slide: str, prediction: np.ndarray, truth: np.ndarray) -> I
 def after_prediction(
     method: Method, slide: TestSlide, prediction: np.ndarray, truth: np.ndarray, rng: np.random.Generator
 ) -> Iterator[Alarm]:
-    """Alarms on one slide's prediction; costs one more prediction of ``SAMPLE`` spots, none of a whole slide."""
+    """Alarms on the prediction of one slide.
+
+    Parameters
+    ----------
+    method : Method
+        Predicts at most ``SAMPLE`` of the spots once more, unless it declares that it looks at whole slides.
+    slide : TestSlide
+        What was predicted.
+    prediction, truth : ndarray of shape (n_spots, n_genes)
+        On the target's scale.
+    rng : numpy.random.Generator
+        Chooses the spots that are predicted again.
+
+    Yields
+    ------
+    Alarm
+        If the prediction is flat in most genes, or if that of a spot depends on the other spots of its batch.
+    """
     varying = truth.var(axis=0) > 0
     ratio = prediction.var(axis=0, dtype=np.float64)[varying] / truth.var(axis=0, dtype=np.float64)[varying]
     flat = int((ratio < FLAT_SHARE).sum())
@@ -100,7 +164,20 @@ def after_prediction(
 
 
 def after_exchange(slide: TestSlide, prediction: np.ndarray, exchanged: np.ndarray) -> Iterator[Alarm]:
-    """Alarms on a prediction beside that with exchanged patches (:func:`stbench.scores.exchange.predict_exchanged`)."""
+    """An alarm if exchanging patches between spots changes nothing: the image is not used.
+
+    Parameters
+    ----------
+    slide : TestSlide
+        What was predicted. Slides of fewer than three spots are not judged, as two spots may look alike.
+    prediction, exchanged : ndarray of shape (n_spots, n_genes)
+        The prediction, and that with exchanged patches (:func:`stbench.scores.exchange.predict_exchanged`).
+
+    Yields
+    ------
+    Alarm
+        If no value moves by more than ``SAME_OUTPUT`` times the prediction's standard deviation.
+    """
     if slide.n_spots < 3:
         return  # two spots may look alike
     spread = float(prediction.std()) or 1.0

@@ -48,7 +48,25 @@ RECORD = b"stbench"  # what a table was made from, in the parquet file's own met
 
 
 def noise_ceiling(slide: PreparedSlide, target: Target, rng: np.random.Generator, repeats: int = 10) -> pd.DataFrame:
-    """One row a gene of the slide's panel, in its order; see :func:`gene_ceilings` for the columns."""
+    """The noise ceiling of every gene of a slide, as a table.
+
+    Parameters
+    ----------
+    slide : PreparedSlide
+        Its raw counts are split at random.
+    target : Target
+        What is to be predicted.
+    rng : numpy.random.Generator
+        Draws the splits.
+    repeats : int, default=10
+        Number of splits.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per gene of the panel, in its order: ``gene``, the arrays of :func:`gene_ceilings`, ``n_spots``,
+        ``n_repeats``.
+    """
     import pandas as pd
 
     values = gene_ceilings(slide.counts, slide.total_counts, target, rng, repeats, slide.n_measured)
@@ -63,21 +81,52 @@ def gene_ceilings(
     repeats: int = 10,
     n_measured: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """What sampling noise leaves possible, for each gene of one slide; all arrays are (n_genes,).
+    """What sampling noise leaves possible, for each gene of one slide.
 
-    ``counts`` (n_spots, n_genes) are the panel's raw counts, ``total_counts`` (n_spots,) those over all
-    ``n_measured`` genes: they are thinned with the panel, because targets divide by them.
+    Parameters
+    ----------
+    counts : ndarray of shape (n_spots, n_genes)
+        The panel's raw counts.
+    total_counts : ndarray of shape (n_spots,)
+        Raw counts over all measured genes. They are thinned with the panel, because targets divide by them.
+    target : Target
+        Formula from counts to what is predicted.
+    rng : numpy.random.Generator
+        Draws the binomial splits.
+    repeats : int, default=10
+        Number of splits over which is summed.
+    n_measured : int, optional
+        Number of genes behind ``total_counts``, for targets that ask for it.
 
-    ``reliability``
-        in [0, 1]; NaN where the target is constant over the slide: r is undefined there.
-    ``at_zero``
-        the halves did not agree at all (their correlation was zero or below), and the reliability was set to zero.
-    ``ceiling_r``
-        the square root of the reliability.
-    ``mse_floor``
-        the sampling variance of the target, averaged over spots, on the target's scale squared: the mean squared error
-        that a predictor is left with which knows the target's expected value. It is the variance of the measured target
-        over spots times (1 - reliability); for a constant target zero.
+    Returns
+    -------
+    dict of str to ndarray of shape (n_genes,)
+        ``reliability``
+            In [0, 1]; NaN if the target is constant over the slide, where r is undefined.
+        ``at_zero``
+            Whether the halves did not agree at all (their correlation was zero or below), so that the reliability was
+            set to zero.
+        ``ceiling_r``
+            The square root of the reliability.
+        ``mse_floor``
+            The sampling variance of the target, averaged over spots, on the target's scale squared: the mean squared
+            error that is left to a predictor that knows the target's expected value. It is the variance of the measured
+            target over spots times (1 - reliability); zero for a constant target.
+
+    Raises
+    ------
+    ValueError
+        If ``repeats`` is below 1, or if total counts are smaller than the panel's.
+
+    Examples
+    --------
+    >>> from stbench.data.targets import target
+    >>> rng = np.random.default_rng(0)
+    >>> rate = rng.gamma(4, 0.25, (500, 2)) * [1, 40]  # both vary alike, and the first is rarely counted
+    >>> counts = rng.poisson(np.column_stack([rate, np.full(500, 1000)]))
+    >>> found = gene_ceilings(counts, counts.sum(axis=1), target("spot-log10-cp10k"), rng)
+    >>> found["ceiling_r"][:2].round(1)
+    array([0.4, 0.9])
     """
     if repeats < 1:
         raise ValueError(f"repeats is {repeats} - split the counts once at least")
@@ -107,15 +156,56 @@ def gene_ceilings(
 
 
 def full_depth(half: np.ndarray) -> np.ndarray:
-    """The reliability of the whole from the correlation of its halves (Spearman 1910, Brown 1910): 2 r / (1 + r)."""
+    """The reliability of the whole, from the correlation of its halves: 2 r / (1 + r).
+
+    Parameters
+    ----------
+    half : ndarray
+        Correlation of the two halves.
+
+    Returns
+    -------
+    ndarray
+        Of the same shape.
+
+    References
+    ----------
+    Spearman, C. (1910), British Journal of Psychology 3, 271; Brown, W. (1910), ibid. 3, 296.
+
+    Examples
+    --------
+    >>> full_depth(np.array([0.0, 0.5, 1.0])).round(3)
+    array([0.   , 0.667, 1.   ])
+    """
     return 2 * half / (1 + half)
 
 
 def write_ceiling(results: Path, data: PreparedDataset, seed: int = 0, repeats: int = 10) -> Path:
-    """Write ``evidence/ceiling-DATASET-TARGET.parquet`` of a results directory (columns: ``COLUMNS``); return its path.
+    """Write the noise ceilings of a dataset's slices into a results directory.
 
-    Slices that the file holds already, made from the same prepared content by the same rules, are kept as they are,
-    also those that are not in ``data``. The numbers depend on the slice's content, ``seed`` and ``repeats`` only.
+    Slices that the file already holds, made from the same prepared content by the same rules, are kept as they are,
+    even if ``data`` lacks them. The numbers depend on the slice's content, ``seed`` and ``repeats`` only.
+
+    Parameters
+    ----------
+    results : Path
+        The results directory.
+    data : PreparedDataset
+        The slices.
+    seed : int, default=0
+        Seed of the random splits.
+    repeats : int, default=10
+        Number of splits.
+
+    Returns
+    -------
+    Path
+        ``evidence/ceiling-DATASET-TARGET.parquet``, with the columns ``COLUMNS``.
+
+    Raises
+    ------
+    UserError
+        If the file is there and cannot be read.
     """
     import pandas as pd
 
@@ -138,12 +228,28 @@ def write_ceiling(results: Path, data: PreparedDataset, seed: int = 0, repeats: 
 
 
 def read_ceiling(path: Path) -> pd.DataFrame:
-    """The table that :func:`write_ceiling` wrote. ``UserError`` where it cannot be read or is something else."""
+    """The table that :func:`write_ceiling` wrote.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read or is something else.
+    """
     return _read(path)[0]
 
 
 def write_table(path: Path, table: pd.DataFrame, record: dict[str, Any]) -> None:
-    """Write a table of ceilings; ``record`` (JSON-able: what it was made from) goes into the file's own metadata."""
+    """Write a table of noise ceilings.
+
+    Parameters
+    ----------
+    path : Path
+        A parquet file; replaced whole.
+    table : pandas.DataFrame
+        The ceilings.
+    record : dict
+        What the table was made from (JSON-able); kept in the file's own metadata.
+    """
     import pyarrow as pa
     from pyarrow import parquet
 

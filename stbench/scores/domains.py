@@ -23,14 +23,30 @@ UNLABELLED = ("", "undetermined")
 
 
 def domains(slide: PreparedSlide, prediction: np.ndarray) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """Agreement of clusters with the slide's labels, and the clusters; ``None`` for fewer than two labelled regions.
+    """Agreement of clusters with a slide's labels, and the clusters.
 
-    ``prediction`` is (n_spots, n_genes). Spots without a label, and those labelled "undetermined", are left out first.
+    Spots without a label, and those labelled "undetermined", are left out first.
 
-    The first table has a row for what was clustered (``of``: prediction or truth) and each seed: slice, of,
-    kmeans_seed, k (clusters: the number of labels left), n_spots, ari, nmi (mean of both entropies as its norm). The
-    second has a row for each spot left: slice, spot, x, y (pixel centre at full resolution), label, and the clusters of
-    seed 0, cluster_prediction and cluster_truth.
+    Parameters
+    ----------
+    slide : PreparedSlide
+        Holds the labels and the truth.
+    prediction : ndarray of shape (n_spots, n_genes)
+        Clustered as the truth is.
+
+    Returns
+    -------
+    agreement : pandas.DataFrame
+        One row for each combination of what was clustered (``of``: prediction or truth) and seed: slice, of,
+        kmeans_seed, k (number of clusters, that of the labels left), n_spots, ari, nmi (normalised by the arithmetic
+        mean of both entropies).
+    spots : pandas.DataFrame
+        One row for each spot left: slice, spot, x, y (pixel centre at full resolution), label, and the clusters of seed
+        0, cluster_prediction and cluster_truth.
+
+    Notes
+    -----
+    ``None`` in place of both for fewer than two labelled regions.
     """
     import pandas as pd
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
@@ -67,17 +83,39 @@ def domains(slide: PreparedSlide, prediction: np.ndarray) -> tuple[pd.DataFrame,
 
 
 def labelled(labels: Sequence[str | None] | None) -> np.ndarray:
-    """Indices of the spots whose label says something: not missing, not blank, not "undetermined"."""
+    """Indices of the spots whose label says something: not missing, not blank, not "undetermined".
+
+    Examples
+    --------
+    >>> labelled(["tumour", None, "", "Undetermined", "stroma"]).tolist()
+    [0, 4]
+    """
     known = [(label or "").strip().lower() not in UNLABELLED for label in labels or ()]
     return np.flatnonzero(np.array(known, dtype=bool))
 
 
 def principal_components(values: np.ndarray, count: int = N_COMPONENTS) -> np.ndarray:
-    """(n_spots, up to ``count``) float64 scores of the leading components of ``values`` (n_spots, n_genes).
+    """Scores of the leading principal components.
 
-    Genes are centred and not scaled, as scanpy's ``pca`` does by default; the decomposition is the full one, which
-    gives the same components as its iterative one up to their signs. Fewer components where there are fewer genes or
-    spots; one of zeros where no gene varies.
+    Genes are centred and not scaled, as in scanpy's ``pca`` by default. The decomposition is the full one, which gives
+    the same components as scanpy's iterative one up to their signs.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_spots, n_genes)
+        A prediction or a target.
+    count : int, default=9
+        Number of components at most.
+
+    Returns
+    -------
+    ndarray of shape (n_spots, n_components)
+        float64. Fewer than ``count`` components if there are fewer genes or spots; one of zeros if no gene varies.
+
+    Examples
+    --------
+    >>> principal_components(np.array([[0.0, 1.0], [2.0, 1.0], [4.0, 1.0]])).shape
+    (3, 2)
     """
     from sklearn.decomposition import PCA
 
@@ -88,9 +126,27 @@ def principal_components(values: np.ndarray, count: int = N_COMPONENTS) -> np.nd
 
 
 def clusters(components: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """(n_spots,) int: K-means into ``k`` clusters, k-means++ starts, the best of 10.
+    """K-means with k-means++ starts, the best of 10.
 
-    Where there are fewer distinct points than ``k`` (a constant prediction has one), there are fewer clusters.
+    Parameters
+    ----------
+    components : ndarray of shape (n_spots, n_components)
+        Points.
+    k : int
+        Number of clusters. There are fewer if there are fewer distinct points (a constant prediction has one).
+    seed : int
+        Of the starts.
+
+    Returns
+    -------
+    ndarray of shape (n_spots,)
+        Cluster of each spot, from 0.
+
+    Examples
+    --------
+    >>> found = clusters(np.array([[0.0], [0.1], [5.0]]), k=2, seed=0)
+    >>> bool(found[0] == found[1] != found[2])
+    True
     """
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning

@@ -19,9 +19,25 @@ NOT_MEASURED = dict.fromkeys(COLUMNS, float("nan"))
 
 
 def order_of_exchange(n_spots: int, rng: np.random.Generator) -> np.ndarray:
-    """(n_spots,) int64: which spot's patch each spot is given, never its own; one random cycle through all spots.
+    """Which spot's patch each spot is given: one random cycle through all spots.
 
-    Every other spot's patch is equally likely. There are two spots at least.
+    Parameters
+    ----------
+    n_spots : int
+        At least two.
+    rng : numpy.random.Generator
+        Draws the cycle.
+
+    Returns
+    -------
+    ndarray of shape (n_spots,)
+        int64. No spot is given its own patch; every other spot's is equally likely.
+
+    Examples
+    --------
+    >>> order = order_of_exchange(5, np.random.default_rng(0))
+    >>> sorted(order.tolist()), bool((order == np.arange(5)).any())
+    ([0, 1, 2, 3, 4], False)
     """
     order = rng.permutation(n_spots)
     given = np.empty(n_spots, dtype=np.int64)
@@ -30,9 +46,23 @@ def order_of_exchange(n_spots: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def predict_exchanged(method: Method, slide: TestSlide, dataset: str, seed: int) -> np.ndarray | None:
-    """(n_spots, n_genes) float32: ``method``'s prediction with exchanged patches; None where there is one spot only.
+    """The prediction of a slide whose patches are exchanged between its spots.
 
-    ``seed``: the trial's, as in the tables.
+    Parameters
+    ----------
+    method : Method
+        Trained.
+    slide : TestSlide
+        With its patches where they belong.
+    dataset : str
+        Name of the dataset; the exchange is seeded by it, by the slide's name and by ``seed``.
+    seed : int
+        The trial's seed, as in the tables.
+
+    Returns
+    -------
+    ndarray of shape (n_spots, n_genes) or None
+        float32; ``None`` for a slide of one spot.
     """
     if slide.n_spots < 2:
         return None
@@ -44,15 +74,33 @@ def predict_exchanged(method: Method, slide: TestSlide, dataset: str, seed: int)
 
 
 def movement(prediction: np.ndarray, exchanged: np.ndarray) -> float:
-    """How far a prediction moves when the patches are exchanged, as a share of its spread between spots.
+    """How far a prediction moves when patches are exchanged, as a share of its spread between spots.
 
-    ``prediction`` P and ``exchanged`` E are (n_spots, n_genes); with m the mean of each gene's P over the spots
+    Parameters
+    ----------
+    prediction, exchanged : ndarray of shape (n_spots, n_genes)
+        P and E, without and with exchange.
 
-        sqrt( Σ (E - P)² ) / sqrt( Σ (P - m)² ),  sums over spots and genes
+    Returns
+    -------
+    float
+        0 if the image is not used. A prediction that follows from the spot's own patch alone moves by about sqrt(2) =
+        1.41, as far as any two spots lie apart; one that also looks at neighbouring patches may move further. NaN if no
+        gene's prediction varies.
 
-    0: the image is not used. A prediction that follows from the spot's own patch alone moves by about sqrt(2) = 1.41,
-    as far as any two spots lie apart; one that looks at neighbouring patches too may move further. NaN where no gene's
-    prediction varies.
+    Notes
+    -----
+    With m the mean of each gene's P over the spots, and sums over spots and genes::
+
+        sqrt( Σ (E - P)² ) / sqrt( Σ (P - m)² )
+
+    Examples
+    --------
+    >>> prediction = np.array([[0.0], [1.0], [2.0]])
+    >>> movement(prediction, prediction)
+    0.0
+    >>> round(movement(prediction, prediction[[1, 2, 0]]), 2)
+    1.73
     """
     prediction, exchanged = np.asarray(prediction, dtype=np.float64), np.asarray(exchanged, dtype=np.float64)
     varied = (prediction != prediction[:1]).any(axis=0)
@@ -65,10 +113,31 @@ def movement(prediction: np.ndarray, exchanged: np.ndarray) -> float:
 def exchange_scores(
     truth: np.ndarray, prediction: np.ndarray, exchanged: np.ndarray, genes: tuple[str, ...]
 ) -> dict[str, float]:
-    """``COLUMNS``: :func:`movement`, and PCC-ACG of the exchanged prediction against the truth, paper and strict.
+    """What the image contributes to a prediction.
 
-    All arrays are (n_spots, n_genes). Raises :class:`stbench.scores.metrics.UnscorableError` for an exchanged
-    prediction of another shape, or with values that are not finite.
+    Parameters
+    ----------
+    truth, prediction, exchanged : ndarray of shape (n_spots, n_genes)
+        The target, the prediction, and that with exchanged patches.
+    genes : tuple of str
+        Names of the columns.
+
+    Returns
+    -------
+    dict of str to float
+        ``COLUMNS``: :func:`movement`, and PCC-ACG of the exchanged prediction against the truth, paper and strict.
+
+    Raises
+    ------
+    UnscorableError
+        If the exchanged prediction has another shape or values that are not finite.
+
+    Examples
+    --------
+    >>> truth = np.array([[0.0], [1.0], [2.0]])
+    >>> scores = exchange_scores(truth, truth, truth[[1, 2, 0]], ("CD74",))
+    >>> {name: round(value, 2) for name, value in scores.items()}
+    {'exchanged_move': 1.73, 'exchanged_pcc_acg': -0.5, 'exchanged_strict_pcc_acg': -0.5}
     """
     score = score_slide(truth, exchanged, genes)
     values = (movement(prediction, exchanged), score.pcc_acg, score.strict_pcc_acg)
@@ -78,7 +147,26 @@ def exchange_scores(
 def scores_of_exchange(
     slide_id: str, truth: np.ndarray, prediction: np.ndarray, exchanged: np.ndarray | None, genes: tuple[str, ...]
 ) -> tuple[dict[str, float], list[str]]:
-    """:func:`exchange_scores` where they are defined, else NaN, and the reason in words."""
+    """:func:`exchange_scores` if they are defined, else NaN and the reason.
+
+    Parameters
+    ----------
+    slide_id : str
+        Name of the slice, for the reason.
+    truth, prediction : ndarray of shape (n_spots, n_genes)
+        The target and the prediction.
+    exchanged : ndarray of shape (n_spots, n_genes) or None
+        As :func:`predict_exchanged` returns it.
+    genes : tuple of str
+        Names of the columns.
+
+    Returns
+    -------
+    scores : dict of str to float
+        ``COLUMNS``.
+    notes : list of str
+        Why they are NaN, in words; empty if they are defined.
+    """
     if exchanged is None:
         return NOT_MEASURED, [
             f"slice {slide_id} has one spot, whose patch cannot be exchanged: what the image contributes is undefined"

@@ -23,10 +23,22 @@ SCORES = ("pcc_acg", "pcc_heg", "strict_pcc_acg", "strict_pcc_heg")
 
 
 def rescore(slide: PreparedSlide, prediction: np.ndarray, training_means: dict[str, np.ndarray]) -> pd.DataFrame:
-    """One row for each target: slice, target, pcc_acg, pcc_heg, strict_pcc_acg, strict_pcc_heg.
+    """Score one prediction against the truth on every named target.
 
-    ``prediction`` is (n_spots, n_genes), on whatever target it was learned; ``training_means`` are those of
-    :func:`training_means`. The 50 highly expressed genes are chosen anew on every target: a gene's mean depends on it.
+    Parameters
+    ----------
+    slide : PreparedSlide
+        Holds the counts from which every target is made.
+    prediction : ndarray of shape (n_spots, n_genes)
+        On whatever target it was learnt.
+    training_means : dict of str to ndarray of shape (n_genes,)
+        As :func:`training_means` returns them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per target: slice, target, pcc_acg, pcc_heg, strict_pcc_acg, strict_pcc_heg. The 50 highly expressed
+        genes are chosen anew on every target, as a gene's mean depends on it.
     """
     import pandas as pd
 
@@ -39,7 +51,18 @@ def rescore(slide: PreparedSlide, prediction: np.ndarray, training_means: dict[s
 
 
 def training_means(slides: Sequence[PreparedSlide]) -> dict[str, np.ndarray]:
-    """For each target every gene's mean over all spots of the training slides, (n_genes,) float64."""
+    """Mean of every gene over all spots of the training slides, on every named target.
+
+    Parameters
+    ----------
+    slides : sequence of PreparedSlide
+        The training slides.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (n_genes,)
+        float64, by the target's name.
+    """
     return {name: _mean(slides, target) for name, target in TARGETS.items()}
 
 

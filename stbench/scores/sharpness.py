@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..slides.lattice import direct_neighbours, gaussian_window
-from .metrics import per_gene
+from .correlation import per_gene
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,19 +24,35 @@ _GENES = 128  # maps of so many genes are worked on at once: 5,000 spots take 5 
 
 
 def sharpness(truth: np.ndarray, prediction: np.ndarray, positions: np.ndarray) -> pd.DataFrame:
-    """One row a gene, in the columns' order, all float64.
+    """Spread, rank correlation, smoothness and local structure of every gene.
 
-    ``truth`` and ``prediction`` are (n_spots, n_genes) on the same target's scale, ``positions`` (n_spots, 2) the
-    spots' pixel centres.
+    Parameters
+    ----------
+    truth, prediction : ndarray of shape (n_spots, n_genes)
+        On the same target's scale.
+    positions : ndarray of shape (n_spots, 2)
+        The spots' centres, in pixels.
 
-    ``sd_truth``, ``sd_prediction``
-        standard deviation over the spots (divided by n, as in Pearson's r)
-    ``spearman``
-        rank correlation, ties by average ranks; NaN where truth or prediction is constant
-    ``moran_truth``, ``moran_prediction``
-        see :func:`moran`
-    ``ssim``
-        see :func:`structural_similarity`
+    Returns
+    -------
+    pandas.DataFrame
+        One row per gene, in the columns' order, all float64:
+
+        ``sd_truth``, ``sd_prediction``
+            Standard deviation over the spots (divided by n, as in Pearson's r).
+        ``spearman``
+            Rank correlation, ties by average ranks; NaN if truth or prediction is constant.
+        ``moran_truth``, ``moran_prediction``
+            See :func:`moran`.
+        ``ssim``
+            See :func:`structural_similarity`.
+
+    Examples
+    --------
+    >>> positions = np.array([(x, y) for y in range(6) for x in range(6)]) * 100.0
+    >>> truth = positions[:, :1] / 100  # grows from left to right
+    >>> sharpness(truth, truth / 2, positions)[["sd_truth", "sd_prediction", "ssim"]].round(2).to_numpy()
+    array([[1.71, 0.85, 0.64]])
     """
     import pandas as pd
     from scipy.stats import rankdata  # two seconds, which nobody should wait to be told of a wrong word
@@ -56,14 +72,37 @@ def sharpness(truth: np.ndarray, prediction: np.ndarray, positions: np.ndarray) 
 
 
 def moran(values: np.ndarray, neighbours: csr_array) -> np.ndarray:
-    """(n_genes,) Moran's I of every column of ``values`` (n_spots, n_genes); ``neighbours`` of 0 and 1, symmetric.
+    """Moran's I of every gene: how alike neighbouring spots are.
 
-    I = (n / S0) Σij wij zi zj / Σi zi², with z the values less their mean and w the neighbours' weights divided by
-    their row's sum, so that S0 = n: the covariance of a spot and the mean of its neighbours, over the variance. Near 1
-    for a smooth map, -1 / (n - 1) expected for one without structure, below that for a chequered one.
+    Parameters
+    ----------
+    values : ndarray of shape (n_spots, n_genes)
+        A prediction or a target.
+    neighbours : scipy.sparse.csr_array of shape (n_spots, n_spots)
+        Zeros and ones, symmetric (:func:`stbench.slides.lattice.direct_neighbours`).
 
-    A spot without neighbours has nothing to be compared with and is left out of all sums. NaN for a constant gene, and
-    where no spot has a neighbour.
+    Returns
+    -------
+    ndarray of shape (n_genes,)
+        Near 1 for a smooth map, -1 / (n - 1) expected for one without structure, below that for a chequered one. NaN
+        for a constant gene, and if no spot has a neighbour. A spot without neighbours has nothing to be compared with
+        and is left out of all sums.
+
+    Notes
+    -----
+    With z the values less their mean and w the neighbours' weights divided by their row's sum, so that S0 = n::
+
+        I = (n / S0) Σij wij zi zj / Σi zi²
+
+    the covariance of a spot and the mean of its neighbours, over the variance.
+
+    Examples
+    --------
+    >>> from stbench.slides.lattice import direct_neighbours
+    >>> positions = np.array([(x, y) for y in range(8) for x in range(8)]) * 100.0
+    >>> ramp, chequered = positions[:, 0], positions.sum(axis=1) / 100 % 2
+    >>> moran(np.column_stack([ramp, chequered]), direct_neighbours(positions)).round(2)
+    array([ 0.94, -1.  ])
     """
     from scipy import sparse
 
@@ -82,21 +121,48 @@ def moran(values: np.ndarray, neighbours: csr_array) -> np.ndarray:
 
 
 def structural_similarity(truth: np.ndarray, prediction: np.ndarray, window: csr_array) -> np.ndarray:
-    """(n_genes,) mean structural similarity of the truth's and the prediction's map of every gene; 1 for equal maps.
+    """Mean structural similarity of the truth's and the prediction's map of every gene.
 
-    Wang, Bovik, Sheikh and Simoncelli 2004 (IEEE Trans. Image Process. 13, 600), equation 13, with spots for pixels: at
-    every spot
+    Parameters
+    ----------
+    truth, prediction : ndarray of shape (n_spots, n_genes)
+        On the same target's scale.
+    window : scipy.sparse.csr_array of shape (n_spots, n_spots)
+        Weights of the spots around each spot (:func:`stbench.slides.lattice.gaussian_window`). Nothing is interpolated:
+        at a border the window holds the spots that are there.
+
+    Returns
+    -------
+    ndarray of shape (n_genes,)
+        1 for equal maps; NaN if the truth is constant.
+
+    Notes
+    -----
+    Equation 13 of Wang et al., with spots for pixels. At every spot ::
 
         (2 µx µy + C1) (2 σxy + C2) / ((µx² + µy² + C1) (σx² + σy² + C2)),  C1 = (0.01 L)², C2 = (0.03 L)²
 
-    of the weighted means, variances and covariance of the spots around it (``window``, see
-    :func:`stbench.slides.lattice.gaussian_window`), and the mean of that over the spots. Nothing is interpolated: at a
-    border the window holds the spots that are there. L is the range (largest less smallest) of the truth; NaN where it
-    is 0.
+    of the weighted means, variances and covariance of the spots around it, and the mean of that over the spots. L is
+    the range (largest less smallest) of the truth.
 
-    Other numbers of the field go by the same name: Li et al. 2022 (Nat. Methods 19, 662) and those who follow it scale
-    both maps by their largest value and evaluate the quotient once over all spots of the slice, without any
-    neighbourhood, with C1 = 0.01² and C2 = 0.03². Such numbers do not compare with these.
+    Other numbers of the field go by the same name: Li et al. and those who follow them scale both maps by their largest
+    value and evaluate the quotient once over all spots of the slice, without any neighbourhood, with C1 = 0.01² and
+    C2 = 0.03². Such numbers do not compare with these.
+
+    References
+    ----------
+    Wang, Bovik, Sheikh and Simoncelli (2004), IEEE Transactions on Image Processing 13, 600.
+
+    Li et al. (2022), Nature Methods 19, 662.
+
+    Examples
+    --------
+    >>> from stbench.slides.lattice import gaussian_window
+    >>> positions = np.array([(x, y) for y in range(8) for x in range(8)]) * 100.0
+    >>> truth = positions[:, :1] % 300
+    >>> window = gaussian_window(positions)
+    >>> structural_similarity(truth, truth, window), structural_similarity(truth, truth * 0 + 100, window).round(2)
+    (array([1.]), array([0.01]))
     """
     truth, prediction = np.asarray(truth, dtype=np.float64), np.asarray(prediction, dtype=np.float64)
     result = np.empty(truth.shape[1])

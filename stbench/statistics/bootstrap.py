@@ -28,12 +28,45 @@ class Interval:
 
 
 def bootstrap_interval(table: pd.DataFrame, rng: np.random.Generator, n: int = 2000, level: float = 0.95) -> Interval:
-    """Draw patients with replacement, then slices within each drawn patient, ``n`` times.
+    """Percentile interval of a mean over patients, by drawing patients and then slices within each of them.
 
-    ``table``: patient, slice, value; one row a slice. The order of its rows does not matter. Drawing at both levels
-    makes intervals slightly wide (Davison and Hinkley 1997, section 3.8), yet those of few patients are too narrow: of
-    simulated normal scores of 2, 3, 5 and 10 patients with two or three slices each, intervals of 95 % held the truth
-    in about 70, 77, 89 and 95 % of cases. Raises ``UserError`` for a table without rows or columns.
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Columns patient, slice, value; one row per slice, in any order.
+    rng : numpy.random.Generator
+        Draws patients and slices, with replacement.
+    n : int, default=2000
+        Number of draws.
+    level : float, default=0.95
+        Share of the draws' means that the interval holds.
+
+    Returns
+    -------
+    Interval
+        The mean and the ends of its interval.
+
+    Raises
+    ------
+    UserError
+        If the table has no rows or lacks a column.
+
+    Notes
+    -----
+    Drawing at both levels makes intervals slightly wide [1]_, yet those of few patients are too narrow: of simulated
+    normal scores of 2, 3, 5 and 10 patients with two or three slices each, intervals of 95 % held the truth in about
+    70, 77, 89 and 95 % of cases.
+
+    References
+    ----------
+    .. [1] Davison and Hinkley (1997), Bootstrap Methods and their Application, section 3.8.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"patient": list("AABC"), "slice": list("1234"), "value": [0.1, 0.3, 0.4, 0.6]})
+    >>> interval = bootstrap_interval(table, np.random.default_rng(0))
+    >>> [round(value, 2) for value in (interval.low, interval.mean, interval.high)], interval.over
+    ([0.2, 0.4, 0.6], 'patients')
     """
     require(table, ("patient", "slice", "value"))
     ordered = table.sort_values(["patient", "slice"])

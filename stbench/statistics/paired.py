@@ -63,10 +63,48 @@ def paired_by_patient(
     rng: np.random.Generator | None = None,
     level: float = 0.95,
 ) -> Comparison:
-    """Compare two entries of ``scores`` (entry, slice, patient, value; one row an entry and slice).
+    """Compare two entries on the slices that both have; the unit is the patient.
 
-    ``rng`` draws the interval and, for many patients, the sign patterns; without one a fixed seed is used, so that the
-    same scores give the same numbers. Raises ``UserError`` where an entry is not in the table or no slice has both.
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        Columns entry, slice, patient, value; one row per entry and slice.
+    a, b : str
+        The entries; differences are a minus b.
+    test : {"sign-flip", "wilcoxon"}, default="sign-flip"
+        See :func:`paired_test`.
+    higher_is_better : bool, default=True
+        Whether a larger score is a win.
+    rng : numpy.random.Generator, optional
+        Draws the interval and, for many patients, the sign patterns. Without one a fixed seed is used, so that the same
+        scores give the same numbers.
+    level : float, default=0.95
+        Of the interval.
+
+    Returns
+    -------
+    Comparison
+        Difference, interval, test and wins.
+
+    Raises
+    ------
+    UserError
+        If an entry is not in the table or no slice has both.
+
+    Examples
+    --------
+    >>> patients = list("ABCDE")
+    >>> scores = pd.DataFrame(
+    ...     {
+    ...         "entry": ["x"] * 5 + ["y"] * 5,
+    ...         "slice": [f"{patient}1" for patient in patients] * 2,
+    ...         "patient": patients * 2,
+    ...         "value": [0.3, 0.4, 0.5, 0.2, 0.6, 0.1, 0.3, 0.3, 0.1, 0.5],
+    ...     }
+    ... )
+    >>> found = paired_by_patient(scores, "x", "y")
+    >>> round(found.difference, 2), found.test.p, found.patients_won
+    (0.14, 0.0625, 5)
     """
     by_slice, of = _differences(scores, a, b)
     by_patient = by_slice.groupby(of, sort=True).mean()
@@ -90,7 +128,25 @@ def paired_by_patient(
 
 
 def patient_differences(scores: pd.DataFrame, a: str, b: str) -> pd.Series:
-    """a minus b for each patient, the mean over the slices that both have; raises as :func:`paired_by_patient`."""
+    """Differences of two entries for each patient, the mean over the slices that both have.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        Columns entry, slice, patient, value; one row per entry and slice.
+    a, b : str
+        The entries.
+
+    Returns
+    -------
+    pandas.Series
+        a minus b, by patient.
+
+    Raises
+    ------
+    UserError
+        If an entry is not in the table or no slice has both.
+    """
     by_slice, of = _differences(scores, a, b)
     return by_slice.groupby(of, sort=True).mean()
 
@@ -110,11 +166,29 @@ def _differences(scores: pd.DataFrame, a: str, b: str) -> tuple[pd.Series, pd.Se
 def paired_test(
     differences: np.ndarray, test: Test = "sign-flip", rng: np.random.Generator | None = None
 ) -> PairedTest:
-    """Two-sided test that differences, one a patient, shape (n_patients,), are as likely positive as negative.
+    """Two-sided test that differences are as likely positive as negative.
 
-    ``sign-flip`` (Fisher's randomisation test): the sum of the differences against its value under every pattern of
-    signs, by :func:`scipy.stats.permutation_test`; beyond ``EXACT_PATIENTS`` against random patterns. ``wilcoxon``:
-    :func:`scipy.stats.wilcoxon`, which looks at ranks only. With n patients neither can give less than 2 / 2^n.
+    Parameters
+    ----------
+    differences : ndarray of shape (n_patients,)
+        One per patient.
+    test : {"sign-flip", "wilcoxon"}, default="sign-flip"
+        ``sign-flip`` (Fisher's randomisation test): the sum of the differences against its value under every pattern of
+        signs, by :func:`scipy.stats.permutation_test`; with more than ``EXACT_PATIENTS`` patients, under random
+        patterns. ``wilcoxon``: :func:`scipy.stats.wilcoxon`, which looks at ranks only.
+    rng : numpy.random.Generator, optional
+        Draws the random patterns; without one a fixed seed is used.
+
+    Returns
+    -------
+    PairedTest
+        With n patients neither test can give a p below 2 / 2^n.
+
+    Examples
+    --------
+    >>> found = paired_test(np.array([3.0, 4.0, -1.0, 5.0, 6.0]))
+    >>> found.name, found.p, found.smallest_p
+    ('exact sign-flip', 0.125, 0.0625)
     """
     differences = np.asarray(differences, dtype=float)
     differences = np.where(signs(differences) == 0, 0.0, differences)

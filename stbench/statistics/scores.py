@@ -13,10 +13,32 @@ LEVEL = 1e-12  # a difference of means below this is rounding, not a win
 
 
 def grid(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    """(slices x entries, the patient of each slice), slices sorted by patient and name; NaN where there is no value.
+    """Scores as a grid of slices and entries; sorted, so that no result depends on the order of rows.
 
-    Sorting makes every result independent of the order of rows. Raises ``UserError`` for a missing column, for two
-    values of one entry on one slice (take the mean over seeds first) and for a slice of two patients.
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        Columns entry, slice, patient, value; one row per entry and slice.
+
+    Returns
+    -------
+    values : pandas.DataFrame of shape (n_slices, n_entries)
+        Slices sorted by patient and name; NaN where there is no value.
+    patients : pandas.Series of shape (n_slices,)
+        The patient of each slice.
+
+    Raises
+    ------
+    UserError
+        If a column is missing, an entry has two values on one slice (take the mean over seeds first), or a slice has
+        two patients.
+
+    Examples
+    --------
+    >>> scores = pd.DataFrame({"entry": list("xyx"), "slice": list("221"), "patient": list("BBA"), "value": [1, 2, 3]})
+    >>> grid(scores)[0].to_numpy()
+    array([[ 3., nan],
+           [ 1.,  2.]])
     """
     require(scores, ("entry", "slice", "patient", "value"))
     twice = scores.duplicated(["entry", "slice"])
@@ -33,7 +55,25 @@ def grid(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
 
 
 def complete_grid(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    """As :func:`grid`; raises ``UserError`` where an entry has no value on a slice that another has."""
+    """As :func:`grid`, for entries that all have the same slices.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        Columns entry, slice, patient, value.
+
+    Returns
+    -------
+    values : pandas.DataFrame of shape (n_slices, n_entries)
+        Without gaps.
+    patients : pandas.Series of shape (n_slices,)
+        The patient of each slice.
+
+    Raises
+    ------
+    UserError
+        If an entry has no value on a slice that another has, and as :func:`grid` does.
+    """
     values, patients = grid(scores)
     if values.isna().any(axis=None):
         entry = values.columns[values.isna().any()][0]
@@ -43,6 +83,20 @@ def complete_grid(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
 
 
 def require(table: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Refuse a table that has no rows or lacks a column.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Scores.
+    columns : sequence of str
+        What it must have.
+
+    Raises
+    ------
+    UserError
+        If it does not.
+    """
     absent = [name for name in columns if name not in table.columns]
     if absent:
         raise UserError(f"the table of scores has no column {', '.join(absent)} - it needs {', '.join(columns)}")
@@ -51,5 +105,11 @@ def require(table: pd.DataFrame, columns: Sequence[str]) -> None:
 
 
 def signs(differences: np.ndarray) -> np.ndarray:
-    """1, 0 or -1: a win, a tie, a loss. NaN counts as none of them (0 is a tie, so NaN stays NaN)."""
+    """Wins, ties and losses: 1, 0 and -1; NaN stays NaN. Differences up to ``LEVEL`` are ties.
+
+    Examples
+    --------
+    >>> signs(np.array([0.2, 1e-15, -3.0, np.nan]))
+    array([ 1.,  0., -1., nan])
+    """
     return np.where(np.abs(differences) <= LEVEL, 0.0, np.sign(differences)) + 0.0 * differences

@@ -24,11 +24,36 @@ class StratifiedTest:
 
 
 def stratified_test(differences: pd.DataFrame, rng: np.random.Generator | None = None) -> StratifiedTest:
-    """Two-sided sign-flip test of all patients together; ``differences``: stratum, patient, value (one row a patient).
+    """Two-sided sign-flip test of the patients of several datasets together.
 
+    Parameters
+    ----------
+    differences : pandas.DataFrame
+        Columns stratum, patient, value; one row per patient.
+    rng : numpy.random.Generator, optional
+        Draws sign patterns if there are many patients.
+
+    Returns
+    -------
+    StratifiedTest
+        The test, and the mean difference of each stratum.
+
+    Raises
+    ------
+    UserError
+        If the table has no rows or lacks a column.
+
+    Notes
+    -----
     Each difference is divided by the root mean square of its stratum's differences. Flipping signs leaves that scale as
-    it is, so the test stays exact. A stratum whose differences are all 0 adds nothing. Raises ``UserError`` for a table
-    without rows or columns.
+    it is, so the test stays exact. A stratum whose differences are all 0 adds nothing.
+
+    Examples
+    --------
+    >>> differences = pd.DataFrame({"stratum": list("xxyy"), "patient": list("ABCD"), "value": [0.1, 0.2, 10.0, 30.0]})
+    >>> found = stratified_test(differences)
+    >>> found.test.p, found.n_patients
+    (0.125, 4)
     """
     require(differences, ("stratum", "patient", "value"))
     ordered = differences.sort_values(["stratum", "patient"])

@@ -29,14 +29,38 @@ class VarianceSplit:
 
 
 def variance_components(scores: pd.DataFrame) -> VarianceSplit:
-    """Estimate components of variance by equating mean squares to their expectations (ANOVA, method of moments).
+    """Components of variance, by equating mean squares to their expectations (ANOVA, method of moments).
 
-    ``scores``: entry, patient, slice, seed, value; one row a trial and slice. The model has a random effect for the
-    method, the patient, the slice within its patient, method x patient, method x slice, and the seed as the rest.
-    Patients may have unequal numbers of slices (Searle, Casella and McCulloch 1992, chapter 5: Henderson's method I);
-    entries, slices and seeds must be crossed, so slices and seeds that an entry lacks are left out of all, which
-    ``notes`` says. Where patients have one slice each, patient and slice are one source; the same with one patient;
-    with one seed the seed is part of method x slice. Raises ``UserError`` for fewer than two entries or two slices.
+    The model has a random effect for the method, the patient, the slice within its patient, method x patient, method x
+    slice, and the seed as the rest. Patients may have unequal numbers of slices [1]_. Entries, slices and seeds must be
+    crossed, so slices and seeds that an entry lacks are left out of all. If each patient has one slice, patient and
+    slice are one source; the same with one patient. With one seed the seed is part of method x slice.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        Columns entry, patient, slice, seed, value; one row per trial and slice.
+
+    Returns
+    -------
+    VarianceSplit
+        Its ``notes`` say what was left out and what cannot be told apart.
+
+    Raises
+    ------
+    UserError
+        If there are fewer than two entries or two slices.
+
+    References
+    ----------
+    .. [1] Searle, Casella and McCulloch (1992), Variance Components, chapter 5: Henderson's method I.
+
+    Examples
+    --------
+    >>> rows = [("x", "A", "A1", 0, 1.0), ("x", "B", "B1", 0, 1.0), ("y", "A", "A1", 0, 3.0), ("y", "B", "B1", 0, 3.0)]
+    >>> scores = pd.DataFrame(rows, columns=["entry", "patient", "slice", "seed", "value"])
+    >>> variance_components(scores).table.set_index("source")["share"].to_dict()
+    {'method': 1.0, 'patient': 0.0, 'method × patient': 0.0}
     """
     require(scores, ("entry", "patient", "slice", "seed", "value"))
     values, patients, notes = _rectangle(scores)

@@ -9,11 +9,27 @@ from .scores import grid, signs
 
 
 def win_matrix(scores: pd.DataFrame, higher_is_better: bool = True) -> pd.DataFrame:
-    """One row for each ordered pair ``entry``, ``other``: ``slices_won``, ``slices_tied``, ``n_slices``, and so on.
+    """Wins of every entry over every other.
 
-    ``n_slices`` are those that both have; ``patients_won`` and the others go by a patient's mean over them.
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        Columns entry, slice, patient, value; one row per entry and slice.
+    higher_is_better : bool, default=True
+        Whether a larger score is a win.
 
-    ``scores``: entry, slice, patient, value; one row an entry and slice.
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each ordered pair ``entry``, ``other``: ``slices_won``, ``slices_tied``, ``n_slices`` (those that
+        both have), and ``patients_won``, ``patients_tied``, ``n_patients`` by a patient's mean over those slices.
+
+    Examples
+    --------
+    >>> value = [3, 1, 4, 4]
+    >>> scores = pd.DataFrame({"entry": list("xyxy"), "slice": list("1122"), "patient": list("AABB"), "value": value})
+    >>> win_matrix(scores)[["entry", "other", "slices_won", "slices_tied", "n_slices"]].to_numpy().tolist()
+    [['x', 'y', 1, 1, 2], ['y', 'x', 0, 1, 2]]
     """
     values, patients = grid(scores)
     entries = values.columns

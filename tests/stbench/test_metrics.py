@@ -17,7 +17,8 @@ from scipy import stats
 
 from stbench.data.targets import target
 from stbench.errors import UserError
-from stbench.scores.metrics import N_HEG, UnscorableError, gene_table, highest, neg_log10_p, per_gene, score_slide
+from stbench.scores.correlation import neg_log10_p, per_gene
+from stbench.scores.metrics import N_HEG, UnscorableError, gene_table, highest, score_slide
 
 # n, r, -log10 p as printed by the mclSTExp tutorial (GNAS, FN1, FASN, HLA-B, SCD, IGKC, HLA-DRA)
 TUTORIAL = [
