@@ -17,10 +17,30 @@ def report(
 ) -> ReportFiles:
     """Write ``out/report.html``, ``out/tables/`` and ``out/figures/`` from one or several results directories.
 
-    One section for each (dataset, split, target): nothing is ranked across them. ``compare_paper`` adds the published
-    numbers and claims beside ours; ``genes`` are drawn over the tissue, else the best predicted ones; ``summaries``:
-    see :func:`stbench.reports.sections.read.load`. Raises ``UserError`` for input that is not a results directory, is
-    unreadable, or holds two outcomes under one name.
+    There is one section for each (dataset, split, target): nothing is ranked across them.
+
+    Parameters
+    ----------
+    results : sequence of Path
+        Directories that ``stbench run`` wrote.
+    out : Path
+        Folder of the report; made where it is not there.
+    compare_paper : bool, default=False
+        Add the published numbers and claims beside ours.
+    genes : sequence of str, default=()
+        Genes that are drawn over the tissue; the best predicted ones if none is named.
+    summaries : mapping of Path to str, optional
+        See :func:`stbench.reports.sections.read.load`.
+
+    Returns
+    -------
+    ReportFiles
+        What was written.
+
+    Raises
+    ------
+    UserError
+        If an input is not a results directory, is unreadable, or holds two outcomes under one name.
     """
     from .page.report import write_report
 
@@ -30,8 +50,27 @@ def report(
 def leaderboard(results: Sequence[Path], out: Path, summaries: Mapping[Path, str] | None = None) -> LeaderboardFiles:
     """Write ``out/leaderboard.html`` and ``out/leaderboard.csv`` from results directories of any dates and machines.
 
-    One section for each (dataset, split, target), ranked on the trials that every ranked entry finished; versions of a
-    method are entries of their own. Raises ``UserError`` where two directories scored a slice differently.
+    There is one section for each (dataset, split, target), ranked on the trials that every ranked entry finished.
+    Versions of a method are entries of their own.
+
+    Parameters
+    ----------
+    results : sequence of Path
+        Directories that ``stbench run`` wrote.
+    out : Path
+        Folder of the leaderboard; made where it is not there.
+    summaries : mapping of Path to str, optional
+        See :func:`stbench.reports.sections.read.load`.
+
+    Returns
+    -------
+    LeaderboardFiles
+        What was written.
+
+    Raises
+    ------
+    UserError
+        If two directories scored a slice differently.
     """
     from .page.leaderboard import write_leaderboard
 

@@ -34,11 +34,21 @@ class Missing:
 class Dataset(Protocol):
     """One file in ``datasets/``. Constructed with the place that its data are under; ``None``: none is known.
 
-    A dataset may also declare how its panel was chosen, which the audit prints and otherwise tests:
-    ``panel_source: str`` in words, and ``panel_saw_test: bool``, whether expression of slices that are tested was
-    looked at. Where the panel is made from the slides, ``panel_of(genes)`` makes it from the genes of those that could
-    be read (slice to names), and ``panel_notices`` then says what a user must know of it; ``find_all()`` is ``find()``
-    for a check, which must not stop at the first slice whose files are not there.
+    A dataset may also declare how its panel was chosen, which the audit prints and otherwise tests: ``panel_source:
+    str`` in words, and ``panel_saw_test: bool``, whether expression of slices that are tested was looked at. If the
+    panel is made from the slides, ``panel_of(genes)`` makes it from the genes of those that could be read (slice to
+    names), and ``panel_notices`` then says what a user must know of it. ``find_all()`` is ``find()`` for a check, which
+    must not stop at the first slice whose files are not there.
+
+    Examples
+    --------
+    >>> from stbench import registry
+    >>> demo = registry.dataset("demo")
+    >>> isinstance(demo, Dataset), demo.patch_px
+    (True, 64)
+    >>> present, missing = demo.find()
+    >>> [source.id for source in present], missing
+    (['P1a', 'P1b', 'P2a', 'P2b', 'P3a', 'P3b'], [])
     """
 
     name: str  # as typed on the command line: her2st
@@ -50,12 +60,22 @@ class Dataset(Protocol):
 
     def __init__(self, root: Path | None = None) -> None: ...
 
-    def patient(self, slice_id: str) -> str: ...
+    def patient(self, slice_id: str) -> str:
+        """The patient of a slice."""
+        ...
 
     def panel(self) -> list[str]:
-        """Gene symbols in the order of the prediction's columns."""
+        """The genes to predict: symbols, in the order of the prediction's columns."""
         ...
 
     def find(self) -> tuple[list[SlideSource], list[Missing]]:
-        """The slices that are present, in fold order, and those that are not. Reads no counts and no image."""
+        """Look for the slices. Reads no counts and no image.
+
+        Returns
+        -------
+        present : list of SlideSource
+            In fold order.
+        missing : list of Missing
+            The slices whose files are not there, and why.
+        """
         ...

@@ -43,7 +43,16 @@ def first_problem(error: ValidationError) -> str:
 
 @contextmanager
 def about_slice(name: str) -> Iterator[None]:
-    """Every ``UserError`` raised inside names the slice: of forty sections a file's name may not say which it is."""
+    """Name the slice in every ``UserError`` raised inside: of forty sections a file's name may not say which it is.
+
+    Examples
+    --------
+    >>> with about_slice("B1"):
+    ...     raise UserError("the count table is empty - give one with spots")
+    Traceback (most recent call last):
+        ...
+    stbench.errors.UserError: slice B1: the count table is empty - give one with spots
+    """
     try:
         yield
     except PlaceError:
@@ -59,7 +68,13 @@ class MethodFailed(Exception):  # noqa: N818 - what a method did, in words, with
 
 
 def said(error: BaseException) -> str:
-    """What was raised, on one line, as a user reads it: ``it called sys.exit(0)``, ``ValueError: ...``."""
+    r"""What was raised, on one line, as a user reads it.
+
+    Examples
+    --------
+    >>> said(SystemExit(0)), said(ValueError("no\nspot"))
+    ('it called sys.exit(0)', 'ValueError: no spot')
+    """
     if isinstance(error, SystemExit):
         code = "" if error.code is None else repr(error.code)
         return _one_line(f"it called sys.exit({code})")
@@ -83,7 +98,25 @@ def text_of(error: BaseException) -> str:
 
 
 def reason_of(error: BaseException, longest: int = 240) -> str:
-    """The message of an exception on one line, cut where it is long; the name of its type where it says nothing."""
+    r"""The message of an exception on one line.
+
+    Parameters
+    ----------
+    error : BaseException
+        Whatever was raised.
+    longest : int, default=240
+        Characters after which the message is cut.
+
+    Returns
+    -------
+    str
+        The name of the exception's type if it says nothing.
+
+    Examples
+    --------
+    >>> reason_of(OSError()), reason_of(ValueError("one\ntwo"))
+    ('OSError', 'one two')
+    """
     return " ".join(text_of(error).split())[:longest] or type(error).__name__
 
 
@@ -95,8 +128,24 @@ def _one_line(text: str) -> str:
 def unknown(kind: str, name: str, choices: Iterable[str], hint: str = "") -> UserError:
     """A ``UserError`` for a name that is not among ``choices``, with the nearest match suggested.
 
-    More than ``LISTED`` choices (genes, say) are counted, as no line holds them.
+    Parameters
+    ----------
+    kind : str
+        What is named: ``method``.
+    name : str
+        The name that was given.
+    choices : iterable of str
+        Names that exist. More than ``LISTED`` (genes, say) are counted, as no line holds them.
+    hint : str, default=""
+        What else can be said.
 
+    Returns
+    -------
+    UserError
+        To be raised.
+
+    Examples
+    --------
     >>> str(unknown("method", "stnett", ["stnet", "bleep"]))
     "unknown method 'stnett' - did you mean 'stnet'? (choose from: bleep, stnet)"
     """

@@ -23,14 +23,28 @@ if TYPE_CHECKING:
 
 
 class MethodConfig(BaseModel):
-    """Base of every method's ``Config``: unknown fields and numbers that are not finite are refused by name."""
+    """Base of every method's ``Config``: unknown fields and numbers that are not finite are refused by name.
+
+    Examples
+    --------
+    >>> class Config(MethodConfig):
+    ...     rate: float = 0.1
+    >>> Config(rate=0.5)
+    Config(rate=0.5)
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a configured method needs from the harness beyond patches and positions."""
+    """What a configured method needs from the harness beyond patches and positions.
+
+    Examples
+    --------
+    >>> Needs(whole_slide=True).oracle
+    False
+    """
 
     oracle: bool = False  # it is given the test spots' total counts: an oracle, marked as such in every table
     same_patient: bool = False  # it needs a training slide of the test slide's patient
@@ -94,6 +108,15 @@ class Run:
 
     ``on_progress(done, total, text)`` and ``on_log(epoch, values)`` are called by :meth:`progress` and :meth:`log`;
     ``should_stop()`` turns true after SIGINT, SIGTERM or SIGHUP.
+
+    Examples
+    --------
+    >>> run = Run(seed=1, on_log=lambda epoch, values: print(epoch, values))
+    >>> run.log(1, loss=0.5)
+    1 {'loss': 0.5}
+    >>> run.note("three spots were left out")
+    >>> run.notes
+    ['three spots were left out']
     """
 
     seed: int = 0
@@ -106,26 +129,45 @@ class Run:
     notes: list[str] = field(default_factory=list)
 
     def derive_seed(self, *names: object) -> int:
-        """A 63-bit seed from this run's seed and ``names``: the same names give the same stream on every machine."""
+        """A seed of 63 bits from this run's seed and ``names``: the same names give the same stream on every machine.
+
+        Examples
+        --------
+        >>> Run(seed=0).derive_seed("stnet", "network")
+        4158895875130807638
+        """
         text = "/".join([str(self.seed), *map(str, names)])
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
     def numpy_generator(self, *names: object) -> np.random.Generator:
+        """A generator of numpy with the seed that ``names`` give (:meth:`derive_seed`)."""
         return np.random.default_rng(self.derive_seed(*names))
 
     def torch_generator(self, *names: object, device: str | None = None) -> torch.Generator:
+        """A generator of torch, on the CPU unless a device is named, with the seed that ``names`` give."""
         import torch
 
         return torch.Generator(device=device or "cpu").manual_seed(self.derive_seed(*names))
 
     def progress(self, done: int, total: int, text: str = "") -> None:
+        """Say that ``done`` of ``total`` steps are done."""
         if self.on_progress is not None:
             self.on_progress(done, total, text)
 
     def log(self, epoch: int, **values: float) -> None:
-        """Record one row of the training history: numbers that belong to ``epoch`` (counted from 1).
+        """Record one row of the training history.
 
-        A tensor or array of one number is taken as that number. Raises ``TypeError`` for what is no number.
+        Parameters
+        ----------
+        epoch : int
+            Counted from 1.
+        **values : float
+            Numbers that belong to the epoch. A tensor or array of one number is taken as that number.
+
+        Raises
+        ------
+        TypeError
+            If a value is not a number.
         """
         row = {}
         for name, value in values.items():
@@ -147,6 +189,7 @@ class Run:
 
     @staticmethod
     def interrupted(text: str) -> Interrupted:
+        """The exception to raise once what there is has been saved; ``text`` says how far it came."""
         return Interrupted(text)
 
 
@@ -169,19 +212,47 @@ class Method(Protocol):
     def __init__(self, config: Any) -> None: ...
 
     @property
-    def needs(self) -> Needs: ...
+    def needs(self) -> Needs:
+        """What this configured method needs beyond patches and positions."""
+        ...
 
     @property
     def weights_label(self) -> str:
-        """Where they came from: ``none``, ``random``, ``imagenet (densenet121-a639ec97)``, ``file (NAME DIGEST)``."""
+        """Where weights are from: ``none``, ``random``, ``imagenet (densenet121-a639ec97)``, ``file (NAME DIGEST)``."""
         ...
 
     def fit(self, slides: Sequence[TrainingSlide], run: Run) -> None:
-        """Learn from ``slides``. Raises ``NotApplicable`` where the fold gives it nothing to work with."""
+        """Learn from slides.
+
+        Parameters
+        ----------
+        slides : sequence of TrainingSlide
+            At least one. Their arrays are not to be written to.
+        run : Run
+            Device, precision and seed to train with, and whom to tell what happens.
+
+        Raises
+        ------
+        NotApplicable
+            If the fold gives the method nothing to work with.
+        Interrupted
+            After its state was saved, if ``run.check_interrupt()`` became true.
+        """
         ...
 
     def predict(self, slide: TestSlide) -> np.ndarray:
-        """(n_spots, n_genes) float32 on the target's scale."""
+        """Predict a slide.
+
+        Parameters
+        ----------
+        slide : TestSlide
+            Without expression, unless the method declares an oracle or a leak.
+
+        Returns
+        -------
+        ndarray of shape (n_spots, n_genes)
+            float32, on the target's scale.
+        """
         ...
 
     def save(self, directory: Path) -> None:
@@ -189,13 +260,60 @@ class Method(Protocol):
         ...
 
     @classmethod
-    def load(cls, directory: Path, device: str = "cpu") -> Method: ...
+    def load(cls, directory: Path, device: str = "cpu") -> Method:
+        """The method as :meth:`save` wrote it.
+
+        Parameters
+        ----------
+        directory : Path
+            A trial's ``model/``.
+        device : str, default="cpu"
+            Where it is to predict.
+
+        Returns
+        -------
+        Method
+            Trained.
+        """
+        ...
 
 
 def configure(
     method: type[Method], preset: str = "published", dataset: str = "", changes: Mapping[str, Any] | None = None
 ) -> MethodConfig:
-    """The ``Config`` of ``method`` under a preset, with the preset's per-dataset part and ``changes`` laid over it."""
+    """The ``Config`` of a method under a preset.
+
+    Parameters
+    ----------
+    method : type of Method
+        Its presets and its ``Config``.
+    preset : str, default="published"
+        Name of a preset. The part for the dataset, where the preset has one, is laid over it.
+    dataset : str, default=""
+        Name of the dataset.
+    changes : mapping of str to object, optional
+        Settings that are laid over both.
+
+    Returns
+    -------
+    MethodConfig
+        Frozen and valid.
+
+    Raises
+    ------
+    UserError
+        If there is no such preset or setting, or if a value is not valid; the message names it.
+
+    Examples
+    --------
+    >>> from stbench import registry
+    >>> configure(registry.method("position_knn"), changes={"k": 3}).k
+    3
+    >>> configure(registry.method("position_knn"), changes={"kk": 3})
+    Traceback (most recent call last):
+        ...
+    stbench.errors.UserError: unknown setting of position_knn 'kk' - did you mean 'k'? (choose from: k)
+    """
     names = {name.split("/")[0] for name in method.presets} | {"published"}
     if preset not in names:
         raise unknown("preset", preset, names, hint=f"of method {method.name}")

@@ -57,7 +57,15 @@ def dataset_names() -> list[str]:
 def method(name: str) -> type[Method]:
     """The class of a method: a registered name, or ``path/to/file.py:Class``.
 
-    ``UserError`` where there is none of that name, where its file cannot be imported, or where it lacks a member.
+    Raises
+    ------
+    UserError
+        If there is none of that name, its file cannot be imported, or it lacks a member.
+
+    Examples
+    --------
+    >>> method("stnet").title
+    'STnet'
     """
     if _is_path(name):
         return _method_from_file(name)
@@ -72,6 +80,16 @@ def expand_methods(names: str) -> list[str]:
 
     ``controls`` stands for every registered control, ``published`` for every other registered method, and ``all`` for
     those methods followed by the controls. Anything else is a name as :func:`method` takes it.
+
+    Raises
+    ------
+    UserError
+        If a word names no method.
+
+    Examples
+    --------
+    >>> expand_methods("training_mean, stnet, training_mean")
+    ['training_mean', 'stnet']
     """
     registered = method_names()
     expanded: list[str] = []
@@ -85,7 +103,13 @@ def expand_methods(names: str) -> list[str]:
 
 
 def known_methods(names: str) -> list[str]:
-    """The words of such a list, without importing anything; ``UserError`` for one that names no method."""
+    """The words of a list as :func:`expand_methods` takes it, without importing anything.
+
+    Raises
+    ------
+    UserError
+        If a word names no method.
+    """
     words = [word.strip() for word in names.split(",") if word.strip()]
     if not words:
         raise UserError("no method is named - give names, path/to/file.py:Class, or all, published, controls")
@@ -99,10 +123,30 @@ def known_methods(names: str) -> list[str]:
 
 
 def dataset(name: str, root: Path | None = None) -> Dataset:
-    """The dataset of a registered name with its data under ``root``, or the one that a path stands for.
+    """The dataset of a name, or the one that a path stands for.
 
-    A path is a ``.toml`` manifest, an ``.h5ad`` file or a folder; where a folder has a registered dataset's name, write
-    ``./name`` for the folder.
+    Parameters
+    ----------
+    name : str
+        A registered name, or the path of a ``.toml`` manifest, an ``.h5ad`` file or a folder. If a folder has a
+        registered dataset's name, write ``./name`` for the folder.
+    root : Path, optional
+        Where the data of a registered dataset are.
+
+    Returns
+    -------
+    Dataset
+        Nothing of its slices has been read yet.
+
+    Raises
+    ------
+    UserError
+        If there is none of that name or place, or if it lacks a member.
+
+    Examples
+    --------
+    >>> dataset("demo").title
+    'Demo'
     """
     hint = "or the path of a .toml manifest, an .h5ad file or a folder"
     if name in dataset_names():

@@ -41,15 +41,52 @@ class Switch:
     under: Mapping[str, tuple[Variant, ...]] = field(default_factory=dict)
 
     def of(self, preset: str, dataset: str) -> tuple[Variant, ...]:
-        """Its variants under a preset on a dataset."""
+        """The variants under a preset on a dataset.
+
+        Parameters
+        ----------
+        preset, dataset : str
+            Their names.
+
+        Returns
+        -------
+        tuple of Variant
+            Those of ``under``, if it names the preset on the dataset or the preset, else ``variants``.
+
+        Examples
+        --------
+        >>> switch = Switch("k", "Neighbours", (Variant("50", ""),), under={"quick": (Variant("5", "fewer"),)})
+        >>> [variant.name for variant in switch.of("quick", "demo")]
+        ['5']
+        """
         return self.under.get(f"{preset}/{dataset}") or self.under.get(preset) or self.variants
 
 
 def switches_of(method: type[Method]) -> tuple[Switch, ...]:
-    """The switches of a method, from its attribute ``switches``; none where it has none.
+    """The switches of a method.
 
-    The attribute is a tuple of :class:`Switch`, or better the place of one, ``"package.module:NAME"``: what a method's
-    file imports is part of its trials' keys, and a word that is changed here should not run them again.
+    Parameters
+    ----------
+    method : type of Method
+        Its attribute ``switches`` is a tuple of :class:`Switch`, or better the place of one, ``"package.module:NAME"``:
+        what a method's file imports is part of its trials' keys, and a word that is changed here should not run them
+        again.
+
+    Returns
+    -------
+    tuple of Switch
+        Empty if the method declares none.
+
+    Raises
+    ------
+    UserError
+        If two switches have one name.
+
+    Examples
+    --------
+    >>> from stbench import registry
+    >>> [switch.name for switch in switches_of(registry.method("mclstexp"))][:2]
+    ['position-encoding', 'image-encoder']
     """
     declared = getattr(method, "switches", "")
     if not declared:
@@ -64,9 +101,25 @@ def switches_of(method: type[Method]) -> tuple[Switch, ...]:
 
 
 def inference_fields(method: type[Method], config: MethodConfig | None = None) -> frozenset[str]:
-    """The config fields that only prediction looks at: one training under ``config`` serves all of their values.
+    """The config fields that only prediction looks at: one training serves all of their values.
 
-    From the attribute ``inference_fields`` of a method with that config (None: the defaults); none where it has none.
+    Parameters
+    ----------
+    method : type of Method
+        Its attribute ``inference_fields`` names them.
+    config : MethodConfig, optional
+        The config under which it is asked; the defaults if none is given.
+
+    Returns
+    -------
+    frozenset of str
+        Empty if the method declares none.
+
+    Examples
+    --------
+    >>> from stbench import registry
+    >>> sorted(inference_fields(registry.method("bleep")))
+    ['aggregation', 'augment_at_test', 'distance', 'k']
     """
     configured = method(method.Config() if config is None else config)
     return frozenset(getattr(configured, "inference_fields", ()))

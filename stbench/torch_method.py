@@ -189,7 +189,12 @@ class TorchMethod(ABC):
     def fit(self, slides: Sequence[TrainingSlide], run: Run) -> None:
         """Learn from ``slides``; goes on from the checkpoint in ``run.checkpoint_directory`` where there is one.
 
-        Raises ``Interrupted`` (after saving) and ``UserError``.
+        Raises
+        ------
+        Interrupted
+            After its state was saved.
+        UserError
+            If there is no slide, or the method cannot be trained on these.
         """
         if not slides:
             raise UserError(f"{self.name} has no slide to learn from - a fold needs at least one training slide")
@@ -246,7 +251,13 @@ class TorchMethod(ABC):
 
     @classmethod
     def load(cls, directory: Path, device: str = "cpu") -> Self:
-        """The method as it was saved. Raises ``UserError`` where files are missing, damaged or another method's."""
+        """The method as it was saved, on ``device``.
+
+        Raises
+        ------
+        UserError
+            If files are missing, damaged or another method's.
+        """
         directory = Path(directory)
         for file in ("config.json", "shape.json", "weights.safetensors"):
             if not (directory / file).is_file():

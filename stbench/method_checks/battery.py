@@ -39,16 +39,33 @@ from .subject import CheckFailed, Subject, small_config
 
 @dataclass(frozen=True)
 class CheckResult:
+    """What one check found."""
+
     name: str
     passed: bool
     message: str  # what to fix; empty where it passed, or why the check does not apply
 
 
 def run_checks(method: type[Method], config: MethodConfig | None = None) -> list[CheckResult]:
-    """Every check on ``method``, in the order of ``CHECKS``.
+    """Run every check on a method.
 
-    Without a ``config`` the method's preset "quick" is taken, with few epochs, small batches and random weights.
-    The process, its global random state included, is left as it was found.
+    Parameters
+    ----------
+    method : type of Method
+        The process, its global random state included, is left as it was found, whatever the method does.
+    config : MethodConfig, optional
+        Without one the method's preset "quick" is taken, with few epochs, small batches and random weights.
+
+    Returns
+    -------
+    list of CheckResult
+        In the order of ``CHECKS``.
+
+    Examples
+    --------
+    >>> from stbench import registry
+    >>> [result.name for result in run_checks(registry.method("training_mean")) if not result.passed]
+    []
     """
     try:
         subject = Subject(method, config or small_config(method))
