@@ -326,9 +326,13 @@ def _complete(candidate: Any, name: str) -> type[Method]:
         raise UserError(f"{name} has kind = {loaded.kind!r} - it must be 'method' or 'control'")
     for member in ("name", "title"):
         if not isinstance(getattr(loaded, member), str) or not getattr(loaded, member):
-            raise UserError(f"{name} has {member} = {getattr(loaded, member)!r} - it must be a text")
-    if not isinstance(loaded.presets, Mapping) or not all(isinstance(one, Mapping) for one in loaded.presets.values()):
+            raise UserError(f"{name} has {member} = {getattr(loaded, member)!r} - it must be a string")
+    if not isinstance(loaded.presets, Mapping) or not all(
+        isinstance(changes, Mapping) for changes in loaded.presets.values()
+    ):
         raise UserError(f"{name} has presets = {loaded.presets!r} - give each preset's name its changed settings")
     if not (isinstance(loaded.Config, type) and issubclass(loaded.Config, BaseModel)):
-        raise UserError(f"{name} has a Config that is no pydantic model - derive it from stbench.method.MethodConfig")
+        raise UserError(
+            f"{name} has a Config that is not a pydantic model - derive it from stbench.method.MethodConfig"
+        )
     return loaded

@@ -1,4 +1,4 @@
-"""The command line: each command says what it did and where it put it; bad input is one line and exit code 2."""
+"""The command line. Each command says what it did and where it put it; bad input gets one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["app", "main"]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point. Exit codes: 0 done, 1 some trial failed or a check did not pass, 2 bad input, 130 interrupted."""
+    """Entry point. Exit codes: 0 success, 1 a trial failed or a check did not pass, 2 bad input, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     # torch's threads spin while they wait for each other; where cores are shared, that makes a step many times slower
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -38,13 +38,13 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
     except (Interrupted, KeyboardInterrupt) as pause:
         err.print(
-            f"stbench: interrupted ({str(pause) or 'at once'}); run the same command again to go on",
+            f"stbench: interrupted ({str(pause) or 'at once'}); run the same command again to resume",
             soft_wrap=True,
         )
         sys.exit(130)
-    except BrokenPipeError:  # whoever read what is printed has gone: head, a pager
+    except BrokenPipeError:  # the reader of the output has gone: head, a pager
         sys.exit(1)
-    except (OSError, MemoryError) as error:  # of the machine, not of the program: files that are not to be had, memory
+    except (OSError, MemoryError) as error:  # the machine's, not the program's: an unreadable file, no memory
         if debug:
             raise
         err.print(f"stbench: {_in_words(error)}", style="red", soft_wrap=True)
@@ -74,5 +74,5 @@ def _in_words(error: OSError | MemoryError) -> str:
     return (
         f"{about}: {reason[:1].lower()}{reason[1:]} - check the path and its permissions"
         if about
-        else (f"the system reports: {reason} - the same command with --debug says where")
+        else f"the system reports: {reason} - run the same command with --debug to see where"
     )

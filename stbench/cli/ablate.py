@@ -1,4 +1,4 @@
-"""``stbench ablate``: a method with its parts turned one at a time, against the method as it is."""
+"""``stbench ablate``: a method with its parts changed one at a time, compared with the method as it is."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def ablate(
     ],
     dataset: DatasetOption,
     only: Annotated[
-        str | None, typer.Option("--only", metavar="A,B", help="Only these switches; else every registered one.")
+        str | None, typer.Option("--only", metavar="A,B", help="Only these switches (default: every registered one).")
     ] = None,
     sweep: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=A,B", help="Sweep a setting; repeated, the grid of all combinations."),
+        typer.Option("--set", metavar="FIELD=A,B", help="Sweep a setting; repeat it for a grid of all combinations."),
     ] = None,
     max_variants: Annotated[
         int, typer.Option("--max-variants", min=1, help="Refuse more variants than this, the base included.")
@@ -73,8 +73,8 @@ def ablate(
     mlflow: MlflowOption = True,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Turn a method's parts one at a time. Variants of inference alone reuse the base's trained models, which are kept
-    in its trials. Running the same command again resumes.
+    """Change a method's parts one at a time. Variants that differ only at inference reuse the base's trained models,
+    which are kept in its trials. Running the same command again resumes.
     """
     from ..results.ablation import choose_switches, grid, grid_size, parse_sweep, plan_ablation, refuse_above
 
@@ -118,7 +118,7 @@ def ablate(
 
 
 def _say(study: Ablation) -> None:
-    """Every switch with its variants: what each costs, what it is in words, and the settings that it changes."""
+    """Print every switch with its variants: what each costs, what it is, and the settings that it changes."""
     width = max(len(row.variant.name) for _, rows in study.switches for row in rows)
     for switch, rows in study.switches:
         title = f"{switch.title}, {switch.answers}" if switch.answers else switch.title

@@ -1,4 +1,4 @@
-"""``stbench audit``: what could make numbers on a dataset better than the methods are."""
+"""``stbench audit``: what could make numbers on a dataset look better than the methods are."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def audit(
     target: TargetOption = DEFAULT_TARGET,
     slices: SlicesOption = None,
     data: DataOption = None,
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the findings here, too.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the findings here.")] = None,
 ) -> None:
     """Look for what makes numbers too good: replicates, copies, smoothed labels, a panel that saw the test slices."""
     from ..audit import audit as examine
@@ -41,25 +41,26 @@ def audit(
     opened = registry.dataset(dataset, data_root(data))
     require_data(opened, slices, split, folds)
     prepared = prepare_slices(opened, target, slices)
-    made = split_folds(split, folds, prepared.patients)
+    folds_of_split = split_folds(split, folds, prepared.patients)
     ranks = ranks_if_needed(prepared, opened)
-    audits = [examine(prepared, some, name, ranks=ranks) for name, some in made.items()]
-    for place, one in enumerate(audits):
-        known = audits[0].findings if place else ()
+    records = [examine(prepared, its_folds, name, ranks=ranks) for name, its_folds in folds_of_split.items()]
+    first = records[0]
+    for record in records:
+        known = () if record is first else first.findings
         out.print(
-            f"{prepared.title}, {prepared.coverage()} slices, {one.split}: {one.badge}",
+            f"{prepared.title}, {prepared.coverage()} slices, {record.split}: {record.badge}",
             style="bold",
             soft_wrap=True,
         )
-        out.print(_table([found for found in one.findings if found not in known]))
+        out.print(_table([finding for finding in record.findings if finding not in known]))
         if known:
-            out.print(f"everything else is as under {audits[0].split}")
+            out.print(f"all other findings are as under {first.split}")
     out.print(
-        "encoders, and methods shown test expression, are judged in a run's report: they depend on the methods",
+        "encoders, and methods that see test expression, are judged in a run's report: they depend on the methods",
         soft_wrap=True,
     )
     if json is not None:
-        write_json(json, [one.to_json() for one in audits])
+        write_json(json, [record.to_json() for record in records])
         out.print(f"findings: {json}", soft_wrap=True)
 
 
@@ -69,12 +70,12 @@ def _table(findings: Sequence[Finding]) -> Table:
         table.add_column(heading, no_wrap=True)
     table.add_column("count", justify="right", no_wrap=True)
     table.add_column("reason")
-    for found in findings:
-        examples = f" ({'; '.join(found.examples)})" if found.examples else ""
+    for finding in findings:
+        examples = f" ({'; '.join(finding.examples)})" if finding.examples else ""
         table.add_row(
-            found.check,
-            Text(found.verdict, COLOURS[found.verdict]),
-            f"{found.count:,}/{found.of:,}",
-            Text.assemble(found.reason, (examples, "dim")),
+            finding.check,
+            Text(finding.verdict, COLOURS[finding.verdict]),
+            f"{finding.count:,}/{finding.of:,}",
+            Text.assemble(finding.reason, (examples, "dim")),
         )
     return table

@@ -1,7 +1,7 @@
 """Where commands print: results to ``out``, progress and remarks to ``err``.
 
-Neither reads markup or emoji codes in what it prints: a title, path, gene or reason is printed as it is. What is to be
-bold or coloured is a ``rich.text.Text``, or has its ``style`` beside it.
+Neither interprets markup or emoji codes: a title, path, gene or reason is printed as it is. What is to be bold or
+coloured is a ``rich.text.Text``, or is printed with a ``style``.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import TypeVar
 
 from rich.console import Console
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 class Remarks(Console):
-    """Goes on in silence where nobody listens any more: that is no reason to lose a trial."""
+    """A console that falls silent when its reader has gone: a closed terminal must not cost a trial."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -25,8 +25,8 @@ out = Console(highlight=False, markup=False, emoji=False)
 err = Remarks(stderr=True, highlight=False, markup=False, emoji=False)
 
 
-def with_bar(text: str, work: Callable[[Callable[[int, int, str], None]], Made]) -> Made:
-    """What ``work`` returns; it is given a function of (done, total, name) that moves a bar on a terminal."""
+def with_bar(text: str, work: Callable[[Callable[[int, int, str], None]], Result]) -> Result:
+    """Call ``work`` with a function of (done, total, name) that moves a bar on a terminal; return what it returns."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
@@ -38,6 +38,6 @@ def with_bar(text: str, work: Callable[[Callable[[int, int, str], None]], Made])
 
 
 def say_once(notes: Iterable[str]) -> None:
-    """Every note on a line of its own, equal ones once."""
+    """Print each distinct note once, on a line of its own."""
     for note in dict.fromkeys(notes):
         err.print(f"note: {note}", style="yellow", soft_wrap=True)

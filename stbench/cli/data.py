@@ -1,9 +1,9 @@
-"""``stbench data``: what is here, whether it is sound, and preparing it."""
+"""``stbench data``: list, check and prepare the data."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -18,12 +18,15 @@ from .lists import slice_list
 from .options import DataOption, DatasetArgument, SlicesOption
 from .preparing import notes_of, prepare_slices
 
-data_app = typer.Typer(help="What data are here, whether they are sound, and preparing them.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from ..data.inventory import SliceCheck
+
+data_app = typer.Typer(help="List, check and prepare the data.", no_args_is_help=True)
 
 
 @data_app.command("list")
 def data_list(data: DataOption = None) -> None:
-    """Every dataset: slices present, spots, genes, place, and how to get what is missing."""
+    """List every dataset: slices present, spots, genes, place, and how to get what is missing."""
     from ..data.inventory import list_dataset
 
     root = data_root(data)
@@ -36,7 +39,7 @@ def data_list(data: DataOption = None) -> None:
     for name in registry.dataset_names():
         listing = list_dataset(registry.dataset(name, root))
         spots = f"{listing.n_spots:,}" if listing.n_spots else "-"
-        place = str(listing.place) if listing.place else ("made when asked for" if listing.present else "-")
+        place = str(listing.place) if listing.place else ("generated on demand" if listing.present else "-")
         count = f"{len(listing.present)}/{listing.n_expected}"
         table.add_row(name, listing.title, count, spots, str(listing.n_genes), place)
         if listing.missing:
@@ -44,9 +47,9 @@ def data_list(data: DataOption = None) -> None:
     out.print(table)
     out.print(f"looked under: {root or 'nowhere (no --data, no STBENCH_DATA, no user data folder)'}", soft_wrap=True)
     for listing in gaps:
-        absent = [gone.id for gone in listing.missing]
-        named = ", ".join(absent[:8]) + (f" and {len(absent) - 8} more" if len(absent) > 8 else "")
-        out.print(Text.assemble((listing.name, "bold"), f" lacks {named}"), soft_wrap=True)
+        missing = [source.id for source in listing.missing]
+        names = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
+        out.print(Text.assemble((listing.name, "bold"), f" lacks {names}"), soft_wrap=True)
         out.print(f"  {listing.missing[0].id}: {listing.missing[0].reason}", soft_wrap=True)
         out.print(f"  {listing.how_to_get}", soft_wrap=True)
 
@@ -57,7 +60,7 @@ def data_check(
     slices: SlicesOption = None,
     data: DataOption = None,
     pictures: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="For the pictures (data-check/NAME).")
+        Path | None, typer.Option("--out", metavar="DIR", help="Folder for the pictures (data-check/NAME).")
     ] = None,
 ) -> None:
     """Read every slice, validate it, and draw its spots over the tissue; a bad one does not stop the others."""
@@ -81,28 +84,31 @@ def data_check(
     )
     for heading in ("slice", "patient", "spots", "genes", "µm/px", "image", "padded", "verdict"):
         table.add_column(heading, justify="left" if heading in ("slice", "patient", "image", "verdict") else "right")
-    for one in checked.slices:
-        size = f"{one.image_level} {one.image_size[0]}x{one.image_size[1]}" if one.image_size else "-"
-        verdict = Text(
-            *(("errors", "red") if one.errors else ("notices",) if one.notices or one.notes else ("sound", "green"))
-        )
-        um = "unknown" if one.um_per_px is None else f"{one.um_per_px:.3f}"
+    for result in checked.slices:
+        size = f"{result.image_level} {result.image_size[0]}x{result.image_size[1]}" if result.image_size else "-"
         table.add_row(
-            one.id, one.patient, _or_dash(one.n_spots), _or_dash(one.n_genes), um, size, _or_dash(one.n_padded), verdict
+            result.id,
+            result.patient,
+            _or_dash(result.n_spots),
+            _or_dash(result.n_genes),
+            "unknown" if result.um_per_px is None else f"{result.um_per_px:.3f}",
+            size,
+            _or_dash(result.n_padded),
+            _verdict(result),
         )
     out.print(table)
     for problem in checked.problems:
         out.print(f"{problem.severity}: {problem.text}", soft_wrap=True)
-    for one in checked.slices:
-        for kind, texts in (("error", one.errors), ("notice", one.notices), ("note", one.notes)):
+    for result in checked.slices:
+        for kind, texts in (("error", result.errors), ("notice", result.notices), ("note", result.notes)):
             for text in texts:
-                named = text if text.startswith(f"{one.id}:") else f"{one.id}: {text}"
-                out.print(f"{kind} {named}", style="red" if kind == "error" else "", soft_wrap=True)
-    for gone in checked.missing[:3]:
-        out.print(f"missing {gone.id}: {gone.reason}", soft_wrap=True)
+                about = text if text.startswith(f"{result.id}:") else f"{result.id}: {text}"
+                out.print(f"{kind} {about}", style="red" if kind == "error" else "", soft_wrap=True)
+    for missing in checked.missing[:3]:
+        out.print(f"missing {missing.id}: {missing.reason}", soft_wrap=True)
     if len(checked.missing) > 3:
-        out.print(f"and {len(checked.missing) - 3} more missing; {opened.how_to_get}", soft_wrap=True)
-    if any(one.picture for one in checked.slices):
+        out.print(f"and {len(checked.missing) - 3} more are missing; {opened.how_to_get}", soft_wrap=True)
+    if any(result.picture for result in checked.slices):
         out.print(f"pictures: {place} - look at them: spots must lie on tissue", soft_wrap=True)
     if not checked.sound:
         raise typer.Exit(2)  # bad input, as wherever else a slide is refused
@@ -117,7 +123,7 @@ def data_prepare(
     slices: SlicesOption = None,
     data: DataOption = None,
 ) -> None:
-    """Cut the patches and compute the target now, so that the first run need not."""
+    """Cut the patches and compute the target now, so that the first run does not have to."""
     prepared = prepare_slices(registry.dataset(dataset, data_root(data)), target, slices)
     say_once(notes_of(prepared))
     n_spots = sum(slide.n_spots for slide in prepared.slides.values())
@@ -128,6 +134,12 @@ def data_prepare(
         soft_wrap=True,
     )
     out.print(f"prepared data: {cache_root()}", soft_wrap=True)
+
+
+def _verdict(result: SliceCheck) -> Text:
+    if result.errors:
+        return Text("errors", "red")
+    return Text("notices") if result.notices or result.notes else Text("sound", "green")
 
 
 def _or_dash(value: int | None) -> str:

@@ -13,7 +13,7 @@ from .options import DataOption
 
 
 def doctor(data: DataOption = None) -> None:
-    """What is installed, which GPU, which data, which pretrained weights: what a bug report needs, in one screen."""
+    """Show what a bug report needs: what is installed, and which GPU, data and pretrained weights are at hand."""
     import importlib.util
 
     import torch
@@ -36,8 +36,8 @@ def doctor(data: DataOption = None) -> None:
     facts.add_row("cache", str(cache_root()))
     cached = sorted(path.name for path in Path(torch.hub.get_dir(), "checkpoints").glob("*.pth"))
     facts.add_row(
-        "weights", ", ".join(cached) or "none in torch's cache: a first use downloads them, or --weights PATH"
+        "weights", ", ".join(cached) or "none in torch's cache: they are downloaded on first use, or --weights PATH"
     )
-    there = importlib.util.find_spec("openslide") is not None
-    facts.add_row("extra wsi", "installed" if there else "not installed: pip install 'stbench[wsi]'")
+    has_openslide = importlib.util.find_spec("openslide") is not None
+    facts.add_row("extra wsi", "installed" if has_openslide else "not installed: pip install 'stbench[wsi]'")
     out.print(facts)

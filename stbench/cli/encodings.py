@@ -1,4 +1,4 @@
-"""Text on streams that cannot hold all of it: said in letters that they have, never an error."""
+"""Printing on streams whose encoding lacks some characters: these are spelt in others, and are never an error."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ SPELT = {
 
 
 def readable(error: UnicodeError) -> tuple[str, int]:
-    """What stands for the characters that an encoding lacks: their spelling, else the letter without its accent, else
-    their code point (``\\u809d``), which names the character without doubt.
+    """Error handler that replaces characters that an encoding lacks: by their spelling, else by the letter without its
+    accent, else by the code point (``\\u809d``), which identifies the character.
 
-    Bytes of a path that are no text (lone surrogates) are shown as bytes (``\\xff``).
+    Bytes of a path that are not text (lone surrogates) are shown as bytes (``\\xff``).
     """
     if not isinstance(error, UnicodeEncodeError):
         raise error
@@ -63,8 +63,8 @@ def _spelt(letter: str, encoding: str) -> str:
 
 
 def make_readable() -> None:
-    """Let standard output and standard error take any text, whatever the terminal, scheduler or container set."""
+    """Let standard output and standard error accept any text, whatever encoding the terminal or scheduler has set."""
     codecs.register_error(READABLE, readable)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # what a caller put in its place may take any text anyway
+        if hasattr(stream, "reconfigure"):  # a replacement by the caller may accept any text anyway
             stream.reconfigure(errors=READABLE)

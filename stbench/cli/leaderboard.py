@@ -17,7 +17,7 @@ def leaderboard(
         "results/leaderboard"
     ),
 ) -> None:
-    """Merge runs of several datasets, machines and dates; ranks are on the trials that all finished."""
+    """Merge runs of several datasets, machines and dates; ranks are on the trials that all methods finished."""
     from stbench.reports import leaderboard as write
 
     from ..results.record import read_run

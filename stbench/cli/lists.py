@@ -1,4 +1,4 @@
-"""Options that hold several values with commas, as lists."""
+"""Options that hold several values separated by commas, as lists."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ..errors import UserError
 
 
 def words(text: str, option: str) -> list[str]:
-    """The names in ``text``, at least one and none twice; ``option`` is what an error calls it."""
+    """The names in ``text``, at least one and none twice; ``option`` is its name in errors."""
     words = [word.strip() for word in text.split(",") if word.strip()]
     if not words:
         raise UserError(f"{option} is empty - give at least one name")

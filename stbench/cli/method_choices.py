@@ -1,4 +1,4 @@
-"""Which methods a run was asked for, and with which settings."""
+"""The methods that a run was asked for, with their settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def require_words(names: str, changes: Sequence[str], encoders: str | None) -> None:
-    """What can be told of ``--methods``, ``--set`` and ``--encoders`` without importing a method."""
+    """Check what can be checked of ``--methods``, ``--set`` and ``--encoders`` without importing a method."""
     named = registry.known_methods(names)
     for change in changes:
         name, _, _ = _parse_change(change)
@@ -34,8 +34,8 @@ def choose_methods(
 ) -> list[MethodChoice]:
     """The methods of ``--methods`` with their settings, those with an encoder once with each of ``--encoders``.
 
-    Raises ``UserError`` for what names nothing, contradicts itself or changes nothing. That encoders and weights can be
-    had is another question, see :func:`require_weights`.
+    Raises ``UserError`` for options that name nothing, contradict each other or change nothing. Whether encoders and
+    weights can be had is checked by :func:`require_weights`.
     """
     from ..method import configure
     from ..results.plan import MethodChoice
@@ -49,9 +49,9 @@ def choose_methods(
             raise unknown("method in --set", name, chosen, hint="it must be among --methods")
         fields[name][field] = value
     choices: list[MethodChoice] = []
-    used = False
+    weights_are_used = False
     grid = None if encoders is None else [encoder_fields(word) for word in words(encoders, "--encoders")]
-    without: list[str] = []
+    without_encoder: list[str] = []
     for name in chosen:
         method = registry.method(name)
         if method.name in [choice.method.name for choice in choices if choice.reference != name]:
@@ -60,7 +60,7 @@ def choose_methods(
             )
         has_encoder = "encoder" in method.Config.model_fields
         if grid is not None and not has_encoder:
-            without.append(name)
+            without_encoder.append(name)
         if grid is not None and "encoder" in fields[name]:
             raise UserError(f"--set {name}.encoder and --encoders both choose an encoder - leave one of the two out")
         for encoder in grid if grid is not None and has_encoder else [{}]:
@@ -69,15 +69,15 @@ def choose_methods(
             labels = fields[name] | {"encoder": encoder["encoder"]} if encoder else fields[name]
             if weights is not None and "weights" in method.Config.model_fields and "weights" not in own:
                 own["weights"] = weights
-                used = True
+                weights_are_used = True
             config = configure(method, presets[name], dataset, own)
             choices.append(MethodChoice(name, method, presets[name], labels, config))
-    if without:
-        verb = "has no encoder and is" if len(without) == 1 else "have no encoder and are"
-        out.print(f"{', '.join(without)} {verb} run once, whatever --encoders", soft_wrap=True)
-    if without == chosen:
+    if without_encoder:
+        verb = "has no encoder and is" if len(without_encoder) == 1 else "have no encoder and are"
+        out.print(f"{', '.join(without_encoder)} {verb} run once, whatever --encoders says", soft_wrap=True)
+    if without_encoder == chosen:
         raise UserError(f"--encoders {encoders} changes nothing: none of {', '.join(chosen)} has one - leave it out")
-    if weights is not None and not used:
+    if weights is not None and not weights_are_used:
         raise UserError(
             f"--weights {weights} changes nothing: none of {', '.join(chosen)} has an encoder - leave it out"
         )
@@ -85,8 +85,8 @@ def choose_methods(
 
 
 def _presets(chosen: Sequence[str], preset: str) -> dict[str, str]:
-    """The preset that each method runs in: a control, or a method without published code, has no reading of it and
-    runs as ``published``, which is said. Raises ``UserError`` where that would be all of them.
+    """The preset that each method runs in. A control, or a method without published code, does not have the presets
+    ``released`` and ``paper`` and runs as ``published``, which is printed. Raises ``UserError`` where no method has it.
     """
     without = [name for name in chosen if not has_preset(registry.method(name), preset)]
     if preset not in READINGS or not without:
@@ -104,7 +104,7 @@ def _presets(chosen: Sequence[str], preset: str) -> dict[str, str]:
 def by_target(
     choices: Sequence[MethodChoice], dataset: str, target: str | None
 ) -> Mapping[str, Sequence[MethodChoice]]:
-    """The methods by the target that they are to predict: the one asked for, else each preset's own.
+    """The methods by the target that they predict: the one that was asked for, else each preset's own.
 
     Controls and methods whose preset has no target of its own run on every target of the others, so that no table
     lacks them; rankings never mix targets.
@@ -118,13 +118,13 @@ def by_target(
     targets = list(dict.fromkeys(name for name in own.values() if name is not None)) or [DEFAULT_TARGET]
     sections = {name: [choice for choice in choices if own[id(choice)] in (name, None)] for name in targets}
     if targets != [DEFAULT_TARGET]:
-        said = [
+        parts = [
             f"{name} for {', '.join(dict.fromkeys(c.method.title for c in choices if own[id(c)] == name))}"
             for name in targets
         ]
         out.print(
-            f"targets as the preset has them: {'; '.join(said)} (--target NAME puts all on one, which is what ranks "
-            "them against each other)",
+            f"targets as the preset has them: {'; '.join(parts)} (--target NAME puts all methods on one "
+            "target, which ranks them against each other)",
             soft_wrap=True,
         )
     return sections
@@ -139,9 +139,9 @@ def encoder_fields(word: str) -> dict[str, str]:
 
 
 def require_weights(*configs: MethodConfig) -> None:
-    """Before anything runs: encoders or weights that cannot be had stop the run, with one line for all of them."""
-    fields = [config.model_dump() for config in configs]
-    wanted = [(one["encoder"], one.get("weights", "random")) for one in fields if "encoder" in one]
+    """Stop, before anything runs, at encoders or weights that cannot be had, with one line for all of them."""
+    settings = [config.model_dump() for config in configs]
+    wanted = [(fields["encoder"], fields.get("weights", "random")) for fields in settings if "encoder" in fields]
     if wanted:
         from ..training.pretrained import require_reachable
 
@@ -158,5 +158,5 @@ def _parse_change(text: str) -> tuple[str, str, Any]:
         raise UserError(f"--set {text} is not of the form METHOD.FIELD=VALUE, e.g. --set stnet.epochs=10")
     try:
         return name, field, json.loads(value)
-    except ValueError:  # no JSON, or a number of more digits than Python reads
+    except ValueError:  # not JSON, or a number with more digits than Python reads
         return name, field, value

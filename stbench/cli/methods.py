@@ -1,4 +1,4 @@
-"""``stbench methods``: what there is, with which settings, and whether it passes the checks."""
+"""``stbench methods``: which methods there are, their settings, and whether they pass the checks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ methods_app = typer.Typer(
 
 @methods_app.command("list")
 def methods_list() -> None:
-    """The methods that are installed, controls set apart."""
+    """List the installed methods, the controls last."""
     from ..method import configure
     from ..system.calls import Calls
     from ..trials.declarations import declared
@@ -38,7 +38,7 @@ def methods_list() -> None:
         presets = ", ".join(dict.fromkeys(["published", *(preset.split("/")[0] for preset in method.presets)]))
         try:
             needs, _ = declared(Calls(name), method, configure(method))
-        except Exception as error:  # noqa: BLE001 - of an installed package: one that is broken does not hide the others
+        except Exception as error:  # noqa: BLE001 - a broken method of an installed package hides no other
             table.add_row(name, method.title, method.kind, presets, f"cannot be constructed: {said(error)}")
             continue
         sees = [
@@ -65,17 +65,17 @@ def methods_show(
         typer.Option(
             "--dataset",
             metavar="NAME",
-            help="With what the preset changes for this dataset.",
+            help="Include what the preset changes for this dataset.",
             autocompletion=complete_dataset,
         ),
     ] = "",
     comparison: Annotated[
-        bool, typer.Option("--compare", help="The presets published, released and paper, setting by setting.")
+        bool, typer.Option("--compare", help="Compare the presets published, released and paper, setting by setting.")
     ] = False,
 ) -> None:
-    """A method's settings: name, value under the preset, what it is and where it comes from.
+    """Show a method's settings: name, value under the preset, meaning and source.
 
-    published is the faithful reading that is recommended; what the released code has instead stands beside it.
+    published is the recommended, faithful reading; where the released code differs, its value is shown beside it.
     """
     from ..method import configure
     from ..training.precision import safe_precisions
@@ -105,27 +105,27 @@ def methods_show(
     out.print(f"* differs from the default; change one with --set {method.name}.SETTING=VALUE", soft_wrap=True)
     out.print(f"safe values of --precision: {', '.join(safe_precisions(method))}", soft_wrap=True)
     if readings_of(method) is not None:
-        own, theirs = (target_of(method, one, dataset) for one in (preset, other))
-        beside_it = (f"  {other}: {theirs}" if preset in READINGS and own != theirs else "", "yellow")
-        said_of = f"learned on and scored on, unless --target says otherwise: {own or DEFAULT_TARGET}"
-        out.print(Text.assemble(said_of, beside_it))
-        again = f" --dataset {dataset}" if dataset else ""
+        own, theirs = (target_of(method, reading, dataset) for reading in (preset, other))
+        other_target = (f"  {other}: {theirs}" if preset in READINGS and own != theirs else "", "yellow")
+        default = f"trained and scored on, unless --target says otherwise: {own or DEFAULT_TARGET}"
+        out.print(Text.assemble(default, other_target))
+        same_dataset = f" --dataset {dataset}" if dataset else ""
         out.print(
-            f"with sources, and what no setting can express: stbench methods show {name}{again} --compare",
+            f"with sources, and what no setting can express: stbench methods show {name}{same_dataset} --compare",
             soft_wrap=True,
         )
 
 
 def _say_comparison(method: type[Method], dataset: str) -> None:
-    """What the released code and the text have in place of what is recommended, with where it stands there."""
+    """Print where the released code and the text differ from the recommended reading, with their sources."""
     readings = readings_of(method)
     if readings is None:
         raise UserError(
-            f"{method.name} has no released code and no text to compare with: it has the preset published alone - see "
+            f"{method.name} has no released code and no text to compare with: it has only the preset published - see "
             f"'stbench methods show {method.name}'"
         )
     rows = compare(method, dataset)
-    where = dataset or "a dataset of no settings of its own"
+    where = dataset or "a dataset without settings of its own"
     out.print(Text.assemble((method.title, "bold"), f" on {where}: three readings"), soft_wrap=True)
     out.print(f"published: the faithful reading that is recommended here\nreleased:  {readings.code}")
     out.print(f"paper:     {readings.text}")
@@ -139,20 +139,20 @@ def _say_comparison(method: type[Method], dataset: str) -> None:
     out.print(table)
     out.print()
     sources = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("where it stands", "", ""):
+    for heading in ("source or reason", "", ""):
         sources.add_column(heading, overflow="fold")
     for row in differing:
-        for place, (reading, where_it_stands) in enumerate(_sources(row)):
-            sources.add_row("" if place else row.setting, reading, where_it_stands)
+        for number, (reading, source) in enumerate(_sources(row)):
+            sources.add_row("" if number else row.setting, reading, source)
     out.print(sources)
     same = ", ".join(f"{row.setting} = {row.values['published']}" for row in rows if not row.differs)
     out.print(Text.assemble("\n", ("the same in all", "bold"), ": ", (same, "dim")))
     if readings.beyond:
         further = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title_justify="left")
-        for heading in ("not to be set here", "here", "released code", "text"):
+        for heading in ("no setting for", "here", "released code", "text"):
             further.add_column(heading, ratio=1, overflow="fold")
-        for one in readings.beyond:
-            further.add_row(one.topic, one.here, one.released or "-", one.paper or "-")
+        for difference in readings.beyond:
+            further.add_row(difference.topic, difference.here, difference.released or "-", difference.paper or "-")
         out.print()
         out.print(further)
 
@@ -163,12 +163,12 @@ def _value(row: Compared, reading: str) -> Text:
 
 
 def _sources(row: Compared) -> list[tuple[str, str]]:
-    """Why the recommended value is recommended, and where the values stand that differ from it."""
+    """Why the recommended value is recommended, and the sources of the values that differ from it."""
     recommended = row.values["published"]
     return [
-        (reading, said)
+        (reading, source)
         for reading in READINGS
-        if (said := getattr(row.source, reading)) and (reading == "published" or row.values[reading] != recommended)
+        if (source := getattr(row.source, reading)) and (reading == "published" or row.values[reading] != recommended)
     ]
 
 
@@ -176,7 +176,7 @@ def _sources(row: Compared) -> list[tuple[str, str]]:
 def methods_check(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", autocompletion=complete_method_or_group)],
 ) -> None:
-    """The battery of checks that every method must pass, on small made-up slides."""
+    """Run the checks that every method must pass, on small synthetic slides."""
     from ..method_checks.battery import run_checks
 
     failed = 0
@@ -184,8 +184,8 @@ def methods_check(
         for result in run_checks(registry.method(name)):
             failed += not result.passed
             verdict = ("ok  ", "green") if result.passed else ("FAIL", "red")
-            told = f" {name}: {result.name}{'' if result.passed else ' - ' + result.message}"
-            out.print(Text.assemble(verdict, told), soft_wrap=True)
+            line = f" {name}: {result.name}{'' if result.passed else ' - ' + result.message}"
+            out.print(Text.assemble(verdict, line), soft_wrap=True)
     if failed:
         out.print(f"{failed} checks did not pass", style="red")
         raise typer.Exit(1)

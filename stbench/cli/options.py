@@ -23,7 +23,7 @@ DatasetArgument = Annotated[str, typer.Argument(metavar="NAME|PATH", autocomplet
 SlicesOption = Annotated[str | None, typer.Option("--slices", metavar="A,B", help="Only these slices.")]
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", help="Folder of the data; else STBENCH_DATA, else the user's data folder."),
+    typer.Option("--data", metavar="DIR", help="Folder of the data (STBENCH_DATA, else the user's data folder)."),
 ]
 
 SplitOption = Annotated[
@@ -41,8 +41,8 @@ TargetOption = Annotated[
 PresetTargetOption = Annotated[
     str | None,
     typer.Option(
-        help=f"Scale that is predicted: {', '.join(TARGET_NAMES)}. Else {DEFAULT_TARGET}, or what a method's released "
-        "code or text predicts under --preset released or paper.",
+        help=f"Scale that is predicted: {', '.join(TARGET_NAMES)}. Default: {DEFAULT_TARGET}, or what a method's "
+        "released code or text predicts under --preset released or paper.",
         show_default=False,
         autocompletion=complete_target,
     ),
@@ -50,7 +50,7 @@ PresetTargetOption = Annotated[
 PresetOption = Annotated[
     str,
     typer.Option(
-        help="published (the faithful reading that is recommended), released (the released code's values, faults and "
+        help="published (the recommended, faithful reading), released (the released code's values, faults and "
         "all), paper (the text's), quick (minutes on a CPU). All but published are labelled wherever numbers appear.",
         autocompletion=complete_preset,
     ),
@@ -63,16 +63,19 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
 PrecisionOption = Annotated[
     str,
     typer.Option(
-        help="auto or fp32 (PyTorch's own), tf32 (matrix products too), bf16; the last two where safe.",
+        help="auto or fp32 (PyTorch's defaults), tf32 (in matrix products too), bf16; the last two where safe.",
         autocompletion=complete_precision,
     ),
 ]
 UnsafePrecisionOption = Annotated[
-    bool, typer.Option("--allow-unsafe-precision", help="Run methods in a --precision not safe for them; labelled.")
+    bool,
+    typer.Option(
+        "--allow-unsafe-precision", help="Run methods in a --precision not known to be safe for them; labelled."
+    ),
 ]
-EngineOption = Annotated[str, typer.Option(help="Who runs the trials: local.")]
+EngineOption = Annotated[str, typer.Option(help="What runs the trials: local.")]
 RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")]
 MlflowOption = Annotated[bool, typer.Option(help="Record in MLflow (MLFLOW_TRACKING_URI, else a SQLite file).")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be run, and stop.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and stop.")]
 
 ResultsArgument = Annotated[list[Path], typer.Argument(metavar="RESULTS...")]

@@ -1,6 +1,6 @@
-"""``~`` and environment variables at the beginning of a path on the command line, where no shell has replaced them.
+"""Expanding ``~`` and environment variables at the beginning of a path on the command line, where no shell has.
 
-A shell leaves ``--out=~/results`` and all that is quoted as it is, and then a folder called ``~`` is made.
+A shell does not expand ``--out=~/results``, nor anything in quotes, and a folder called ``~`` would be created.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ STARTS_LIKE_A_PATH = re.compile(r"(?P<option>--[\w-]+=)?(?P<path>(?:~[\w.-]*|\$\
 
 
 def expand_paths(words: list[str]) -> list[str]:
-    """The words of a command line, those replaced that stand for a path; a title like ``$5`` stays what it is."""
+    """The words of a command line with paths expanded; a title such as ``$5`` is left as it is."""
     return [_expand(word) for word in words]
 
 

@@ -1,10 +1,11 @@
-"""A dataset prepared and split, as the options say, with a bar while it lasts."""
+"""Preparing and splitting a dataset as the options say, with a progress bar."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from ..data.splits import SPLITS, make_folds
 from ..errors import UserError, unknown
 from ..system.locate import cache_root
 from .console import with_bar
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def require_data(opened: Dataset, slices: str | None, split: str, folds: int | None) -> None:
-    """Stop, before anything that takes time, where slices are not there, cannot be read, or are too few for the split.
+    """Stop, before anything that takes time, if slices are missing, cannot be read, or are too few for the split.
 
-    ``slices``, ``split`` and ``folds`` as they were typed.
+    ``slices``, ``split`` and ``folds`` are as they were typed.
     """
     from ..data.prepare import choose, require_readable
 
@@ -29,7 +30,7 @@ def require_data(opened: Dataset, slices: str | None, split: str, folds: int | N
 
 
 def prepare_slices(opened: Dataset, target: str, slices: str | None) -> PreparedDataset:
-    """``opened`` on a target; ``slices`` as it was typed."""
+    """Prepare ``opened`` for a target; ``slices`` is as it was typed."""
     from ..data.prepare import prepare
 
     chosen = slice_list(slices)
@@ -37,16 +38,14 @@ def prepare_slices(opened: Dataset, target: str, slices: str | None) -> Prepared
 
 
 def notes_of(prepared: PreparedDataset) -> Iterator[str]:
-    """What a user must know of the prepared slices."""
+    """What a user must know about the prepared slices."""
     yield from prepared.notices
     for slide in prepared.slides.values():
         yield from slide.notes
 
 
 def check_split(split: str, folds: int | None) -> None:
-    """A ``UserError`` for a ``--split`` that is no list of splits, and for ``--folds`` without ``--split kfold``."""
-    from ..data.splits import SPLITS
-
+    """Raise ``UserError`` if ``--split`` is not a list of splits, or if ``--folds`` is given without kfold."""
     names = words(split, "--split")
     for name in names:
         if name not in SPLITS:
@@ -56,7 +55,5 @@ def check_split(split: str, folds: int | None) -> None:
 
 
 def split_folds(split: str, folds: int | None, patients: Mapping[str, str]) -> dict[str, list[Fold]]:
-    """Every split of ``--split`` to its folds; ``patients``: slice to patient, in fold order."""
-    from ..data.splits import make_folds
-
+    """The folds of every split in ``--split``; ``patients`` maps slices to patients, in fold order."""
     return {name: list(make_folds(name, patients, k=folds or 5, seed=0)) for name in words(split, "--split")}

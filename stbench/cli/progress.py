@@ -1,4 +1,4 @@
-"""What a person sees while trials run: a bar for all trials and one for the trial at work, or plain lines in a log."""
+"""What is shown while trials run: a bar for all trials and one for the current trial, or plain lines in a log."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 class ConsoleListener:
-    """An engine's listener. Counts states; prints a line for a trial that did not simply finish, and each note once.
+    """An engine's listener: counts states, prints each distinct note once, and a line for each trial that failed, was
+    skipped or was interrupted; where there is no terminal for bars, also for each that finished.
 
-    ``after_trial(key)`` is called when a trial ended, for whoever collects results on the way.
+    ``after_trial(key)`` is called at the end of each trial, so that results can be collected meanwhile.
     """
 
     def __init__(self, labels: Mapping[str, str], console: Console, after_trial: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""Recording in MLflow after a run; when it cannot be done, that is said once, and the results are safe."""
+"""Recording in MLflow after a run. Where that fails, one warning is printed, and the results are safe."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def record_in_mlflow(results: Path, page: Path | None = None) -> None:
         way_out = (
             f"{again} catches up when it is back"
             if error.passes
-            else f"this does not pass by itself: set MLFLOW_TRACKING_URI to a place that takes them and run {again}, "
+            else f"this will not pass by itself: set MLFLOW_TRACKING_URI to a place that takes them and run {again}, "
             "or run with --no-mlflow"
         )
         err.print(f"warning: {error}; the results are safe; {way_out}", style="yellow", soft_wrap=True)
@@ -38,6 +38,6 @@ def record_in_mlflow(results: Path, page: Path | None = None) -> None:
 
 
 def say_refused(reason: str) -> None:
-    """That the report is not among MLflow's artifacts, if so."""
+    """Warn if MLflow did not take the report; ``reason`` is empty if it did."""
     if reason:
         err.print(f"warning: MLflow did not take the report: {reason}", style="yellow", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""``stbench report``: tables, figures and a page of one results directory or several."""
+"""``stbench report``: tables, figures and a page from one or several results directories."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ def report(
         Path | None, typer.Option("--out", metavar="DIR", help="Where to write (RESULTS/report).")
     ] = None,
     compare: Annotated[
-        str | None, typer.Option(metavar="paper", help="Set the published numbers and claims beside the results.")
+        str | None, typer.Option(metavar="paper", help="Show the published numbers and claims beside the results.")
     ] = None,
     genes: Annotated[
         str | None, typer.Option(metavar="A,B", help="Genes to draw over the tissue (the best predicted ones).")
     ] = None,
 ) -> None:
-    """Tables, figures and one self-contained HTML page."""
+    """Write tables, figures and one self-contained HTML page."""
     from stbench.reports import report as make_report
 
     from ..results.record import read_run
     from ..results.summary import summary_text
 
-    for place in results:
-        read_run(place)
-    summaries = {place: summary_text(place) for place in results}
+    for results_directory in results:
+        read_run(results_directory)
+    summaries = {results_directory: summary_text(results_directory) for results_directory in results}
     if directory is None and len(results) > 1:
         raise UserError("a report over several results directories needs a place: give --out DIR")
     place = directory or results[0] / "report"
     if compare not in (None, "paper"):
-        raise unknown("thing to compare with", compare, ["paper"])
+        raise unknown("value of --compare", compare, ["paper"])
     files = make_report(results, place, compare == "paper", words(genes, "--genes") if genes else (), summaries)
-    for one in results:
-        if is_recorded(one):
-            record_in_mlflow(one, place)
+    for results_directory in results:
+        if is_recorded(results_directory):
+            record_in_mlflow(results_directory, place)
     for title, headline in files.headlines:
         out.print(f"{title}: {headline}", soft_wrap=True)
     out.print(f"page:    {files.page}", soft_wrap=True)

@@ -53,7 +53,8 @@ def run(
     ] = None,
     weights: WeightsOption = None,
     encoders: Annotated[
-        str | None, typer.Option(metavar="A,B@PATH", help="Run methods with an encoder once with each of these.")
+        str | None,
+        typer.Option(metavar="A,B@PATH", help="Run each method with an encoder once with each of these."),
     ] = None,
     slices: SlicesOption = None,
     data: DataOption = None,

@@ -1,4 +1,4 @@
-"""Plan methods on a dataset and run what is left of the plan: what ``run`` and ``ablate`` share."""
+"""Plan methods on a dataset and run the trials that are not finished yet: what ``run`` and ``ablate`` share."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def run_choices(
     keys = [key for experiment in experiments for key in plan(experiment, execution)]
     for prepared in {experiment.data_spec.target: experiment.data for experiment in experiments}.values():
         _say_audit(directory, setting, prepared)
-    gone = len(superseded(directory).keys() - superseded_before.keys())
-    if gone:
+    n_superseded = len(superseded(directory).keys() - superseded_before.keys())
+    if n_superseded:
         out.print(
-            f"{gone} earlier trials no longer count: the same methods, slices and seeds are planned with other code, "
-            f"data or precision (they stay in {directory / 'trials'})",
+            f"{n_superseded} earlier trials no longer count: the same methods, slices and seeds are planned with other "
+            f"code, data or precision (they stay in {directory / 'trials'})",
             style="yellow",
             soft_wrap=True,
             markup=False,
@@ -103,7 +103,7 @@ def _run_trials(directory: Path, todo: Sequence[str]) -> pd.DataFrame:
 
     def after_trial(key: str) -> None:
         nonlocal written
-        # the table is derived from all trials: often enough to look at, not so often that it costs more than they do
+        # the table is derived from all trials: fresh enough to be looked at, but it must not cost more than they do
         if time.monotonic() - written > SUMMARY_INTERVAL_S:
             write_summary(directory)
             written = time.monotonic()
@@ -115,14 +115,14 @@ def _run_trials(directory: Path, todo: Sequence[str]) -> pd.DataFrame:
         ):
             LocalEngine().run(directory, todo, listener, stop)
     except BaseException:
-        with contextlib.suppress(PlaceError):  # what stopped the run is to be told, not that the table cannot be made
+        with contextlib.suppress(PlaceError):  # report what stopped the run, not that the table cannot be written
             write_summary(directory)
         raise
     return write_summary(directory)
 
 
 def _say_audit(directory: Path, setting: Setting, prepared: PreparedDataset) -> None:
-    """Look at the data before anything is trained, and say what a reader of the numbers must know."""
+    """Audit the data before anything is trained, and print what a reader of the numbers must know."""
     from ..results.evidence import write_evidence
     from ..results.record import trial_specs
 
@@ -133,17 +133,17 @@ def _say_audit(directory: Path, setting: Setting, prepared: PreparedDataset) -> 
     }
     opened = registry.dataset(setting.dataset, data_root(setting.data))
     audits = with_bar(
-        "looking at the data:",
+        "auditing the data:",
         lambda bar: write_evidence(directory, prepared, opened, setting.split_folds(prepared), bar, leaks),
     )
-    for found in audits:
-        serious = [finding for finding in found.findings if finding.verdict in ("warning", "leak")]
-        named = ", ".join(f"{finding.title} ({finding.count}/{finding.of})" for finding in serious)
-        out.print(f"audit of {found.split}: {found.badge}{f'; {named}' if named else ''}", soft_wrap=True)
+    for record in audits:
+        serious = [finding for finding in record.findings if finding.verdict in ("warning", "leak")]
+        counts = ", ".join(f"{finding.title} ({finding.count}/{finding.of})" for finding in serious)
+        out.print(f"audit of {record.split}: {record.badge}{f'; {counts}' if counts else ''}", soft_wrap=True)
 
 
 def _say_folds(experiments: Sequence[Experiment]) -> None:
-    """What a run would do."""
+    """Print what a run would do."""
     first = experiments[0]
     for experiment in experiments:
         if experiment.data is first.data:  # the folds are the same on every target
@@ -155,7 +155,7 @@ def _say_folds(experiments: Sequence[Experiment]) -> None:
 
 
 def _outstanding(results: Path, keys: list[str], retry_failed: bool) -> list[str]:
-    """The trials still to run; says how many are reused."""
+    """The keys of the trials that are still to run; prints how many results are reused."""
     import shutil
     from collections import Counter
 
@@ -169,9 +169,10 @@ def _outstanding(results: Path, keys: list[str], retry_failed: bool) -> list[str
             states[key] = "pending"
     counts = Counter(states.values())
     todo = [key for key in keys if states[key] not in FINAL_STATES]
-    reused = ", ".join(f"{counts[state]} {state}" for state in FINAL_STATES if counts[state])
-    again = f"; {counts['interrupted']} go on where they were interrupted" if counts["interrupted"] else ""
-    out.print(f"{len(keys)} trials, {len(todo)} to run{again}{'; reused: ' + reused if reused else ''}", soft_wrap=True)
+    ended = ", ".join(f"{counts[state]} {state}" for state in FINAL_STATES if counts[state])
+    reused = f"; reused: {ended}" if ended else ""
+    resumed = f"; {counts['interrupted']} resume where they were interrupted" if counts["interrupted"] else ""
+    out.print(f"{len(keys)} trials, {len(todo)} to run{resumed}{reused}", soft_wrap=True)
     if counts["failed"] and not retry_failed:
         out.print("failed trials are not run again without --retry-failed", style="yellow")
     return todo

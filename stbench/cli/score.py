@@ -1,4 +1,4 @@
-"""``stbench score``: others' predictions in the same table, without running their code."""
+"""``stbench score``: predictions of others in the same table, without running their code."""
 
 from __future__ import annotations
 
@@ -28,25 +28,27 @@ def score(
         typer.Option(
             "--dataset",
             metavar="NAME|PATH",
-            help="What the predictions are of.",
+            help="The dataset that was predicted.",
             autocompletion=complete_dataset,
         ),
     ],
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Of the method; the same name replaces.")],
-    results: Annotated[Path, typer.Option("--out", metavar="RESULTS", help="Results directory, new or of a run.")],
-    title: Annotated[str | None, typer.Option(help="The method's name as it is to be printed (NAME).")] = None,
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="The method's name; its earlier scores are replaced.")
+    ],
+    results: Annotated[Path, typer.Option("--out", metavar="RESULTS", help="Results directory, new or that of a run.")],
+    title: Annotated[str | None, typer.Option(help="The method's name as printed in tables (NAME).")] = None,
     split: Annotated[
         str,
         typer.Option(
-            help="The split that you declare the training slices to follow: loso, lopo, kfold.",
+            help="The split that the training slices followed, as you declare: loso, lopo, kfold.",
             autocompletion=complete_split,
         ),
     ] = "loso",
     folds: FoldsOption = None,
     target: Annotated[
-        str, typer.Option(help="Scale that the predictions are on.", autocompletion=complete_target)
+        str, typer.Option(help="Target: the scale that the predictions are on.", autocompletion=complete_target)
     ] = DEFAULT_TARGET,
-    seed: Annotated[int, typer.Option(help="Seed that the predictions were made with, to tell several apart.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the predictions, to tell several apart.")] = 0,
     slice_column: Annotated[
         str | None, typer.Option("--slice-column", metavar="COLUMN", help="Column of obs that names the slice (slice).")
     ] = None,
@@ -55,7 +57,7 @@ def score(
     ] = None,
     data: DataOption = None,
 ) -> None:
-    """Score predictions made elsewhere, one .h5ad a slice, with the same metrics and in the same table."""
+    """Score predictions made elsewhere, one .h5ad file per slice, with the same metrics and in the same table."""
     from ..external.predictions import read_predictions
     from ..external.submission import (
         Submission,
@@ -95,24 +97,26 @@ def score(
     )
     setting.check()
     prepared, data_spec = prepare_setting(setting, target)
-    made = setting.split_folds(prepared)[split]
-    require_same_protocol(results, prepared, made, split)
-    found = read_predictions(predictions, prepared, split, slice_column, only_some=slices is not None)
-    say_once([f"{one.slice}: {note}" for one in found.values() for note in one.notes])
-    submission = Submission(name, title or name, split, seed, found)
+    declared_folds = setting.split_folds(prepared)[split]
+    require_same_protocol(results, prepared, declared_folds, split)
+    submitted = read_predictions(predictions, prepared, split, slice_column, only_some=slices is not None)
+    say_once([f"{prediction.slice}: {note}" for prediction in submitted.values() for note in prediction.notes])
+    submission = Submission(name, title or name, split, seed, submitted)
     keys, n_new = score_submission(
-        results, prepared, data_spec, made, submission, "stbench " + shlex.join(sys.argv[1:])
+        results, prepared, data_spec, declared_folds, submission, "stbench " + shlex.join(sys.argv[1:])
     )
     summary = write_summary(results)
     if is_recorded(results):
         record_in_mlflow(results)
     print_summary(summary[summary["key"].isin(keys)])
-    again = len(keys) - n_new
+    n_earlier = len(keys) - n_new
     out.print(
-        f"{len(keys)} of {len(made)} folds scored{f' ({again} already were)' if again else ''}; "
-        "that their test slices were left out of training is declared by you",
+        f"{len(keys)} of {len(declared_folds)} folds scored{f' ({n_earlier} already were)' if n_earlier else ''}; "
+        "you declare that their test slices were left out of training",
         soft_wrap=True,
     )
     say_once(scores_kept(summary, keys))
-    say_once(f"{alarm.kind}: {alarm.text}" for one in found.values() for alarm in alarms_of(one, prepared))
+    say_once(
+        f"{alarm.kind}: {alarm.text}" for prediction in submitted.values() for alarm in alarms_of(prediction, prepared)
+    )
     out.print(f"results: {results}   now: stbench report {shlex.quote(str(results))}", soft_wrap=True)

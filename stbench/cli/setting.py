@@ -1,4 +1,4 @@
-"""What commands that run or score trials have in common: on which data, split how, where and with what."""
+"""What the commands that run or score trials have in common: data, split, device, precision and place."""
 
 from __future__ import annotations
 
@@ -44,9 +44,10 @@ class Setting:
     dry_run: bool
 
     def check(self) -> None:
-        """Stop, before any work, at what cannot be run: first at arguments, then at data, then at the device.
+        """Raise ``UserError``, before any work, for what cannot be run.
 
-        What costs nothing is asked first, so that nobody waits for torch to be told that a folder is missing.
+        Arguments are checked first, then data, then the device, so that nobody waits for torch to be imported only to
+        be told that a folder is missing.
         """
         from ..system.precision import require_capable
         from ..training.precision import resolve_precision
@@ -63,7 +64,7 @@ class Setting:
         require_capable(precision, resolve_device(self.device))  # a device that is not there, or cannot
 
     def check_precision(self, methods: Sequence[type[Method]]) -> None:
-        """Refuse a precision that is not safe for some of ``methods``; say so where it is insisted on."""
+        """Refuse a precision that is not safe for some of ``methods``, or warn where the user insists on it."""
         from ..training.precision import require_safe, resolve_precision, unsafe_methods
 
         if any(self.precision_of(method) != resolve_precision(self.precision) for method in methods):
@@ -79,18 +80,18 @@ class Setting:
             )
 
     def precision_of(self, method: type[Method]) -> Precision:
-        """The one that trials of ``method`` compute in."""
+        """The precision that trials of ``method`` compute in."""
         from ..training.precision import resolve_precision
 
         return resolve_precision(self.precision, method)
 
     def split_folds(self, prepared: PreparedDataset) -> dict[str, list[Fold]]:
-        """Every split to its folds."""
+        """The folds of every split."""
         return split_folds(self.split, self.folds, prepared.patients)
 
 
 def prepare_setting(setting: Setting, target: str) -> tuple[PreparedDataset, DataSpec]:
-    """The dataset on a target, prepared, and said in a few lines."""
+    """Prepare the dataset for a target, and print what it is in a few lines."""
     from ..data.prepared import PADDING_RULE
     from ..trials.spec import DataSpec
 

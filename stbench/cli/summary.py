@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def print_summary(summary: pd.DataFrame) -> None:
-    """Mean over slices a method, with k/n; narrow enough for 80 columns, the full tables are the report's."""
+    """Print means over slices per method, with k/n, in at most 80 columns; the report has the full tables."""
     for (split, target), section in summary.groupby(["split", "target"], sort=False):
         presets = sorted(set(section["preset"]))
         common = f", preset {presets[0]}" if len(presets) == 1 else ""
@@ -50,11 +50,11 @@ def print_summary(summary: pd.DataFrame) -> None:
 
 
 def _print_remarks(summary: pd.DataFrame) -> None:
-    """What speaks against the numbers above, counted: failures, alarms and notes of the trials."""
+    """Print what speaks against the numbers above: how many trials failed, raised an alarm or have notes."""
     trials = summary.drop_duplicates("key")
     for column, style, words in (
         ("reason", "red", "failed"),
-        ("alarms", "yellow", "rang an alarm"),
+        ("alarms", "yellow", "raised an alarm"),
         ("notes", "yellow", "have notes"),
     ):
         chosen = trials[trials["state"] == "failed"] if column == "reason" else trials[trials[column] != ""]

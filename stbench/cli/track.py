@@ -1,4 +1,4 @@
-"""``stbench track``: what MLflow does not know yet."""
+"""``stbench track``: record in MLflow what is missing there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .recording import say_refused
 
 
 def track(results: ResultsArgument) -> None:
-    """Record in MLflow what is not recorded yet, e.g. after the server was away."""
+    """Record in MLflow what is not recorded yet, e.g. after the server was unreachable."""
     from ..results.tracking import TrackingError, tracking_uri
     from ..results.tracking import track as feed
 

@@ -14,7 +14,7 @@ def trial(
     results: Annotated[Path, typer.Argument(metavar="RESULTS")],
     key: Annotated[str, typer.Argument(metavar="KEY")],
 ) -> None:
-    """Run one planned trial, named by its key; what engines call."""
+    """Run one planned trial, given its key. This is the command that engines call."""
     from ..results.record import read_run
     from ..system.interrupt import stop_on_signals
     from ..trials.run import run_trial

@@ -175,7 +175,7 @@ def test_the_comparison_prints_what_differs_with_its_place_and_then_the_rest(stb
     assert "the same in all: epochs = 90, lr = 0.0001" in text
     assert "evaluation scripts: 200, 600 on cSCC, 200" in text
     assert "a leak" in text
-    assert text.index("where it stands") < text.index("the same in all") < text.index("not to be set here")
+    assert text.index("source or reason") < text.index("the same in all") < text.index("no setting for")
 
 
 def test_the_settings_show_what_the_released_code_has_beside_what_is_recommended(stbench_command: Callable) -> None:

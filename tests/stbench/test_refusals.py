@@ -134,7 +134,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_trial_open(
     disk.full = False
     done = stbench_command(*command, "--device", "cpu", "--out", tmp_path / "r")
     assert done.code == 0
-    assert "2 trials, 2 to run; 1 go on where they were interrupted" in done.out
+    assert "2 trials, 2 to run; 1 resume where they were interrupted" in done.out
 
 
 def test_a_method_that_meets_a_full_disk_is_not_to_blame(

@@ -250,7 +250,7 @@ def test_a_path_that_names_no_class_in_a_file_says_how_to_write_it(name: str) ->
         ("    def predict(", "    def predicted(", "lacks predict"),
         ('    title = "Mine"\n    kind = "method"\n', "", "lacks title, kind"),
         ('"method"', '"sorcery"', "kind = 'sorcery'"),
-        ("Config = MethodConfig", "Config = dict", "Config that is no pydantic model"),
+        ("Config = MethodConfig", "Config = dict", "Config that is not a pydantic model"),
         ("class Mine:", "def Mine():\n    pass\n\nclass Other:", "is not a class"),
     ],
 )

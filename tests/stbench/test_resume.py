@@ -87,7 +87,7 @@ def test_after_kill_9_the_same_command_ends_with_the_same_numbers(tmp_path: Path
     assert 0 < len(finished) < 6
     printed = _finish(tmp_path)
     assert f"reused: {len(finished)} finished" in printed
-    assert "1 go on where they were interrupted" in printed
+    assert "1 resume where they were interrupted" in printed
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     _assert_same_numbers(tmp_path, uninterrupted)
 
@@ -101,7 +101,7 @@ def test_a_signal_saves_says_how_to_go_on_and_does_go_on(
     process.send_signal(number)
     printed, _ = process.communicate(timeout=150)
     assert process.returncode == 130
-    assert "run the same command again to go on" in printed
+    assert "run the same command again to resume" in printed
     assert "Traceback" not in printed
     assert "interrupted" in set(pd.read_csv(tmp_path / "summary.csv")["state"])
     _finish(tmp_path)

@@ -266,7 +266,7 @@ def test_what_is_known_to_be_wrong_stands_in_the_table_on_the_terminal_and_in_th
     assert summary.loc["mine", "notes"].str.contains("row 63 was never trained").all()
     assert set(summary.loc["training_mean", "alarms"]) == {""}
     last = [line for line in done.out.splitlines() if "column alarms" in line or "column notes" in line]
-    assert last[0].startswith("2 of 4 trials rang an alarm (mine 2)")
+    assert last[0].startswith("2 of 4 trials raised an alarm (mine 2)")
     assert "mine 2" in last[1]
     assert done.err.count("note: row 63 was never trained") == 1
     (row,) = [line for line in done.out.splitlines() if line.startswith("mine  ")]

@@ -50,6 +50,6 @@ def test_the_last_lines_count_failures_alarms_and_notes(capsys: pytest.CaptureFi
     where = "of summary.csv, and the report"
     assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()][-3:] == [
         f"1 of 3 trials failed (stnet 1): column reason {where}",
-        f"1 of 3 trials rang an alarm (stnet 1): column alarms {where}",
+        f"1 of 3 trials raised an alarm (stnet 1): column alarms {where}",
         f"2 of 3 trials have notes (stnet 2): column notes {where}",
     ]
