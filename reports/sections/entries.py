@@ -10,13 +10,14 @@ import pandas as pd
 from ..published.methods import ORDER
 from .section import records
 
+IDENTITY = ["method", "preset", "variant", "weights", "lowered", "version"]  # of an entry
 NOT_PRINTED = ["tags", "version", "weights_kind"]  # columns of entries that the label says, or that label it
 
 
-def named_entries(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    identity = ["method", "preset", "variant", "weights", "lowered", "version"]
+def entries_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per entry among ``rows``, indexed by ``entry``, in the order of the table, with its tags and label."""
     facts = ["title", "kind", "oracle", "leak", "weights_kind"]
-    table = rows.drop_duplicates(identity)[[*identity, *facts]].reset_index(drop=True)
+    table = rows.drop_duplicates(IDENTITY)[[*IDENTITY, *facts]].reset_index(drop=True)
 
     def place(row: Any) -> tuple[int, int, int]:
         if row.kind == "control":
@@ -32,8 +33,13 @@ def named_entries(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
         "/".join(filter(None, (row.method, row.preset, row.variant, row.weights, row.lowered, row.version)))
         for row in records(table)
     ]
-    names = rows[identity].merge(table[[*identity, "entry"]], on=identity, how="left")["entry"]
-    return table.set_index("entry"), names.set_axis(rows.index)
+    return table.set_index("entry")
+
+
+def with_entry(rows: pd.DataFrame, entries: pd.DataFrame) -> pd.DataFrame:
+    """``rows`` with the column ``entry``: whose row each is."""
+    names = entries.reset_index().set_index(IDENTITY)["entry"]
+    return rows.join(names, on=IDENTITY)
 
 
 def _tags(row: Any) -> tuple[str, ...]:

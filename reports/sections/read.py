@@ -12,7 +12,7 @@ from stbench.results.record import read_run
 from stbench.results.summary_schema import require_columns, typed
 from stbench.system.tables import read_text
 
-from .entries import named_entries
+from .entries import entries_of, with_entry
 from .section import Run, Section
 from .specs import specs_of_entries, specs_of_rows, weights_kind
 from .trial_files import STATES, UNENDED, complete_trials, last_log_lines, read_gene_tables, read_notes
@@ -109,7 +109,8 @@ def _section(rows: pd.DataFrame, runs: Mapping[Path, Run], with_genes: bool) -> 
     tested = list(rows["slice"].drop_duplicates())
     slices = tuple([name for name in expected if name in tested] + [name for name in tested if name not in expected])
     missing = {name: why for part in about for name, why in part.missing.items() if name not in tested}
-    entries, rows["entry"] = named_entries(rows)
+    entries = entries_of(rows)
+    rows = with_entry(rows, entries)
     genes, without_genes = read_gene_tables(rows if with_genes else rows.iloc[:0])
     return Section(
         dataset=dataset,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pandas as pd
 
@@ -35,85 +35,149 @@ def badges(section: Section) -> list[tuple[str, str]]:
 
 def warnings(section: Section, board: pd.DataFrame) -> list[str]:
     """What stands against taking the numbers at their face, the gravest first; empty when nothing does."""
-    found = [f"Leak: {who} - {what}. Its numbers are not ranked." for who, what in leaks_of(section).items()]
-    rows, entries = section.rows, section.entries
-    random = entries[entries["weights_kind"] == "random"]
+    return [warning for warn in WARNINGS for warning in warn(section, board)]
+
+
+def _leaks(section: Section, board: pd.DataFrame) -> Iterator[str]:
+    for who, what in leaks_of(section).items():
+        yield f"Leak: {who} - {what}. Its numbers are not ranked."
+
+
+def _random_weights(section: Section, board: pd.DataFrame) -> Iterator[str]:
+    random = section.entries[section.entries["weights_kind"] == "random"]
     if len(random):
-        found.append(
+        yield (
             f"Random encoder weights: {_names(random['title'])}. The published methods start from pretrained weights; "
             "these numbers say nothing about those."
         )
-    for preset, part in unpublished(section).groupby("preset", sort=False):
-        found.append(
-            f"Preset {preset}, {PRESETS.get(str(preset), 'not the published settings')}: {_names(part['title'])}."
-        )
-    found += _precisions(section)
-    if section.unrun_seeds:
-        named = f"Seed{'s' if len(section.unrun_seeds) > 1 else ''} {', '.join(section.unrun_seeds)}"
-        found.append(f"{named} of this run: planned, not run through by any method yet, and left out here.")
-    states = rows.drop_duplicates("key")["state"].value_counts()
-    unfinished = {str(state): int(count) for state, count in states.items() if state != "finished"}
-    if unfinished:
-        shown = ", ".join(f"{count} {state}" for state, count in unfinished.items())
-        found.append(
-            f"Of {int(states.sum())} trials not all finished: {shown} (reasons below). Means are over those that did."
-        )
-    short = board[~board["complete"]]
-    if len(short):
-        shown = ", ".join(f"{row.label} ({row.n_trials}/{row.of_trials} slices × seeds)" for row in records(short))
-        found.append(f"Incomplete and therefore not ranked: {shown}.")
-    shared = replicates(section)["same_patient"]
-    if (shared > 0).any():
-        found.append(
-            f"Replicates in training: {int((shared > 0).sum())} of {len(shared)} test slices have other slices of "
-            "the same patient in the training set. Leave-one-patient-out (--split lopo) avoids that."
-        )
-    if section.expected and len(section.slices) < len(section.expected):
-        found.append(f"Only {section.coverage} of {section.title}: not comparable with numbers over all of them.")
-    prepared = slides(section)
-    coarse = {name: slide.image_level for name, slide in prepared.items() if slide.image_level != "full"}
-    if coarse:
-        shown = ", ".join(f"{name} ({level})" for name, level in coarse.items())
-        found.append(f"Patches come from a downsampled image, not from full resolution: {shown}.")
-    padded = {name: slide.n_padded for name, slide in prepared.items() if slide.n_padded}
-    if padded:
-        rule = next((recorded.padding for recorded in section.recorded if recorded.padding), "")
-        shown = ", ".join(f"{name} ({count})" for name, count in padded.items())
-        found.append(f"{sum(padded.values())} patches cross the image's border{f'; {rule}' if rule else ''}: {shown}.")
-    found += dict.fromkeys(notice for recorded in section.recorded for notice in recorded.notices)
-    for note, said in section.notes.groupby("note", sort=False):
-        labels = entries.loc[said["entry"], "label"]
-        whose = ", ".join(labels) if len(labels) <= NAMED else f"{len(labels)} of {len(entries)} entries"
-        n_trials = int(said["trials"].sum())
-        found.append(f"{whose}: {note} ({n_trials} trial{'s' if n_trials != 1 else ''}).")
-    n_superseded = sum(_n_superseded(section, run) for run in section.runs)
-    if n_superseded:
-        found.append(
-            f"{n_superseded} earlier trial{'s' if n_superseded != 1 else ''} of the same methods, slices and seeds, "
-            "with other code, data or precision, no longer counted and not shown."
-        )
-    if section.without_genes:
-        found.append(
-            f"{len(section.without_genes)} finished trials have no per-gene table, so the box plots leave them out: "
-            f"{', '.join(section.without_genes[:5])}{' …' if len(section.without_genes) > 5 else ''}."
-        )
-    return found
 
 
-def _precisions(section: Section) -> list[str]:
+def _presets(section: Section, board: pd.DataFrame) -> Iterator[str]:
+    for preset, entries in unpublished(section).groupby("preset", sort=False):
+        yield f"Preset {preset}, {PRESETS.get(str(preset), 'not the published settings')}: {_names(entries['title'])}."
+
+
+def _precisions(section: Section, board: pd.DataFrame) -> Iterator[str]:
     """Where the methods of a section did not all compute in the same arithmetic, or not in the published codes'."""
     finished = section.rows[(section.rows["state"] == "finished") & (section.rows["kind"] == "method")]
     known = finished[finished["precision"] != ""].drop_duplicates("key")
     titles = {
-        arithmetic: dict.fromkeys(part["title"])
-        for arithmetic, part in known.groupby(["precision", "tf32"], sort=False)
+        arithmetic: dict.fromkeys(trials["title"])
+        for arithmetic, trials in known.groupby(["precision", "tf32"], sort=False)
     }
     said = {arithmetic: _arithmetic(*map(str, arithmetic)) for arithmetic in titles}
     if len(titles) > 1:
         shown = "; ".join(f"{said[arithmetic]}: {', '.join(whose)}" for arithmetic, whose in titles.items())
-        return [f"Several precisions in one table, so that a difference may be one of rounding: {shown}."]
-    lowered = [words for (precision, _), words in said.items() if precision != "fp32"]
-    return [f"Computed in {words}, where the published code computes in float32." for words in lowered]
+        yield f"Several precisions in one table, so that a difference may be one of rounding: {shown}."
+        return
+    for (precision, _), words in said.items():
+        if precision != "fp32":
+            yield f"Computed in {words}, where the published code computes in float32."
+
+
+def _unrun_seeds(section: Section, board: pd.DataFrame) -> Iterator[str]:
+    seeds = section.unrun_seeds
+    if seeds:
+        named = f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
+        yield f"{named} of this run: planned, not run through by any method yet, and left out here."
+
+
+def _unfinished(section: Section, board: pd.DataFrame) -> Iterator[str]:
+    states = section.rows.drop_duplicates("key")["state"].value_counts()
+    unfinished = [f"{count} {state}" for state, count in states.items() if state != "finished"]
+    if unfinished:
+        yield (
+            f"Of {int(states.sum())} trials not all finished: {', '.join(unfinished)} (reasons below). Means are over "
+            "those that did."
+        )
+
+
+def _incomplete(section: Section, board: pd.DataFrame) -> Iterator[str]:
+    short = [
+        f"{row.label} ({row.n_trials}/{row.of_trials} slices × seeds)" for row in records(board[~board["complete"]])
+    ]
+    if short:
+        yield f"Incomplete and therefore not ranked: {', '.join(short)}."
+
+
+def _replicates(section: Section, board: pd.DataFrame) -> Iterator[str]:
+    shared = replicates(section)["same_patient"]
+    if (shared > 0).any():
+        yield (
+            f"Replicates in training: {int((shared > 0).sum())} of {len(shared)} test slices have other slices of "
+            "the same patient in the training set. Leave-one-patient-out (--split lopo) avoids that."
+        )
+
+
+def _few_slices(section: Section, board: pd.DataFrame) -> Iterator[str]:
+    if section.expected and len(section.slices) < len(section.expected):
+        yield f"Only {section.coverage} of {section.title}: not comparable with numbers over all of them."
+
+
+def _coarse_images(section: Section, board: pd.DataFrame) -> Iterator[str]:
+    levels = {name: slide.image_level for name, slide in slides(section).items() if slide.image_level != "full"}
+    if levels:
+        shown = ", ".join(f"{name} ({level})" for name, level in levels.items())
+        yield f"Patches come from a downsampled image, not from full resolution: {shown}."
+
+
+def _padding(section: Section, board: pd.DataFrame) -> Iterator[str]:
+    padded = {name: slide.n_padded for name, slide in slides(section).items() if slide.n_padded}
+    if padded:
+        rule = next((recorded.padding for recorded in section.recorded if recorded.padding), "")
+        shown = ", ".join(f"{name} ({count})" for name, count in padded.items())
+        yield f"{sum(padded.values())} patches cross the image's border{f'; {rule}' if rule else ''}: {shown}."
+
+
+def _notices(section: Section, board: pd.DataFrame) -> Iterator[str]:
+    """What preparing the data had to tell, each once."""
+    yield from dict.fromkeys(notice for recorded in section.recorded for notice in recorded.notices)
+
+
+def _notes(section: Section, board: pd.DataFrame) -> Iterator[str]:
+    """What methods had to tell."""
+    for note, tellers in section.notes.groupby("note", sort=False):
+        labels = section.entries.loc[tellers["entry"], "label"]
+        whose = ", ".join(labels) if len(labels) <= NAMED else f"{len(labels)} of {len(section.entries)} entries"
+        n_trials = int(tellers["trials"].sum())
+        yield f"{whose}: {note} ({n_trials} trial{'s' if n_trials != 1 else ''})."
+
+
+def _superseded(section: Section, board: pd.DataFrame) -> Iterator[str]:
+    n_superseded = sum(_n_superseded(section, run) for run in section.runs)
+    if n_superseded:
+        yield (
+            f"{n_superseded} earlier trial{'s' if n_superseded != 1 else ''} of the same methods, slices and seeds, "
+            "with other code, data or precision, no longer counted and not shown."
+        )
+
+
+def _without_genes(section: Section, board: pd.DataFrame) -> Iterator[str]:
+    keys = section.without_genes
+    if keys:
+        yield (
+            f"{len(keys)} finished trials have no per-gene table, so the box plots leave them out: "
+            f"{', '.join(keys[:5])}{' …' if len(keys) > 5 else ''}."
+        )
+
+
+WARNINGS: tuple[Callable[[Section, pd.DataFrame], Iterable[str]], ...] = (
+    _leaks,
+    _random_weights,
+    _presets,
+    _precisions,
+    _unrun_seeds,
+    _unfinished,
+    _incomplete,
+    _replicates,
+    _few_slices,
+    _coarse_images,
+    _padding,
+    _notices,
+    _notes,
+    _superseded,
+    _without_genes,
+)
 
 
 def _arithmetic(precision: str, tf32: str) -> str:
