@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -92,7 +93,7 @@ def overview(all_standings: Sequence[Standings], metric: str) -> pd.DataFrame:
     for one in all_standings:
         here = ranks[one.section.name] = {}
         for of in _newest_last(one):
-            if of["kind"] == kind and of[f"{metric}_rank"] == of[f"{metric}_rank"]:
+            if of["kind"] == kind and not math.isnan(of[f"{metric}_rank"]):
                 who = tuple(str(of[name]) for name in ("method", "preset", "variant", "weights", "lowered"))
                 here[who] = float(of[f"{metric}_rank"])
                 named[who] = (str(of["title"]), tuple(tag for tag in of["tags"] if tag != of["version"]))
@@ -139,8 +140,22 @@ def tidy(all_standings: Sequence[Standings]) -> pd.DataFrame:
             parts.append(part.join(about))
     return pd.concat(parts, ignore_index=True)[
         [
-            *("dataset", "split", "target", "method", "entry", "metric", "mean", "sd", "n_slices", "n_common", "rank"),
-            *("run", "created", "versions", "machine", "kind"),
+            "dataset",
+            "split",
+            "target",
+            "method",
+            "entry",
+            "metric",
+            "mean",
+            "sd",
+            "n_slices",
+            "n_common",
+            "rank",
+            "run",
+            "created",
+            "versions",
+            "machine",
+            "kind",
         ]
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from ..numbers.common_trials import Standings, overview, standings, tidy
 from ..numbers.metrics import METRICS
 from ..sections.merge import load_merged
 from ..sections.section import Section
+from ..tables.cells import DASH, number_cell
 from ..tables.standings import METRIC, board_table, lead
 from ..tables.table import Cell, Table
 from ..words import warnings
@@ -79,9 +81,8 @@ def overview_table(all_standings: Sequence[Standings]) -> Table:
         cells = [Cell(str(of["title"]), str(of["title"]).lower(), tags=tuple(of["tags"]))]
         for name in titles:
             rank = of[name]
-            cells.append(Cell(f"{rank:.0f} of {n_ranked[name]}", float(rank)) if rank == rank else Cell("–"))
-        mean = of["mean_rank"]
-        cells.append(Cell(f"{mean:.2f}", float(mean)) if mean == mean else Cell("–"))
+            cells.append(Cell(DASH) if math.isnan(rank) else Cell(f"{rank:.0f} of {n_ranked[name]}", float(rank)))
+        cells.append(number_cell(of["mean_rank"], 2))
         rows.append(tuple(cells))
     over = [titles[name] for name in table.attrs["sections"]]
     return Table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from ..numbers.genes import shown_entries
 from ..sections.labels import entry_label, entry_labels
 from ..sections.predictions import prediction_files, read_genes, which_seed
 from ..sections.section import Section
+from ..tables.cells import number_cell
 from ..tables.table import Cell, Table
 from ..words.format import number
 from ..words.protocol import caption
@@ -188,7 +190,7 @@ def pairs(structure: Structure) -> pd.DataFrame:
 
 
 def _finding(structure: Structure, labels: Mapping[str, str]) -> str:
-    known = {entry: value for entry, value in structure.agreement.items() if value == value}
+    known = {entry: value for entry, value in structure.agreement.items() if not math.isnan(value)}
     if not known:
         return "No prediction varies enough for correlations between genes."
     best = max(known, key=lambda entry: known[entry])
@@ -205,7 +207,7 @@ def _finding(structure: Structure, labels: Mapping[str, str]) -> str:
 def _strength(structure: Structure, entry: str, labels: Mapping[str, str]) -> str:
     observed = mean_strength(structure.observed)
     own = mean_strength(structure.predicted[entry]) if entry in structure.predicted else float("nan")
-    if own != own or observed != observed:
+    if math.isnan(own) or math.isnan(observed):
         return "How strongly predicted genes vary together cannot be told: correlations are undefined."
     observed, own = round(observed, 2), round(own, 2)
     tells = "as strongly as" if own == observed else "more strongly than" if own > observed else "less strongly than"
@@ -217,8 +219,7 @@ def _strength(structure: Structure, entry: str, labels: Mapping[str, str]) -> st
 
 def _table(section: Section, structure: Structure) -> Table:
     def row(label: str, *values: float) -> tuple[Cell, ...]:
-        cells = (Cell(number(value, 3), None if value != value else float(value)) for value in values)
-        return (Cell(label, label.lower()), *cells)
+        return (Cell(label, label.lower()), *(number_cell(value, 3) for value in values))
 
     undefined = float("nan")
     methods = [
@@ -255,7 +256,7 @@ def correlation_figure(section: Section, structure: Structure) -> Figure:
     panels: list[tuple[str, np.ndarray]] = [("observed", structure.observed)]
     for entry, matrix in structure.predicted.items():
         agreement = structure.agreement[entry]
-        of = "r undefined" if agreement != agreement else f"r = {number(agreement, 2)}"
+        of = "r undefined" if math.isnan(agreement) else f"r = {number(agreement, 2)}"
         panels.append((f"{broken(entry_label(section, entry), 28)}\n{of}", matrix))
     columns, gap, margin, top, bar_height = 4, 0.2, 0.1, 0.5, 0.85
     side = (WIDTH - 2 * margin - (columns - 1) * gap) / columns

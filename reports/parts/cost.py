@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -11,6 +12,7 @@ from ..figures.marks import draw_marks, section_marks
 from ..figures.style import FAINT, INK, WIDTH
 from ..numbers.means import board_of, eligible
 from ..sections.section import Section, records
+from ..tables.cells import amount_cell, number_cell, worded_cell
 from ..tables.table import Cell, Table
 from ..words.format import number
 from ..words.protocol import caption
@@ -69,7 +71,7 @@ def _finding(costs: pd.DataFrame) -> str:
         return f"{first} Nothing that trains faster comes near: nothing trains faster."
     next_best = cheaper.iloc[0]
     share = next_best[METRIC] / best[METRIC] if best[METRIC] > 0 else float("nan")
-    reaches = f", {share:.0%} of it" if share == share else ""
+    reaches = f", {share:.0%} of it" if not math.isnan(share) else ""
     return (
         f"{first} The best of what trains faster is {next_best['label']}: {number(next_best[METRIC])}{reaches}, for "
         f"{duration(next_best['fit_s'])} a fold."
@@ -78,7 +80,7 @@ def _finding(costs: pd.DataFrame) -> str:
 
 def duration(seconds: float) -> str:
     """``25 ms``, ``12 s``, ``3.4 min``, ``2.1 h``; a dash where it is not known."""
-    if seconds != seconds:
+    if math.isnan(seconds):
         return "–"
     if 0 < seconds < 1:
         return f"{1000 * seconds:.0f} ms"
@@ -93,13 +95,11 @@ def _table(section: Section, costs: pd.DataFrame) -> Table:
     def row(of: pd.Series) -> tuple[Cell, ...]:
         return (
             Cell(of["label"], of["label"].lower(), tags=("on the front",) if of["on_front"] else ()),
-            Cell(number(of[METRIC]), None if of[METRIC] != of[METRIC] else float(of[METRIC])),
-            *(
-                Cell(duration(of[name]), None if of[name] != of[name] else float(of[name]))
-                for name in ("fit_s", "predict_s")
-            ),
-            _amount(of["peak_mem_mb"]),
-            _amount(of["n_parameters"]),
+            number_cell(of[METRIC]),
+            worded_cell(duration(of["fit_s"]), of["fit_s"]),
+            worded_cell(duration(of["predict_s"]), of["predict_s"]),
+            amount_cell(of["peak_mem_mb"]),
+            amount_cell(of["n_parameters"]),
         )
 
     blocks = [tuple(row(of) for _, of in costs[costs["kind"] == kind].iterrows()) for kind in ("method", "control")]
@@ -113,10 +113,6 @@ def _table(section: Section, costs: pd.DataFrame) -> Table:
             "fold; memory is the peak of the process (CPU) or of the device (GPU).",
         ),
     )
-
-
-def _amount(value: float) -> Cell:
-    return Cell("–") if value != value else Cell(f"{value:,.0f}", float(value))
 
 
 def pareto_figure(section: Section, costs: pd.DataFrame) -> Figure:

@@ -10,6 +10,7 @@ from ..numbers.means import board_of, eligible
 from ..numbers.metrics import METRICS
 from ..sections.section import Section, records
 from ..sections.specs import chosen_encoder
+from ..tables.cells import number_cell
 from ..tables.table import Cell, Table
 from ..words.format import number
 from ..words.protocol import caption
@@ -79,7 +80,7 @@ def _table(section: Section, wide: pd.DataFrame) -> Table:
     ranks = wide.rank(ascending=False, method="min").to_numpy(dtype=float)
 
     def cell(value: float, rank: float) -> Cell:
-        return Cell("–") if value != value else Cell(number(value), value, strong=rank == 1, minor=f"rank {rank:.0f}")
+        return number_cell(value, strong=rank == 1, minor=f"rank {rank:.0f}")
 
     rows = tuple(
         (Cell(str(label), str(label).lower()), *map(cell, of.tolist(), of_ranks.tolist()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,7 +220,7 @@ def maps_figure(
             grid.bar(circles, place, column, [norm.vmin, norm.vmax] if norm.vmin < norm.vmax else [norm.vmin])
             if column:
                 of = pcc[column - 1]
-                grid.above(axes, "PCC undefined" if of != of else f"PCC {number(of, 3)}", strong=of == top)
+                grid.above(axes, "PCC undefined" if math.isnan(of) else f"PCC {number(of, 3)}", strong=of == top)
         grid.name(place, row)
     return grid.figure
 

@@ -15,6 +15,7 @@ from ..numbers.means import board_of
 from ..published.genes import published_genes
 from ..sections.labels import entry_labels
 from ..sections.section import Section, records
+from ..tables.cells import DASH, number_cell
 from ..tables.table import Cell, Table
 from ..words.format import number
 from ..words.protocol import caption
@@ -147,7 +148,7 @@ def _top_table(section: Section, ranked: pd.DataFrame, best: str, printed: pd.Da
             listed = paper.get(row["gene"])
             place, value = (listed.rank, listed.mean_neg_log10_p) if listed else (None, None)
             cells.append(Cell("not listed") if place is None else Cell(str(place), float(place)))
-            cells.append(Cell("–") if value is None else Cell(number(value, 2), float(value)))
+            cells.append(Cell(DASH) if value is None else Cell(number(value, 2), float(value)))
         rows.append(tuple(cells))
     columns = ["rank", "gene", "mean −log10 p", "mean PCC", "slices with PCC > 0"]
     notes = ["Mean over slices, those without a value skipped, as in the paper's Tables S2 and S3."]
@@ -179,7 +180,7 @@ def _leaders_table(section: Section, leaders: pd.DataFrame, methods: list[str]) 
                 Cell(labels[entry], labels[entry].lower()),
                 Cell(f"{len(won)}", float(len(won))),
                 Cell(f"{len(won) / max(len(leaders), 1):.1%}", len(won) / max(len(leaders), 1)),
-                Cell(number(margin, 3), None if margin != margin else margin),
+                number_cell(margin, 3),
                 Cell(number(float(leaders[entry].median()), 3), float(leaders[entry].median())),
             )
         )

@@ -13,6 +13,7 @@ from ..figures.style import BAND, FAINT, INK, PAPER, WIDTH, Mark
 from ..numbers.means import board_of, exchange_table, over_exchanged_slices, with_exchanged
 from ..numbers.significance import in_order
 from ..sections.section import Section, records
+from ..tables.cells import DASH, number_cell
 from ..tables.main import not_asked
 from ..tables.table import Cell, Table
 from ..words.format import number
@@ -102,10 +103,7 @@ def _finding(best: pd.Series, role: str) -> str:
 
 def _table(section: Section, table: pd.DataFrame) -> Table:
     def value(of: pd.Series, name: str, digits: int = 4) -> Cell:
-        if not of["exchanged_slices"]:
-            return Cell("–")
-        known = of[name]
-        return Cell("undefined") if known != known else Cell(number(known, digits), float(known))
+        return number_cell(of[name], digits, "undefined") if of["exchanged_slices"] else Cell(DASH)
 
     def row(of: pd.Series) -> tuple[Cell, ...]:
         mark = "" if of["complete"] else f" {INCOMPLETE}"
@@ -154,7 +152,7 @@ def image_figure(section: Section, table: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(WIDTH, 1.7 + 0.32 * len(asked)), layout="constrained")
     score, move = figure.subplots(1, 2, sharey=True, width_ratios=(1.7, 1))
     for of in records(asked):
-        if of.method in BLIND and of.pcc_acg == of.pcc_acg:
+        if of.method in BLIND and not math.isnan(of.pcc_acg):
             score.plot([of.pcc_acg] * 2, [-0.5, of.place], color=FAINT, lw=0.8, ls=(0, (4, 3)), zorder=1.5)
     scored, moved = asked.dropna(subset="from_image"), asked.dropna(subset="exchanged_move")
     score.hlines(scored["place"], scored["exchanged_pcc_acg"], scored["pcc_acg"], color=INK, lw=1.2, zorder=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from ..figures.style import FAINT, INK, WIDTH, marks
 from ..numbers.metrics import METRICS
 from ..sections.section import Section, records
 from ..sections.trial_files import trial_table
+from ..tables.cells import DASH, number_cell
 from ..tables.table import Cell, Table
 from ..words.format import number
 from ..words.protocol import caption
@@ -176,14 +178,14 @@ def _table(section: Section, table: pd.DataFrame) -> Table:
             value, change = getattr(row, METRIC), row.change
             shared = "" if row.n_common == row.n_slices else f"on {row.n_common} slices"
             is_base = row.preset == RECOMMENDED
-            moved = Cell("–") if change != change else Cell(_signed(change), change, minor=shared)
+            moved = Cell(DASH) if math.isnan(change) else Cell(_signed(change), change, minor=shared)
             block.append(
                 (
                     Cell(row.title, row.title.lower(), tags=tags),
                     Cell(row.preset, READINGS.index(row.preset)),
                     Cell(row.learned, row.learned),
                     Cell(f"{row.n_slices}/{len(section.slices)}", float(row.n_slices)),
-                    Cell("undefined") if value != value else Cell(number(value), float(value)),
+                    number_cell(value, undefined="undefined"),
                     Cell("") if is_base else moved,
                     Cell("" if is_base else _told(row.differs), ""),
                 )

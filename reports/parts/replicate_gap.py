@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ from ..figures.style import FAINT, INK, PAPER, SMALL, WIDTH, Mark
 from ..numbers.means import replicates, slice_scores
 from ..numbers.metrics import METRICS
 from ..sections.section import Section, records
+from ..tables.cells import DASH, number_cell
 from ..tables.table import Cell, Table
 from ..words.format import number
 from ..words.protocol import caption
@@ -170,9 +172,9 @@ def _table(section: Section, gaps: pd.DataFrame, slices: tuple[str, ...]) -> Tab
         cells = [Cell(first.label, first.label.lower(), minor=note)]
         for metric in SHOWN:
             values = of[entry, metric]
-            cells += [_value(values.kept), _value(values.removed)]
-            if values.difference != values.difference:
-                cells.append(Cell("–"))
+            cells += [number_cell(values.kept), number_cell(values.removed)]
+            if math.isnan(values.difference):
+                cells.append(Cell(DASH))
             else:
                 interval = _interval(values.low, values.high, 4).strip()
                 cells.append(Cell(signed(values.difference, 4), float(values.difference), minor=interval))
@@ -202,17 +204,13 @@ def _drawn(gaps: pd.DataFrame) -> str:
     return "patients and the slices within them" if over <= {"patients"} else "the slices of the one patient"
 
 
-def _value(value: float) -> Cell:
-    return Cell(number(value), None if value != value else float(value))
-
-
 def signed(value: float, digits: int = 3) -> str:
     """``+0.012`` or ``−0.012``."""
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def _interval(low: float, high: float, digits: int = 3) -> str:
-    return "" if low != low else f" [{signed(low, digits)}, {signed(high, digits)}]"
+    return "" if math.isnan(low) else f" [{signed(low, digits)}, {signed(high, digits)}]"
 
 
 def gap_figure(section: Section, known: pd.DataFrame) -> Figure:

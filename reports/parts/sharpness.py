@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from ..figures.style import BAND, FAINT, INK, PAPER, SMALL, WIDTH, Mark
 from ..numbers.means import board_of
 from ..numbers.significance import in_order
 from ..sections.section import Section
+from ..tables.cells import number_cell
 from ..tables.table import Cell, Table
 from ..words.format import number
 from ..words.headline import HEADLINE_METRIC
@@ -116,7 +118,7 @@ def _finding(best: pd.Series, role: str) -> str:
         f"Predictions of {best['label']}, the {role}, have {ratio:.0%} of the truth's standard deviation over a slice "
         f"(median gene): they are {how} the tissue"
     )
-    if of_prediction != of_prediction:
+    if math.isnan(of_prediction):
         return f"{text}."
     alike = "more" if of_prediction > of_truth else "less"
     return (
@@ -128,21 +130,18 @@ def _finding(best: pd.Series, role: str) -> str:
 def _table(section: Section, table: pd.DataFrame, level: float) -> Table:
     """``level``: Moran's I of the truth, as the table's other numbers are taken."""
 
-    def value(of: float, digits: int = 2) -> Cell:
-        return Cell(number(of, digits), None if of != of else float(of))
-
     def row(of: pd.Series) -> tuple[Cell, ...]:
         mark = "" if of["complete"] else f" {INCOMPLETE}"
         return (
             Cell(of["label"], of["label"].lower()),
             Cell(f"{of['n_slices']}/{of['of_slices']}{mark}", float(of["n_slices"])),
-            *(value(of[name]) for name in ("sd_ratio", "moran_prediction", "moran_ratio", "spearman", "ssim")),
+            *(number_cell(of[name], 2) for name in ("sd_ratio", "moran_prediction", "moran_ratio", "spearman", "ssim")),
         )
 
     truth = (
         Cell(TRUTH, ""),
         Cell(f"{len(section.slices)}", float(len(section.slices))),
-        *map(value, (1.0, level, 1.0, 1.0, 1.0)),
+        *(number_cell(value, 2) for value in (1.0, level, 1.0, 1.0, 1.0)),
     )
     blocks = [tuple(row(of) for _, of in table[table["kind"] == kind].iterrows()) for kind in ("method", "control")]
     notes = [

@@ -12,6 +12,7 @@ from ..figures.style import FAINT, INK, WIDTH
 from ..numbers.means import board_of
 from ..sections.section import Section
 from ..sections.trial_files import trial_table
+from ..tables.cells import number_cell, rank_cell
 from ..tables.table import Cell, Table
 from ..words.format import number
 from ..words.protocol import INCOMPLETE, caption
@@ -141,9 +142,9 @@ def _table(section: Section, table: pd.DataFrame) -> Table:
             scores = cells.loc[(entry, target)]
             rank = scores["rank"]
             shown += [
-                _score(scores["pcc_acg"], strong=rank == 1),
-                Cell("–") if rank != rank else Cell(f"{rank:.0f}", float(rank), strong=rank == 1),
-                _score(scores["pcc_heg"]),
+                number_cell(scores["pcc_acg"], strong=bool(rank == 1)),
+                rank_cell(rank, strong=bool(rank == 1)),
+                number_cell(scores["pcc_heg"]),
             ]
         return tuple(shown)
 
@@ -164,10 +165,6 @@ def _table(section: Section, table: pd.DataFrame) -> Table:
         groups=(("", 2), *((f"{target} (learned)" if target == section.target else target, 3) for target in targets)),
         notes=tuple(notes),
     )
-
-
-def _score(value: float, strong: bool = False) -> Cell:
-    return Cell("–") if value != value else Cell(number(value), float(value), strong=bool(strong))
 
 
 def slopes_figure(section: Section, table: pd.DataFrame) -> Figure:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import pandas as pd
+
+from stbench.system.wording import listed
 
 from ..numbers.means import replicates
 from ..numbers.metrics import METRICS
@@ -13,6 +14,7 @@ from ..sections.section import PRESET_OF_OTHERS, Section, records, slides
 from ..words.format import number, plus_minus
 from ..words.protocol import INCOMPLETE, caption
 from ..words.significance import QUESTION
+from .cells import DASH, amount_cell, count_cell, number_cell, text_cell
 from .table import Cell, Table
 
 PAPER = ("pcc_acg", "pcc_heg", "mse", "mae")
@@ -57,13 +59,13 @@ def leaderboard_table(section: Section, board: pd.DataFrame, published: pd.DataF
 
 def _score(of: pd.Series, metric: str) -> Cell:
     if of["n_slices"] == 0:
-        return Cell("–")
+        return Cell(DASH)
     defined = int(of[f"{metric}_slices"])
     if defined == 0:
         return Cell("undefined")
     minor = [] if defined == of["n_slices"] else [f"defined on {defined}/{of['n_slices']}"]
     seeds = of[f"{metric}_sd_seeds"]
-    minor += [f"seeds ± {number(seeds)}"] if seeds == seeds else []
+    minor += [f"seeds ± {number(seeds)}"] if not math.isnan(seeds) else []
     text = plus_minus(of[metric], of[f"{metric}_sd"])
     return Cell(text, float(of[metric]), strong=bool(of[f"{metric}_best"]), minor=", ".join(minor))
 
@@ -72,13 +74,11 @@ def _exchanged(of: pd.Series) -> tuple[Cell, Cell]:
     """PCC (ACG) with exchanged patches, and how far the prediction moves; dashes where the method was not asked."""
     asked = int(of["exchanged_slices"])
     if not asked:
-        return Cell("–"), Cell("–")
+        return Cell(DASH), Cell(DASH)
     minor = "" if asked == of["n_slices"] else f"on {asked}/{of['n_slices']}"
 
-    def cell(value: float, digits: int) -> Cell:
-        return Cell("undefined") if value != value else Cell(number(value, digits), float(value), minor=minor)
-
-    return cell(of["exchanged_pcc_acg"], 4), cell(of["exchanged_move"], 3)
+    score, move = of["exchanged_pcc_acg"], of["exchanged_move"]
+    return number_cell(score, 4, "undefined", minor=minor), number_cell(move, 3, "undefined", minor=minor)
 
 
 def not_asked(section: Section, board: pd.DataFrame) -> list[str]:
@@ -88,11 +88,11 @@ def not_asked(section: Section, board: pd.DataFrame) -> list[str]:
     said = []
     if elsewhere.any():
         said.append(
-            f"{_listed(list(without.loc[elsewhere, 'label']))}: predictions made elsewhere, which cannot be asked with "
+            f"{listed(list(without.loc[elsewhere, 'label']))}: predictions made elsewhere, which cannot be asked with "
             "exchanged patches."
         )
     if not elsewhere.all():
-        whose = "all entries" if len(without) == len(board) else _listed(list(without.loc[~elsewhere, "label"]))
+        whose = "all entries" if len(without) == len(board) else listed(list(without.loc[~elsewhere, "label"]))
         said.append(
             f"{whose}: run by a version that did not exchange patches; run again into another folder to have it."
         )
@@ -101,7 +101,7 @@ def not_asked(section: Section, board: pd.DataFrame) -> list[str]:
 
 def _printed(of: pd.Series, metric: str) -> Cell:
     mean, spread = of[f"{metric}_published"], of[f"{metric}_published_spread"]
-    return Cell("", None) if mean != mean else Cell(plus_minus(mean, spread), float(mean))
+    return Cell("") if math.isnan(mean) else Cell(plus_minus(mean, spread), float(mean))
 
 
 def leaderboard_notes(section: Section, board: pd.DataFrame, published: pd.DataFrame) -> list[str]:
@@ -173,13 +173,9 @@ def _published_notes(section: Section, here: pd.DataFrame) -> list[str]:
         metrics = list(dict.fromkeys(METRICS[metric].title for metric, _ in cases))
         methods = list(dict.fromkeys(method for _, method in cases))
         everybody = len(methods) == here["method"].nunique() and len(methods) > 1
-        whose = "" if everybody else f" of {_listed([titles[method] for method in methods])}"
-        notes.append(f"as published, {_listed(metrics)}{whose}: {clause}.")
+        whose = "" if everybody else f" of {listed([titles[method] for method in methods])}"
+        notes.append(f"as published, {listed(metrics)}{whose}: {clause}.")
     return notes
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def per_slice_table(section: Section, scores: pd.DataFrame, metric: str) -> Table:
@@ -189,17 +185,14 @@ def per_slice_table(section: Section, scores: pd.DataFrame, metric: str) -> Tabl
     best_of = max if METRICS[metric].higher_is_better else min
     rows = []
     for name in section.slices:
-        known = [value for entry in methods if (value := of[name, entry].value) == value]
+        known = [value for entry in methods if not math.isnan(value := of[name, entry].value)]
         best = best_of(known) if len(known) > 1 else None
         about = of[name, section.entries.index[0]]
-        cells = [_text(name), _text(about.patient), _count(about.n_spots)]
+        cells = [text_cell(name), text_cell(about.patient), count_cell(about.n_spots)]
         for entry in section.entries.index:
             row = of[name, entry]
-            if row.value == row.value:
-                strong = entry in methods and row.value == best
-                cells.append(Cell(number(row.value), float(row.value), strong=strong))
-            else:
-                cells.append(Cell("undefined" if row.n_seeds else "not finished"))
+            strong = entry in methods and row.value == best
+            cells.append(number_cell(row.value, 4, "undefined" if row.n_seeds else "not finished", strong))
         rows.append(tuple(cells))
     return Table(
         name=f"slices-{metric}",
@@ -211,28 +204,16 @@ def per_slice_table(section: Section, scores: pd.DataFrame, metric: str) -> Tabl
     )
 
 
-def _count(value: float) -> Cell:
-    return Cell("–") if value != value else Cell(f"{int(value)}", float(value))
-
-
-def _amount(value: float, digits: int) -> Cell:
-    return Cell("–") if value != value else Cell(f"{value:,.{digits}f}", float(value))
-
-
-def _text(value: object) -> Cell:
-    return Cell(str(value), str(value))
-
-
 def trials_table(section: Section, trials: pd.DataFrame) -> Table:
     """``trials``: :func:`tables.trial_table`."""
     rows = [
         (
-            *map(_text, (row.label, row.state, row.reason)),
+            *map(text_cell, (row.label, row.state, row.reason)),
             Cell(f"{row.seed}", float(row.seed) if str(row.seed).isdigit() else None),
-            *map(_text, (row.fold, row.slices)),
-            _amount(row.fit_s, 1),
-            _amount(row.peak_mem_mb, 0),
-            *map(_text, (row.device, row.precision + (f" (TF32: {row.tf32})" if row.tf32 else ""), row.key)),
+            *map(text_cell, (row.fold, row.slices)),
+            amount_cell(row.fit_s, 1),
+            amount_cell(row.peak_mem_mb),
+            *map(text_cell, (row.device, row.precision + (f" (TF32: {row.tf32})" if row.tf32 else ""), row.key)),
         )
         for row in records(trials)
     ]
@@ -241,8 +222,17 @@ def trials_table(section: Section, trials: pd.DataFrame) -> Table:
         name="trials",
         caption=caption(section, f"{done} of {len(trials)} trials finished"),
         columns=(
-            *("method", "state", "reason", "seed", "fold", "test slices"),
-            *("fit (s)", "memory (MB)", "device", "precision", "key"),
+            "method",
+            "state",
+            "reason",
+            "seed",
+            "fold",
+            "test slices",
+            "fit (s)",
+            "memory (MB)",
+            "device",
+            "precision",
+            "key",
         ),
         blocks=(tuple(rows),),
         notes=("fit: time to train; memory: the peak of the process (CPU) or of the device (GPU).",),
@@ -255,8 +245,10 @@ def protocol_table(section: Section) -> Table:
     statements = {fold.name: fold.statement for recorded in section.recorded for fold in recorded.folds}
     rows = []
     for row in records(replicates(section)):
-        shared = Cell("not recorded") if row.same_patient != row.same_patient else _count(row.same_patient)
-        rows.append((*map(_text, (row.slice, row.patient, row.fold)), shared, _text(statements.get(str(row.fold), ""))))
+        shared = Cell("not recorded") if math.isnan(row.same_patient) else count_cell(row.same_patient)
+        rows.append(
+            (*map(text_cell, (row.slice, row.patient, row.fold)), shared, text_cell(statements.get(str(row.fold), "")))
+        )
     return Table(
         name="protocol",
         caption=caption(section, "who was held out"),
@@ -272,12 +264,12 @@ def slides_table(section: Section) -> Table:
     for name, slide in slides(section).items():
         rows.append(
             (
-                *map(_text, (name, slide.patient)),
-                _count(slide.n_spots),
-                _count(slide.n_padded),
-                _text(slide.image_level),
-                _amount(math.nan if slide.um_per_px is None else slide.um_per_px, 3),
-                _text(slide.key),
+                *map(text_cell, (name, slide.patient)),
+                count_cell(slide.n_spots),
+                count_cell(slide.n_padded),
+                text_cell(slide.image_level),
+                amount_cell(math.nan if slide.um_per_px is None else slide.um_per_px, 3),
+                text_cell(slide.key),
             )
         )
     return Table(

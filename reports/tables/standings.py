@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 
 from ..numbers.common_trials import Standings, runs_of
@@ -9,6 +11,7 @@ from ..numbers.metrics import METRICS
 from ..sections.section import records
 from ..words.format import number, plus_minus
 from ..words.protocol import caption
+from .cells import DASH, rank_cell
 from .main import PAPER, STRICT
 from .table import Cell, Table
 
@@ -67,11 +70,10 @@ def board_table(one: Standings, with_runs: bool = True) -> Table:
     of_slices = len(section.slices)
 
     def row(of: pd.Series) -> tuple[Cell, ...]:
-        rank = of[f"{METRIC}_rank"]
         source = [Cell(about[of.name].run, about[of.name].run, minor=about[of.name].where)] if with_runs else []
         return (
             Cell(str(of["title"]), str(of["title"]).lower(), tags=tuple(of["tags"])),
-            Cell(f"{rank:.0f}", float(rank)) if rank == rank else Cell("–"),
+            rank_cell(of[f"{METRIC}_rank"]),
             Cell(f"{of['n_slices']}/{of_slices}", float(of["n_slices"])),
             Cell(f"{of['n_common']} of {of['n_trials']}", float(of["n_common"])),
             *(_value(of, metric) for metric in (*STRICT, *PAPER)),
@@ -102,8 +104,8 @@ def board_table(one: Standings, with_runs: bool = True) -> Table:
 
 def _value(of: pd.Series, metric: str) -> Cell:
     if not of["n_common"]:
-        return Cell("–")
-    if of[metric] != of[metric]:
+        return Cell(DASH)
+    if math.isnan(of[metric]):
         return Cell("undefined")
     return Cell(plus_minus(of[metric], of[f"{metric}_sd"]), float(of[metric]), strong=of[f"{metric}_rank"] == 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ..numbers.significance import ALPHA, BestOfAll, Tested
@@ -16,7 +17,7 @@ def many_patients(n: int) -> str:
 
 def p_text(p: float) -> str:
     """Two digits, as many as a p value deserves."""
-    return "–" if p != p else "< 0.0001" if p < 0.0001 else f"{p:.2g}"
+    return "–" if math.isnan(p) else "< 0.0001" if p < 0.0001 else f"{p:.2g}"
 
 
 def p_equals(p: float) -> str:

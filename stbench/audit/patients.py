@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..data.splits import Fold
+from ..system.wording import listed
 from .record import Finding, some
 
 REPLICATES, DISJOINT = "replicates in training", "patient-disjoint"
@@ -44,16 +45,12 @@ def who(patients: Mapping[str, str]) -> str:
     slices: dict[str, list[str]] = {}
     for name, patient in patients.items():
         slices.setdefault(patient, []).append(name)
-    together = [f"{_and(names)} are one patient ({patient})" for patient, names in slices.items() if len(names) > 1]
+    together = [f"{listed(names)} are one patient ({patient})" for patient, names in slices.items() if len(names) > 1]
     alone = [
         names[0] if names[0] == patient else f"{names[0]} ({patient})"
         for patient, names in slices.items()
         if len(names) == 1
     ]
     if alone:
-        together.append(f"{_and(alone)} {'is' if len(alone) == 1 else 'are each'} alone")
+        together.append(f"{listed(alone)} {'is' if len(alone) == 1 else 'are each'} alone")
     return "; ".join(together)
-
-
-def _and(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..errors import UserError, unknown
+from ..system.wording import listed
 
 SPLITS = ("loso", "lopo", "kfold")
 
@@ -26,9 +27,8 @@ class Fold:
 
     def statement(self) -> str:
         """The fold in words, for example "B4 held out; 0 of 5 training slices are of the same patient"."""
-        held_out = self.test[0] if len(self.test) == 1 else f"{', '.join(self.test[:-1])} and {self.test[-1]}"
         share = "are of the same patient" if len(self.test) == 1 else "share a patient with them"
-        return f"{held_out} held out; {len(self.same_patient)} of {len(self.train)} training slices {share}"
+        return f"{listed(self.test)} held out; {len(self.same_patient)} of {len(self.train)} training slices {share}"
 
 
 def same_patient(test: Iterable[str], train: Iterable[str], patients: Mapping[str, str]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from ...figures.style import FAINT, INK, PUBLISHED, WIDTH
 from ...numbers.metrics import METRICS
 from ...published.ablations import flaws
 from ...sections.section import Section, records
+from ...tables.cells import DASH, number_cell
 from ...tables.table import Cell, Table
 from ...words.format import number
 from ...words.protocol import caption
@@ -98,10 +100,10 @@ def _table(section: Section, of: pd.DataFrame) -> Table:
             Cell(row.variant, row.variant.lower(), strong=row.base, tags=("base",) if row.base else ()),
             Cell(words, words),
             _training(row, section.target),
-            *(_value(getattr(row, metric)) for metric in SHOWN),
+            *(number_cell(getattr(row, metric)) for metric in SHOWN),
             _difference(row),
         ]
-        return (*cells, *(_value(getattr(row, f"{metric}_published")) for metric in printed))
+        return (*cells, *(number_cell(getattr(row, f"{metric}_published")) for metric in printed))
 
     notes = [
         "PCC (ACG) − base: mean over patients of the difference on the same slices; in brackets its 95 % interval "
@@ -130,21 +132,13 @@ def _training(row: Any, target: str) -> Cell:
     return Cell("reused" if row.reused else "trained", "reused" if row.reused else "trained", minor=done)
 
 
-def _value(value: float) -> Cell:
-    return Cell("–") if value != value else Cell(number(value), float(value))
-
-
 def _difference(row: Any) -> Cell:
     value = row.pcc_acg_difference
-    if value != value:
-        return Cell("" if row.base else "–")
-    return Cell(
-        _signed(value),
-        float(value),
-        minor=""
-        if row.pcc_acg_low != row.pcc_acg_low
-        else f"{_signed(row.pcc_acg_low)} to {_signed(row.pcc_acg_high)}",
-    )
+    if math.isnan(value):
+        return Cell("" if row.base else DASH)
+    known = not math.isnan(row.pcc_acg_low)
+    interval = f"{_signed(row.pcc_acg_low)} to {_signed(row.pcc_acg_high)}" if known else ""
+    return Cell(_signed(value), float(value), minor=interval)
 
 
 def _signed(value: float) -> str:

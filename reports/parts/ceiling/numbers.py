@@ -71,9 +71,15 @@ def framed_scores(section: Section, of_slices: pd.DataFrame) -> pd.DataFrame:
             mean = value.mean()
             rows.append(
                 {
-                    **{"entry": entry, "label": section.entries.loc[entry, "label"], "metric": metric},
-                    **{"value": mean, "floor": floor, "ceiling": ceiling, "fraction": fraction(mean, floor, ceiling)},
-                    **{"n_slices": len(value), "complete": entry not in unfinished and len(value) == len(of_slices)},
+                    "entry": entry,
+                    "label": section.entries.loc[entry, "label"],
+                    "metric": metric,
+                    "value": mean,
+                    "floor": floor,
+                    "ceiling": ceiling,
+                    "fraction": fraction(mean, floor, ceiling),
+                    "n_slices": len(value),
+                    "complete": entry not in unfinished and len(value) == len(of_slices),
                 }
             )
     return pd.DataFrame(rows)

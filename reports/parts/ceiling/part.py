@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -10,6 +11,7 @@ from ...figures import canvas
 from ...numbers.metrics import METRICS
 from ...sections.labels import entry_label
 from ...sections.section import Section, records
+from ...tables.cells import number_cell, worded_cell
 from ...tables.table import Cell, Table
 from ...words.format import number, percent
 from ...words.protocol import caption
@@ -79,7 +81,7 @@ def _finding(section: Section, framed: pd.DataFrame, best: str | None) -> list[s
         f"{who} reaches {percent(acg.fraction)} of the way from the training mean to the noise ceiling of "
         f"{number(acg.ceiling, 3)} in PCC (ACG): {number(acg.value, 3)}."
     ]
-    if mse.fraction == mse.fraction:
+    if not math.isnan(mse.fraction):
         way = (
             f"it goes {percent(mse.fraction)} of the way from {number(mse.floor, 3)} down to"
             if mse.fraction >= 0
@@ -128,7 +130,7 @@ def _table(section: Section, framed: pd.DataFrame, of_slices: pd.DataFrame, of_g
     means = of_slices.mean()
     top: list[Cell] = [Cell("Noise ceiling", "")]
     for metric in METRIC_NAMES:
-        top += [Cell(number(means[metric]), _sortable(means[metric])), Cell("100 %", 1.0)]
+        top += [number_cell(means[metric]), Cell("100 %", 1.0)]
 
     def row(entry: str) -> tuple[Cell, ...]:
         entry_rows = framed[framed["entry"] == entry]
@@ -138,7 +140,7 @@ def _table(section: Section, framed: pd.DataFrame, of_slices: pd.DataFrame, of_g
         cells = [Cell(label, label.lower(), minor=note)]
         for metric in METRIC_NAMES:
             value, way = of[entry, metric].value, of[entry, metric].fraction
-            cells += [Cell(number(value), _sortable(value)), Cell(percent(way), _sortable(way))]
+            cells += [number_cell(value), worded_cell(percent(way), way)]
         return tuple(cells)
 
     blocks: list[tuple[tuple[Cell, ...], ...]] = [(tuple(top),)]
@@ -167,7 +169,3 @@ def _share_at_zero(of_genes: pd.DataFrame) -> str:
         f"{number(100 * float(scored['at_zero'].mean()), 1)} % of all genes and slices have a ceiling of zero: the "
         "halves of their counts do not agree."
     )
-
-
-def _sortable(value: float) -> float | None:
-    return None if value != value else float(value)

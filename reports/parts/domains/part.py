@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -13,6 +14,7 @@ from ...published.domains import published_domains
 from ...sections.predictions import of_lowest_seed, which_seed
 from ...sections.section import Section
 from ...sections.trial_files import trial_table
+from ...tables.cells import DASH, count_cell, number_cell
 from ...tables.table import Cell, Table
 from ...words.format import number
 from ...words.protocol import INCOMPLETE, caption
@@ -174,11 +176,13 @@ def _table(section: Section, table: pd.DataFrame, printed: pd.DataFrame, n_slice
             Cell(f"{of['n_slices']}/{n_slices}{mark}", float(of["n_slices"])),
         ]
         for score in SCORES:
-            cells += [_value(of, score), _number(of[f"{score}_first"])]
+            cells += [_value(of, score), number_cell(of[f"{score}_first"], 3)]
         if with_printed:
             method = OBSERVED if name == OBSERVED else str(section.entries.loc[name, "method"])
             of_method = printed[printed["method"] == method]
-            cells += [Cell("") if of_method.empty else _number(float(of_method[score].mean())) for score in SCORES]
+            cells += [
+                Cell("") if of_method.empty else number_cell(float(of_method[score].mean()), 3) for score in SCORES
+            ]
         return tuple(cells)
 
     blocks = [
@@ -217,10 +221,10 @@ def _slices_table(section: Section, by_slice: pd.DataFrame, slices: Sequence[str
     rows = []
     for name in slices:
         about = cells.xs(name, level="slice").iloc[0]
-        row = [Cell(name, name), _count(about["n_spots"]), _count(about["k"])]
+        row = [Cell(name, name), count_cell(about["n_spots"]), count_cell(about["k"])]
         for column in columns:
             if (column, name) not in cells.index:
-                row.append(Cell("–"))
+                row.append(Cell(DASH))
                 continue
             method = OBSERVED if column == OBSERVED else str(section.entries.loc[column, "method"])
             there = printed.loc[(printed["method"] == method) & (printed["slice"] == name), "ari"]
@@ -239,15 +243,7 @@ def _slices_table(section: Section, by_slice: pd.DataFrame, slices: Sequence[str
 
 def _value(of: pd.Series, score: str, extra: str = "") -> Cell:
     value = of[score]
-    if value != value:
-        return Cell("–")
+    if math.isnan(value):
+        return Cell(DASH)
     span = f"{number(of[f'{score}_low'], 2)} to {number(of[f'{score}_high'], 2)}"
     return Cell(number(value, 3), float(value), minor=", ".join(filter(None, (span, extra))))
-
-
-def _number(value: float) -> Cell:
-    return Cell("–") if value != value else Cell(number(value, 3), float(value))
-
-
-def _count(value: float) -> Cell:
-    return Cell(f"{int(value)}", float(value))

@@ -13,10 +13,11 @@ from ...numbers.means import board_of
 from ...numbers.metrics import METRICS
 from ...numbers.significance import ALPHA, Tested, comparable
 from ...sections.section import Section
+from ...tables.cells import number_cell
 from ...tables.table import Cell, Table
 from ...words.protocol import split_title
 from ...words.significance import label_of, many_patients, p_equals, p_text
-from .tables import amount, p_cell
+from .tables import p_cell
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def table(section: Section, sections: Sequence[Section], over: Sequence[OverData
         rows.append(
             (
                 Cell(label, label.lower()),
-                *(amount(float(value)) for value in differences),
+                *(number_cell(float(value)) for value in differences),
                 Cell(f"{of.result.n_patients}", float(of.result.n_patients)),
                 p_cell(of.result.test.p),
                 p_cell(of.p, strong=of.p <= ALPHA),

@@ -222,12 +222,23 @@ def _comparison_frame(tested: Sequence[Tested]) -> pd.DataFrame:
         of = pair.comparison
         rows.append(
             {
-                **{"entry": of.a, "other": of.b, "role": pair.role, "difference": of.difference},
+                "entry": of.a,
+                "other": of.b,
+                "role": pair.role,
+                "difference": of.difference,
                 **_ends(of.interval),
-                **{"test": of.test.name, "p": of.test.p, "p_holm": pair.p, "smallest_p": of.test.smallest_p},
-                **{"smallest_p_holm": pair.smallest_p, "n_comparisons": pair.n_comparisons},
-                **{"patients_won": of.patients_won, "patients_tied": of.patients_tied, "n_patients": of.n_patients},
-                **{"slices_won": of.slices_won, "slices_tied": of.slices_tied, "n_slices": of.n_slices},
+                "test": of.test.name,
+                "p": of.test.p,
+                "p_holm": pair.p,
+                "smallest_p": of.test.smallest_p,
+                "smallest_p_holm": pair.smallest_p,
+                "n_comparisons": pair.n_comparisons,
+                "patients_won": of.patients_won,
+                "patients_tied": of.patients_tied,
+                "n_patients": of.n_patients,
+                "slices_won": of.slices_won,
+                "slices_tied": of.slices_tied,
+                "n_slices": of.n_slices,
             }
         )
     return pd.DataFrame(rows)

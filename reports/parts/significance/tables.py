@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from stbench.statistics import Interval, Ranks, VarianceSplit
 
 from ...numbers.significance import ALPHA, Tested
 from ...sections.section import Section, records
+from ...tables.cells import DASH, number_cell
 from ...tables.table import Cell, Table
 from ...words.format import number, percent
 from ...words.protocol import caption
@@ -26,8 +28,15 @@ def comparison_table(section: Section, tested: Sequence[Tested], title: str) -> 
         name="comparisons",
         caption=caption(section, f"{title} of {best} against the others"),
         columns=(
-            *("against", "difference", "95 % interval", "p", "p (Holm)"),
-            *("smallest p", "smallest p (Holm)", "patients won", "slices won"),
+            "against",
+            "difference",
+            "95 % interval",
+            "p",
+            "p (Holm)",
+            "smallest p",
+            "smallest p (Holm)",
+            "patients won",
+            "slices won",
         ),
         blocks=(tuple(_comparison_row(section, pair) for pair in tested),),
         notes=tuple(_comparison_notes(section, tested, best)),
@@ -39,7 +48,7 @@ def _comparison_row(section: Section, pair: Tested) -> tuple[Cell, ...]:
     label = label_of(section, of.b)
     return (
         Cell(label, label.lower(), tags=("best control",) if pair.role == "best control" else ()),
-        amount(of.difference),
+        number_cell(of.difference),
         _interval(of.interval),
         p_cell(of.test.p, strong=of.test.p <= ALPHA),
         p_cell(pair.p, strong=pair.told_apart),
@@ -81,9 +90,9 @@ def ranks_table(section: Section, means: Mapping[str, Interval], ranks: Ranks, t
     rows = [
         (
             Cell(label_of(section, entry), label_of(section, entry).lower()),
-            amount(means[entry].mean),
+            number_cell(means[entry].mean),
             _interval(means[entry]),
-            amount(ranks.mean[entry], 2),
+            number_cell(ranks.mean[entry], 2),
         )
         for entry in map(str, ranks.mean.index)
     ]
@@ -91,7 +100,7 @@ def ranks_table(section: Section, means: Mapping[str, Interval], ranks: Ranks, t
         f"mean: over patients of the mean over slices. {_interval_note(next(iter(means.values())))}",
         "rank: 1 is the best of a patient's mean over slices; ties share a rank.",
     ]
-    if ranks.friedman_p == ranks.friedman_p:
+    if not math.isnan(ranks.friedman_p):
         rough = ", a rough value on so few patients" if ranks.n_patients < FEW_PATIENTS else ""
         notes.append(f"Friedman's test that all are equal: p {p_equals(ranks.friedman_p)}{rough}.")
     notes.append("Only entries that are complete on every slice are ranked; oracles are not.")
@@ -109,7 +118,7 @@ def variance_table(section: Section, split: VarianceSplit, title: str) -> Table:
         (
             Cell(row.source, row.source),
             Cell(percent(row.share), float(row.share)),
-            amount(float(np.sqrt(row.variance))),
+            number_cell(float(np.sqrt(row.variance))),
             Cell(f"{row.df}", float(row.df)),
         )
         for row in records(split.table)
@@ -142,16 +151,14 @@ def _interval_note(interval: Interval) -> str:
     return f"{level} over patients, then over slices within each.{narrow if interval.n_patients < FEW_PATIENTS else ''}"
 
 
-def amount(value: float, digits: int = 4) -> Cell:
-    return Cell("–") if value != value else Cell(number(value, digits), float(value))
-
-
 def p_cell(value: float, strong: bool = False) -> Cell:
-    return Cell("–") if value != value else Cell(p_text(value), float(value), strong=strong)
+    return Cell(DASH) if math.isnan(value) else Cell(p_text(value), float(value), strong=strong)
 
 
-def _interval(of: Interval) -> Cell:
-    return Cell("–") if of.low != of.low else Cell(f"{number(of.low)} to {number(of.high)}", float(of.low))
+def _interval(interval: Interval) -> Cell:
+    if math.isnan(interval.low):
+        return Cell(DASH)
+    return Cell(f"{number(interval.low)} to {number(interval.high)}", float(interval.low))
 
 
 def _won(won: int, tied: int, n: int) -> str:
