@@ -43,7 +43,7 @@ class Panel:
 
 
 def panels(slices: Sequence[str], patients: Mapping[str, str]) -> list[Panel]:
-    """One panel a patient, in fold order, where patients have slices to compare; else all slices in one.
+    """One panel per patient, in fold order, where patients have slices to compare; else all slices in one.
 
     Patients are set apart when each has 1.5 slices or more on average: nine slices of eight patients would be eight
     panels.

@@ -74,7 +74,7 @@ def eligible(board: pd.DataFrame, metric: str) -> pd.Series:
 
 
 def seed_deviations(finished: pd.DataFrame) -> pd.DataFrame:
-    """Standard deviation (n - 1) over seeds of the mean over slices: a row an entry of ``finished``, a column a metric.
+    """Standard deviation (n - 1) over seeds of the mean over slices: a row per entry, a column per metric.
 
     A seed that lacks a slice that another seed of the entry has, or has the metric undefined there, would compare
     different slices and is left out. NaN for fewer than two seeds.
@@ -116,7 +116,7 @@ def exchange_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_exchanged_slices(by_slice: pd.DataFrame, entries: pd.Index) -> pd.DataFrame:
-    """One row an entry: the means of :func:`exchange_table` over slices, and ``exchanged_slices``, how many they are.
+    """One row per entry: the means of :func:`exchange_table` over slices, and ``exchanged_slices``, how many they are.
 
     PCC (ACG) as it is and with exchanged patches are of the same slices: those on which both are defined.
     """
@@ -205,7 +205,7 @@ def replicates(section: Section) -> pd.DataFrame:
 
 
 def seed_means(genes: pd.DataFrame) -> pd.DataFrame:
-    """One row an entry, slice and gene: ``r``, the mean over seeds; undefined genes are left out."""
+    """One row per entry, slice and gene: ``r``, the mean over seeds; undefined genes are left out."""
     known = genes.dropna(subset="r")
     return known.groupby(["entry", "slice", "gene"], sort=False, observed=True)["r"].mean().reset_index()
 

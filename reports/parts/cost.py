@@ -43,7 +43,7 @@ def part(section: Section, context: Context) -> Part | None:
 
 
 def cost_table(section: Section) -> pd.DataFrame:
-    """One row an entry: medians over finished trials of ``fit_s``, ``predict_s``, ``peak_mem_mb``, and parameters.
+    """One row per entry: medians over finished trials of ``fit_s``, ``predict_s``, ``peak_mem_mb``, and parameters.
 
     ``on_front``: no complete entry that is no oracle has a higher PCC (ACG) for the same or a shorter time to train.
     """

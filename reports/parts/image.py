@@ -137,7 +137,7 @@ def _table(section: Section, table: pd.DataFrame) -> Table:
 
 
 def image_figure(section: Section, table: pd.DataFrame) -> Figure:
-    """Two panels, a row an entry of ``table``: PCC (ACG) as it is and with exchanged patches; how far it moves.
+    """Two panels, a row per entry of ``table``: PCC (ACG) as it is and with exchanged patches; how far it moves.
 
     ``table``: label, method, pcc_acg, exchanged_pcc_acg, exchanged_move and exchanged_slices by entry, in the table's
     order. Entries that were not asked are left out; a cross stands for an undefined value.

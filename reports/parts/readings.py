@@ -51,7 +51,7 @@ def part(section: Section, context: Context) -> Part | None:
 
 
 def readings_scores(section: Section, context: Context) -> pd.DataFrame:
-    """One row a reading, seed and slice: the score of its prediction against the truth on the section's target.
+    """One row per reading, seed and slice: the score of its prediction against the truth on the section's target.
 
     A reading may be learned on a target of its own and then stands in another section, so all sections of the same
     dataset and split are looked through, and their predictions compared with this section's truth.
@@ -75,7 +75,7 @@ def readings_scores(section: Section, context: Context) -> pd.DataFrame:
 
 
 def readings_table(scores: pd.DataFrame) -> pd.DataFrame:
-    """One row a method's reading: its score, the change against the recommended reading, the settings that differ.
+    """One row per method's reading: its score, the change against the recommended reading, the settings that differ.
 
     Columns: method, title, variant, weights, preset, learned, leak, the score (mean over seeds, then slices),
     ``n_slices``, ``change`` (mean over the slices and seeds that both have; NaN without a recommended reading),
@@ -216,7 +216,7 @@ def _table(section: Section, table: pd.DataFrame) -> Table:
 
 
 def readings_figure(table: pd.DataFrame) -> Figure:
-    """A row a method: a mark for each reading, a little below the one before, on a line from lowest to highest."""
+    """A row per method: a mark for each reading, a little below the one before, on a line from lowest to highest."""
     from matplotlib.figure import Figure
 
     groups = [of for _, of in table.groupby(WHO, sort=False)]

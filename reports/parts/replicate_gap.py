@@ -214,7 +214,7 @@ def _interval(low: float, high: float, digits: int = 3) -> str:
 
 
 def gap_figure(section: Section, known: pd.DataFrame) -> Figure:
-    """One row an entry: an open mark without, a filled one with replicates, joined; ``known``: rows of one metric."""
+    """One row per entry: an open mark without, a filled one with replicates, joined; ``known``: rows of one metric."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 

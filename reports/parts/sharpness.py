@@ -75,13 +75,13 @@ def measures(genes: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_genes(genes: pd.DataFrame) -> pd.DataFrame:
-    """One row an entry and slice: each measure's median over genes, mean over seeds; genes without a value left out."""
+    """One row per entry and slice: each measure's median over the genes that have it, mean over seeds."""
     medians = genes.groupby(["entry", "slice", "seed"], observed=True, sort=False)[list(MEASURES)].median()
     return medians.groupby(level=["entry", "slice"], observed=True, sort=False).mean().reset_index()
 
 
 def over_slices(by_slice: pd.DataFrame, board: pd.DataFrame) -> pd.DataFrame:
-    """One row an entry of ``board``, in its order: each measure's mean over slices, and ``moran_ratio``.
+    """One row per entry of ``board``, in its order: each measure's mean over slices, and ``moran_ratio``.
 
     ``moran_ratio``: the mean Moran's I of the predictions over that of the truth on the same slices; undefined where
     the truth's is hardly above zero.

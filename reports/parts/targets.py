@@ -53,7 +53,7 @@ def part(section: Section, context: Context) -> Part | None:
 
 
 def on_targets(section: Section, scored: pd.DataFrame) -> pd.DataFrame:
-    """One row an entry and target, entries in the section's order: SCORES (mean over seeds, then slices) and ``rank``.
+    """One row per entry and target, entries in the section's order: SCORES (mean over seeds, then slices) and ``rank``.
 
     ``scored``: the trials' ``targets.csv`` with entry and seed. An undefined score of a slice leaves the mean
     undefined. Ranked by PCC (ACG) on each target, 1 is best, are the complete methods, or, where there is no method,
@@ -168,7 +168,7 @@ def _table(section: Section, table: pd.DataFrame) -> Table:
 
 
 def slopes_figure(section: Section, table: pd.DataFrame) -> Figure:
-    """Two panels, PCC (ACG) and PCC (HEG): targets along x, a line an entry; lines that cross change places."""
+    """Two panels, PCC (ACG) and PCC (HEG): targets along x, a line per entry; lines that cross change places."""
     import seaborn as sns
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D

@@ -1,4 +1,4 @@
-"""MLflow, fed from a results directory by the one collecting process: one parent run a benchmark, one child a trial.
+"""MLflow, fed from a results directory by the one collecting process: a parent run per benchmark, a child per trial.
 
 Feeding is idempotent: what is recorded already is left alone, what was cut short is recorded again. A broken or absent
 server never fails a benchmark: the caller catches ``TrackingError``, which says whether waiting helps.

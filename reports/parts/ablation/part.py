@@ -1,4 +1,4 @@
-"""An ablation study: what each switch of a method does to its score, in words, one table a switch, and as effects."""
+"""An ablation study: what each switch of a method does to its score, in words, one table per switch, and as effects."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ LOWEST_SHOWN = -0.5  # of the way; what lies below stands at the edge, with its 
 
 
 def way_figure(section: Section, framed: pd.DataFrame) -> Figure:
-    """One panel a metric, one row an entry: how far it has come from the training mean, 0, to the ceiling, 1."""
+    """One panel per metric, one row per entry: how far it has come from the training mean, 0, to the ceiling, 1."""
     from matplotlib.figure import Figure
 
     drawn = [metric for metric in METRIC_NAMES if framed.loc[framed["metric"] == metric, "fraction"].notna().any()]
@@ -80,7 +80,7 @@ def _draw_way(axes: Axes, section: Section, of: pd.DataFrame) -> None:
 
 
 def gene_figure(section: Section, per_gene: pd.DataFrame, entry: str) -> Figure:
-    """A dot a gene: its ceiling along x, the entry's r along y; on the diagonal nothing would be left to gain."""
+    """A dot per gene: its ceiling along x, the entry's r along y; on the diagonal nothing would be left to gain."""
     import seaborn as sns
     from matplotlib.figure import Figure
 

@@ -32,7 +32,7 @@ def ceiling_table(section: Section) -> pd.DataFrame:
 
 
 def slice_ceilings(section: Section, of_genes: pd.DataFrame) -> pd.DataFrame:
-    """One row a slice that has ceilings, a column a metric: the best value that sampling noise lets anyone reach.
+    """One row per slice that has ceilings, a column per metric: the best value that sampling noise lets anyone reach.
 
     Each over the genes that the metric is over: those that vary in truth; of these the highly expressed ones of the
     training slices (NaN where the trials did not record which those are); all, for the MSE.
@@ -127,7 +127,7 @@ def gene_table(section: Section, of_genes: pd.DataFrame) -> pd.DataFrame:
 
 
 def gene_mean_agreement(section: Section) -> pd.DataFrame:
-    """One row a pair of slices: slice, other, ``same_patient``, ``r`` over genes of the mean truths of the two.
+    """One row per pair of slices: slice, other, ``same_patient``, ``r`` over genes of the mean truths of the two.
 
     Sections are not aligned, so only such means can be compared directly. Empty where the trials did not record them.
     """

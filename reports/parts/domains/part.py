@@ -57,7 +57,7 @@ def runs_of_clustering(agreement: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_runs(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a column and slice: of each score the mean, lowest and highest over starts of K-means, and start 0."""
+    """One row per column and slice: of each score the mean, lowest and highest over starts of K-means, and start 0."""
     groups = runs.groupby(["column", "slice"], sort=False)
     table = groups[["k", "n_spots"]].first()
     first = runs[runs["kmeans_seed"] == 0].set_index(["column", "slice"])

@@ -35,7 +35,7 @@ def rank_note(ranks: Ranks) -> str:
 
 
 def rank_figure(section: Section, ranks: Ranks, title: str) -> Figure:
-    """One row an entry, best on top: its mean rank, each patient's rank as a small ring, bars joining equals."""
+    """One row per entry, best on top: its mean rank, each patient's rank as a small ring, bars joining equals."""
     import seaborn as sns
     from matplotlib.figure import Figure
 

@@ -104,7 +104,7 @@ def table(section: Section, sections: Sequence[Section], over: Sequence[OverData
 
 
 def frame(over: Sequence[OverDatasets], metric: str) -> pd.DataFrame:
-    """One row a pair and dataset: the difference there, and the numbers of the one test."""
+    """One row per pair and dataset: the difference there, and the numbers of the one test."""
     parts = []
     for of in over:
         test = of.result.test
