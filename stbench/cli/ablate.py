@@ -28,7 +28,10 @@ from .options import (
     PresetTargetOption,
     RetryFailedOption,
     SlicesOption,
+    SlotsOption,
     SplitOption,
+    TrialMemoryOption,
+    TrialTimeOption,
     UnsafePrecisionOption,
     WeightsOption,
 )
@@ -66,6 +69,9 @@ def ablate(
     precision: PrecisionOption = "auto",
     allow_unsafe_precision: UnsafePrecisionOption = False,
     engine: EngineOption = "local",
+    slots: SlotsOption = "1",
+    trial_time: TrialTimeOption = None,
+    trial_memory: TrialMemoryOption = None,
     results: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Results (results/DATASET-PRESET-ablate-METHOD).")
     ] = None,
@@ -89,6 +95,9 @@ def ablate(
         precision=precision,
         allow_unsafe_precision=allow_unsafe_precision,
         engine=engine,
+        slots=slots,
+        trial_time=trial_time,
+        trial_memory=trial_memory,
         results=results,
         retry_failed=retry_failed,
         save_models=False,

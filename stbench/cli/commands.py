@@ -18,10 +18,15 @@ from .methods import methods_app
 from .report import report
 from .run import run
 from .score import score
+from .status import status
 from .track import track
 from .trial import trial
+from .worker import worker
 
-ORDER = ("run", "report", "leaderboard", "ablate", "audit", "score", "data", "methods", "doctor", "track", "trial")
+ORDER = (
+    *("run", "status", "report", "leaderboard", "ablate", "audit", "score", "data", "methods", "doctor", "track"),
+    *("trial", "worker"),  # what engines call
+)
 
 
 class CommandsInOrder(TyperGroup):
@@ -38,7 +43,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (run, report, leaderboard, ablate, audit, score, doctor, track, trial):
+for command in (run, status, report, leaderboard, ablate, audit, score, doctor, track, trial, worker):
     app.command()(command)
 app.add_typer(data_app, name="data")
 app.add_typer(methods_app, name="methods")

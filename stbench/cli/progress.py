@@ -1,4 +1,4 @@
-"""What is shown while trials run: a bar for all trials and one for the current trial, or plain lines in a log."""
+"""What is shown while trials run: a bar for all trials and one for each at work, or plain lines in a log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 if TYPE_CHECKING:
     from ..trials.state import TrialState
@@ -39,7 +47,7 @@ class ConsoleListener:
             disable=not console.is_terminal,
         )
         self._trials = self._bars.add_task("trials", total=len(labels))
-        self._trial = self._bars.add_task("", total=None, visible=False)
+        self._at_work: dict[str, TaskID] = {}
 
     def __enter__(self) -> ConsoleListener:
         self._bars.start()
@@ -50,14 +58,26 @@ class ConsoleListener:
 
     def started(self, key: str) -> None:
         self._started[key] = time.monotonic()
-        self._bars.reset(self._trial, description=self.labels[key], total=None, visible=True)
+        self._at_work[key] = self._bars.add_task(self.labels[key], total=None)
 
     def progress(self, key: str, done: int, total: int, text: str) -> None:
         description = f"{self.labels[key]} {text}".rstrip()
-        self._bars.update(self._trial, description=description, completed=done, total=total)
+        self._bars.update(self._at_work[key], description=description, completed=done, total=total)
+
+    def again(self, key: str, reason: str) -> None:
+        self._take_away(key)
+        self.console.print(
+            f"{self.labels[key]}: {reason}; it is tried once more", style="yellow", markup=False, highlight=False
+        )
+
+    def _take_away(self, key: str) -> None:
+        bar = self._at_work.pop(key, None)
+        if bar is not None:
+            self._bars.remove_task(bar)
 
     def ended(self, key: str, state: TrialState) -> None:
         self.states[state.state] += 1
+        self._take_away(key)
         self._bars.advance(self._trials)
         alarms = [f"alarm, {self.labels[key]}: {alarm.text}" for alarm in state.alarms or []]
         for note in [*(state.notes or []), *alarms]:

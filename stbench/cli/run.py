@@ -24,7 +24,10 @@ from .options import (
     PresetTargetOption,
     RetryFailedOption,
     SlicesOption,
+    SlotsOption,
     SplitOption,
+    TrialMemoryOption,
+    TrialTimeOption,
     UnsafePrecisionOption,
     WeightsOption,
 )
@@ -62,6 +65,9 @@ def run(
     precision: PrecisionOption = "auto",
     allow_unsafe_precision: UnsafePrecisionOption = False,
     engine: EngineOption = "local",
+    slots: SlotsOption = "1",
+    trial_time: TrialTimeOption = None,
+    trial_memory: TrialMemoryOption = None,
     results: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Results directory (results/DATASET-PRESET).")
     ] = None,
@@ -84,6 +90,9 @@ def run(
         precision=precision,
         allow_unsafe_precision=allow_unsafe_precision,
         engine=engine,
+        slots=slots,
+        trial_time=trial_time,
+        trial_memory=trial_memory,
         results=results,
         retry_failed=retry_failed,
         save_models=save_models,

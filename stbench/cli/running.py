@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from ..data.prepared import PreparedDataset
     from ..results.plan import Experiment, MethodChoice
+    from ..trials.engines.protocol import Engine
 
 SUMMARY_INTERVAL_S = 30.0
 
@@ -65,7 +66,7 @@ def run_choices(
             markup=False,
         )
     todo = _outstanding(directory, keys, setting.retry_failed)
-    summary = _run_trials(directory, todo)
+    summary = _run_trials(directory, todo, setting.local_engine())
     if setting.mlflow:
         record_in_mlflow(directory)
     print_summary(summary[summary["key"].isin(keys)])
@@ -89,12 +90,11 @@ def _experiments(
     return experiments
 
 
-def _run_trials(directory: Path, todo: Sequence[str]) -> pd.DataFrame:
+def _run_trials(directory: Path, todo: Sequence[str], engine: Engine) -> pd.DataFrame:
     """Run planned trials and return the summary, which is written however the run ends."""
     from ..results.record import trial_specs
     from ..results.summary import write_summary
     from ..system.interrupt import stop_on_signals
-    from ..trials.engine import LocalEngine
     from .progress import ConsoleListener
 
     labels = {key: spec.label for key, spec in trial_specs(directory).items()}
@@ -113,7 +113,7 @@ def _run_trials(directory: Path, todo: Sequence[str]) -> pd.DataFrame:
             stop_on_signals() as stop,
             ConsoleListener({key: labels[key] for key in todo}, err, after_trial) as listener,
         ):
-            LocalEngine().run(directory, todo, listener, stop)
+            engine.run(directory, todo, listener, stop)
     except BaseException:
         with contextlib.suppress(PlaceError):  # report what stopped the run, not that the table cannot be written
             write_summary(directory)

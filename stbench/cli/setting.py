@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import registry
-from ..errors import unknown
+from ..errors import UserError, unknown
 from ..system.locate import cache_root, data_root
 from ..system.user_paths import expanded
 from .console import out, say_once
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from ..data.splits import Fold
     from ..method import Method
     from ..system.precision import Precision
+    from ..trials.engines.protocol import Engine
     from ..trials.spec import DataSpec
+
+MEMORY_OF_A_WORKER = 3 * 2**30  # bytes, for --slots auto: the libraries, and the patches of a section or two
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,9 @@ class Setting:
     precision: str
     allow_unsafe_precision: bool = False
     engine: str
+    slots: str = "1"
+    trial_time: str | None = None
+    trial_memory: str | None = None
     results: Path | None
     retry_failed: bool
     save_models: bool
@@ -54,6 +60,7 @@ class Setting:
 
         if self.engine != "local":
             raise unknown("engine", self.engine, ["local"])
+        self.local_engine()
         check_split(self.split, self.folds)
         seed_list(self.seeds)
         precision = resolve_precision(self.precision)
@@ -62,6 +69,33 @@ class Setting:
         from ..training.device import resolve_device
 
         require_capable(precision, resolve_device(self.device))  # a device that is not there, or cannot
+
+    def local_engine(self) -> Engine:
+        """Who runs the trials: this process, or worker processes, where several are to run or limits to be kept.
+
+        A limit is kept from outside the process that is limited, so even a single trial at a time then has a worker.
+        """
+        from ..system.cores import usable_cores, usable_memory
+        from ..trials.engines.limits import Limits, bytes_of, seconds_of
+
+        limits = Limits(
+            None if self.trial_time is None else seconds_of(self.trial_time),
+            None if self.trial_memory is None else bytes_of(self.trial_memory),
+        )
+        cores = usable_cores()
+        if self.slots == "auto":
+            slots = max(1, min(cores, usable_memory() // (limits.resident_bytes or MEMORY_OF_A_WORKER)))
+        elif self.slots.isdigit() and int(self.slots) > 0:
+            slots = int(self.slots)
+        else:
+            raise UserError(f"--slots {self.slots} is no number of trials at a time - give 1 or more, or auto")
+        if slots == 1 and limits == Limits():
+            from ..trials.engines.serial import SerialEngine
+
+            return SerialEngine()
+        from ..trials.engines.slots import SlotsEngine
+
+        return SlotsEngine(slots, max(1, cores // slots), limits)
 
     def check_precision(self, methods: Sequence[type[Method]]) -> None:
         """Refuse a precision that is not safe for some of ``methods``, or warn where the user insists on it."""

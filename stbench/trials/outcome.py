@@ -75,18 +75,25 @@ def state_of(results: Path, key: str) -> TrialState:
     ended = read_ended(results / "trials" / key)
     if ended is not None:
         return ended
-    path = results / "running" / key / "state.json"
-    if not path.is_file():
-        return TrialState(state="pending")
-    try:
-        attempt = TrialState.model_validate(read_object(path))
-    except (DamagedFileError, ValidationError) as error:
-        # nothing is lost: the attempt goes on from its checkpoint, which is checked apart
-        attempt = TrialState(state="running", reason=f"its state cannot be read: {said(error)}")
+    attempt = read_attempt(results / "running" / key)
+    if attempt.state == "pending":
+        return attempt
     if is_locked(results / "running" / f".{key}.lock"):
         return attempt.model_copy(update={"state": "running", "reason": ""})
     reason = attempt.reason or "the process that worked on it was ended from outside"
     return attempt.model_copy(update={"state": "interrupted", "reason": reason})
+
+
+def read_attempt(directory: Path) -> TrialState:
+    """What the last attempt in ``RESULTS/running/KEY`` wrote; ``pending`` where there was none."""
+    path = directory / "state.json"
+    if not path.is_file():
+        return TrialState(state="pending")
+    try:
+        return TrialState.model_validate(read_object(path))
+    except (DamagedFileError, ValidationError) as error:
+        # nothing is lost: the attempt goes on from its checkpoint, which is checked apart
+        return TrialState(state="running", reason=f"its state cannot be read: {said(error)}")
 
 
 def find(trial: Path, name: str) -> Path | None:

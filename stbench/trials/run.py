@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 from ..errors import Interrupted, NotApplicable, PlaceError, UserError, said
 from ..system.files import OF_THE_PLACE, flush, refused_errno, writing_to
@@ -25,6 +26,7 @@ from .spec import EXTERNAL, TrialSpec
 from .state import FINAL_STATES, EndedState, TrialState
 from .work import work_on
 
+LOCK_S = 10.0  # for the lock of a process that is gone, or is going
 WAIT_S = 1.0  # between two looks at the trial whose model is waited for
 
 
@@ -85,7 +87,8 @@ def _attempt(attempt: Attempt, done: Path) -> EndedState:
     """Work on a trial in its directory under ``running/``, which becomes ``done`` when the trial ends."""
     spec, work = attempt.spec, attempt.directory
     shutil.copyfile(attempt.results / "specs" / f"{spec.key}.json", work / "spec.json")
-    state = TrialState(state="running", reason="", notes=[], started=time.time(), pid=os.getpid())
+    attempts = (outcome.read_attempt(work).attempts or 0) + 1
+    state = TrialState(state="running", reason="", notes=[], started=time.time(), attempts=attempts, pid=os.getpid())
     state.write(work)
     with logging_to(work / "log.txt"):
         log.info("trial %s: %s", spec.key, spec.label)
@@ -107,6 +110,32 @@ def _attempt(attempt: Attempt, done: Path) -> EndedState:
                 raise  # as it comes: whoever called makes it the place's error, and the trial stays open
             found = {"state": "failed", "reason": _reason(error, spec)}
             log.error("failed: %s\n%s", found["reason"], _traceback())
+    return _finish(attempt, state, found, done)
+
+
+def end_from_outside(results: Path, key: str, cause: Literal["killed", "timeout", "oom"], reason: str) -> TrialState:
+    """End a trial as failed whose process is gone, by whoever watched it; a trial that ended meanwhile stays as it is.
+
+    What the attempt left, its log and its history among it, becomes the trial's. Its checkpoint does not.
+    """
+    results = Path(results).absolute()
+    done, work = results / "trials" / key, results / "running" / key
+    with writing_to(results), locked(results / "running" / f".{key}.lock", timeout=LOCK_S):
+        ended = outcome.read_ended(done)
+        if ended is not None:
+            return ended
+        attempt = Attempt(TrialSpec.read(results / "specs" / f"{key}.json"), work, None, lambda: False)
+        state = outcome.read_attempt(work)
+        if state.started is None:
+            state = state.model_copy(update={"started": time.time()})
+        with logging_to(work / "log.txt"):
+            log.error("failed: %s", reason)
+        return _finish(attempt, state, {"state": "failed", "cause": cause, "reason": reason}, done)
+
+
+def _finish(attempt: Attempt, state: TrialState, found: dict[str, Any], done: Path) -> EndedState:
+    """Make an attempt's directory the trial's, complete with what became of it."""
+    work = attempt.directory
     attempt.history.write_csv(work / "history.csv")
     shutil.rmtree(work / "checkpoint", ignore_errors=True)
     (work / "history.jsonl").unlink(missing_ok=True)

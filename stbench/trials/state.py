@@ -33,9 +33,11 @@ class TrialState(BaseModel):
 
     state: Literal["pending", "running", "interrupted", "finished", "failed", "skipped"]
     reason: str = ""  # why it was interrupted, failed or was skipped
+    cause: Literal["killed", "timeout", "oom"] | None = None  # of a failure that came from outside the method
     notes: list[str] | None = None  # what a reader of its numbers must know
     started: float | None = None  # seconds since the epoch, of the last attempt
     ended: float | None = None
+    attempts: int | None = None  # how often it was begun, by whichever command or engine
     pid: int | None = None  # of the process of the last attempt
     device: str | None = None
     precision: str | None = None

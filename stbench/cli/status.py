@@ -1,0 +1,102 @@
+"""``stbench status``: how far a run is."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .console import out
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ..results.status import Status
+
+FAILURES_SHOWN = 5
+LOOK_S = 2.0
+
+
+def status(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS")],
+    watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until all trials ended.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
+    """How far a run is: trials by state, what is at work, what failed. Writes nothing and disturbs nobody."""
+    from ..results.status import status_of
+
+    found = status_of(results)
+    if as_json:
+        out.print_json(json.dumps(found.as_json()))
+        return
+    if not watch:
+        out.print(_shown(found))
+        return
+    if not out.is_terminal:  # a log file: a line whenever something changed
+        said = ""
+        while True:
+            line = _counted(found)
+            if line != said:
+                out.print(line, soft_wrap=True)
+                said = line
+            if not found.n_open:
+                return
+            time.sleep(LOOK_S)
+            found = status_of(results)
+    from rich.live import Live
+
+    with Live(_shown(found), console=out, auto_refresh=False) as live:
+        while found.n_open:
+            time.sleep(LOOK_S)
+            found = status_of(results)
+            live.update(_shown(found), refresh=True)
+
+
+def _counted(found: Status) -> str:
+    counts = ", ".join(f"{number} {state}" for state, number in found.counts.items())
+    return f"{found.n_trials} trials: {counts}"
+
+
+def _shown(found: Status) -> RenderableType:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    now = time.time()
+    parts: list[RenderableType] = [Text(_counted(found))]
+    rate = found.per_hour(now)
+    if rate and found.n_open:
+        left = _time(found.n_open / rate * 3600)
+        parts.append(Text(f"{rate:.3g} trials an hour; at that rate the rest takes {left}"))
+    if found.at_work:
+        table = Table("at work", "for", "epochs", "attempt", "process", box=None, pad_edge=False)
+        for trial in found.at_work:
+            table.add_row(
+                Text(trial.label), _time(now - trial.since), str(trial.epochs), str(trial.attempt), str(trial.pid)
+            )
+        parts.append(table)
+    if found.failed:
+        table = Table("failed", "why", box=None, pad_edge=False)
+        for failure in found.failed[:FAILURES_SHOWN]:
+            table.add_row(Text(failure.label), Text(f"{failure.cause}: {failure.reason}".removeprefix(": ")))
+        parts.append(table)
+        further = len(found.failed) - FAILURES_SHOWN
+        if further > 0:
+            parts.append(Text(f"and {further} more; --json lists all"))
+        parts.append(Text("failed trials are run again with --retry-failed"))
+    return Group(*parts)
+
+
+def _time(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``"""
+    if seconds < 90:
+        return f"{max(0, seconds):.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"

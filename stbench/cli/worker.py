@@ -1,0 +1,75 @@
+"""``stbench worker``: trials of a results directory, one after the other, in one process; what engines start."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import UserError
+from .console import out
+
+if TYPE_CHECKING:
+    from ..trials.state import TrialState
+
+
+def worker(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS")],
+    trials: Annotated[
+        Path | None, typer.Option("--trials", metavar="FILE", help="Keys of planned trials, one per line.")
+    ] = None,
+    requests: Annotated[int, typer.Option(hidden=True)] = -1,
+    replies: Annotated[int, typer.Option(hidden=True)] = -1,
+) -> None:
+    """Run planned trials, listed in a file, in one process that stays warm."""
+    from ..results.record import read_run
+    from ..system.interrupt import stop_on_signals
+
+    planned = read_run(results).trials
+    with stop_on_signals() as stop:
+        if trials is None:
+            if requests < 0 or replies < 0:
+                raise UserError("there is nothing to run - list keys of planned trials in a file: --trials FILE")
+            from ..trials.worker import serve
+
+            serve(results, requests, replies, stop)
+            return
+        from ..trials.engines.serial import SerialEngine
+
+        listener = _Lines()
+        SerialEngine().run(results, _listed(trials, planned), listener, stop)
+    if listener.states["failed"]:
+        raise typer.Exit(1)
+
+
+def _listed(path: Path, planned: object) -> list[str]:
+    try:
+        keys = path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}) - list keys of planned trials, one per line") from error
+    unknown_keys = [key for key in keys if key not in planned]  # type: ignore[operator]
+    if unknown_keys:
+        raise UserError(f"{path} lists {unknown_keys[0]}, which is not planned - see run.json for the keys")
+    return keys
+
+
+class _Lines:
+    """A line for every trial that ended."""
+
+    def __init__(self) -> None:
+        self.states: Counter[str] = Counter()
+
+    def started(self, key: str) -> None:
+        pass
+
+    def progress(self, key: str, done: int, total: int, text: str) -> None:
+        pass
+
+    def again(self, key: str, reason: str) -> None:
+        pass
+
+    def ended(self, key: str, state: TrialState) -> None:
+        self.states[state.state] += 1
+        out.print(f"{key}: {state.state}{' - ' + state.reason if state.reason else ''}", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Engines give out planned trials. They know nothing but "run trial KEY of RESULTS"."""

@@ -1,0 +1,28 @@
+"""What an engine is, and who hears of what it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from ..state import TrialState
+
+
+class Listener(Protocol):
+    """Hears of what an engine does; the one collecting process. Called in any order of trials."""
+
+    def started(self, key: str) -> None: ...
+
+    def progress(self, key: str, done: int, total: int, text: str) -> None: ...
+
+    def again(self, key: str, reason: str) -> None:
+        """An attempt was lost, and the trial is tried once more."""
+
+    def ended(self, key: str, state: TrialState) -> None: ...
+
+
+class Engine(Protocol):
+    """Runs trials until all are done or ``should_stop()``; raises ``Interrupted`` if it stopped before that."""
+
+    def run(self, results: Path, keys: Sequence[str], listener: Listener, should_stop: Callable[[], bool]) -> None: ...

@@ -1,0 +1,210 @@
+"""Several trials at a time on this machine, each in a worker process of its own.
+
+What a trial does to its worker, crashing it, hanging in it or taking all memory, costs that trial alone: the worker is
+replaced. A trial whose worker was killed is tried once more, as the reason may have lain outside; one that broke a
+limit is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...errors import Interrupted, PlaceError, UserError
+from ...system.files import writing_to
+from ..outcome import state_of
+from ..run import end_from_outside
+from ..spec import TrialSpec
+from ..state import FINAL_STATES
+from .limits import Limits
+from .process import WorkerProcess
+from .protocol import Listener
+
+ATTEMPTS = 2  # of a trial whose worker is killed
+TICK_S = 0.1
+WATCH_S = 0.5  # between two looks at the memory of workers
+STOP_S = 30.0  # for a trial to save what it has when all is to stop
+TERM_S = 5.0  # for a trial that ran out of its time to save what it has
+
+
+class SlotsEngine:
+    """``slots`` workers with ``threads`` threads each."""
+
+    def __init__(self, slots: int, threads: int, limits: Limits) -> None:
+        self.slots, self.threads, self.limits = slots, threads, limits
+
+    def run(self, results: Path, keys: Sequence[str], listener: Listener, should_stop: Callable[[], bool]) -> None:
+        with writing_to(results):
+            _Run(self, Path(results).absolute(), keys, listener).until_done(should_stop)
+
+
+class _Run:
+    def __init__(self, engine: SlotsEngine, results: Path, keys: Sequence[str], listener: Listener) -> None:
+        self.engine, self.results, self.listener = engine, results, listener
+        self.waiting = list(keys)
+        planned = set(keys)
+        self.teachers = {
+            key: teacher
+            for key in keys
+            if (teacher := TrialSpec.read(results / "specs" / f"{key}.json").trained_by) in planned
+        }
+        self.open = planned  # neither ended nor given up
+        self.workers: list[WorkerProcess] = []
+        self.selector = selectors.DefaultSelector()
+        self.watched = 0.0
+
+    def until_done(self, should_stop: Callable[[], bool]) -> None:
+        try:
+            while self.open:
+                if should_stop():
+                    self._stop()
+                    raise Interrupted("the trials at work were asked to save what they have")
+                self._give_out()
+                self.selector.select(TICK_S)
+                for worker in list(self.workers):
+                    self._hear(worker)
+                    if worker.has_ended():
+                        self._bury(worker)
+                self._enforce_limits()
+        finally:
+            for worker in self.workers:
+                worker.leave()
+            patience = time.monotonic() + 2.0
+            while time.monotonic() < patience and not all(worker.has_ended() for worker in self.workers):
+                time.sleep(0.02)
+            for worker in self.workers:
+                worker.end()
+            self.selector.close()
+            with contextlib.suppress(OSError):  # what workers printed stays
+                (self.results / "workers").rmdir()
+
+    def _give_out(self) -> None:
+        while True:
+            key = next((key for key in self.waiting if self.teachers.get(key) not in self.open), None)
+            if key is None:
+                return
+            worker = next((worker for worker in self.workers if worker.is_free), None)
+            if worker is None:
+                starting = sum(not worker.ready for worker in self.workers)
+                busy = sum(worker.key is not None for worker in self.workers)
+                if len(self.workers) < self.engine.slots and starting + busy < busy + len(self.waiting):
+                    self._hire()
+                    continue
+                return
+            self.waiting.remove(key)
+            worker.give(key)
+
+    def _hire(self) -> None:
+        worker = WorkerProcess(self.results, self.engine.threads)
+        self.workers.append(worker)
+        self.selector.register(worker.replies, selectors.EVENT_READ)
+
+    def _hear(self, worker: WorkerProcess) -> None:
+        for words in worker.hear():
+            if "ready" in words:
+                worker.ready = True
+            elif "started" in words:
+                worker.since = time.monotonic()
+                self.listener.started(words["started"])
+            elif "progress" in words:
+                self.listener.progress(words["progress"], words["done"], words["total"], words["text"])
+            elif "ended" in words:
+                self._settle(worker, words["ended"])
+            elif "interrupted" in words and not worker.stopping:  # somebody else asked this worker to stop
+                worker.key, worker.stopping = None, True
+                self.waiting.insert(0, words["interrupted"])
+                self.listener.again(words["interrupted"], "its process was asked to stop from outside")
+            elif "place" in words:
+                raise PlaceError(words["place"])
+
+    def _settle(self, worker: WorkerProcess, key: str) -> None:
+        """A worker says that a trial ended: what the directory says of it counts."""
+        worker.key = None
+        state = state_of(self.results, key)
+        if state.state in FINAL_STATES:
+            self.open.discard(key)
+            self.listener.ended(key, state)
+        else:  # another process works on it, of another command
+            self.waiting.append(key)
+
+    def _bury(self, worker: WorkerProcess) -> None:
+        """A worker is gone: what it worked on is tried again, or has failed."""
+        self._hear(worker)
+        key, words = worker.key, worker.last_words()
+        code = self._dismiss(worker)
+        if key is None:
+            if not worker.ready:
+                raise UserError(f"a worker cannot start on this machine (exit code {code}: {words}) - see {worker.log}")
+            return
+        state = state_of(self.results, key)
+        if state.state in FINAL_STATES:  # it died after its work was done
+            self.open.discard(key)
+            self.listener.ended(key, state)
+            return
+        if worker.stopping:
+            self._fail(key, "timeout", self._too_long())
+            return
+        reason = f"its process was {_how(code)}"
+        if (state.attempts or 1) < ATTEMPTS:
+            self.waiting.insert(0, key)
+            self.listener.again(key, reason)
+            return
+        self._fail(key, "killed", f"{reason}, {ATTEMPTS} times - see {worker.log if words else 'its log'}")
+
+    def _dismiss(self, worker: WorkerProcess) -> int:
+        self.selector.unregister(worker.replies)
+        self.workers.remove(worker)
+        return worker.end()
+
+    def _fail(self, key: str, cause: Any, reason: str) -> None:
+        self.open.discard(key)
+        self.listener.ended(key, end_from_outside(self.results, key, cause, reason))
+
+    def _enforce_limits(self) -> None:
+        limits, now = self.engine.limits, time.monotonic()
+        look_at_memory = limits.resident_bytes is not None and now - self.watched >= WATCH_S
+        if look_at_memory:
+            self.watched = now
+        for worker in [worker for worker in self.workers if worker.key is not None]:
+            key = worker.key
+            assert key is not None
+            if limits.seconds is not None and now - worker.since > limits.seconds:
+                if not worker.stopping:
+                    worker.ask_to_stop()
+                if now - worker.since > limits.seconds + TERM_S:
+                    self._dismiss(worker)
+                    self._fail(key, "timeout", self._too_long())
+            elif look_at_memory and worker.resident_bytes() > (limits.resident_bytes or 0):
+                self._dismiss(worker)
+                allowed = f"{(limits.resident_bytes or 0) / 2**30:.3g} GiB"
+                self._fail(key, "oom", f"it took more than the {allowed} of memory that a trial may take")
+
+    def _too_long(self) -> str:
+        return f"it ran for more than the {self.engine.limits.seconds:g} s that a trial may take"
+
+    def _stop(self) -> None:
+        """Let the trials at work save what they have; those that do not in time are ended, to be gone on with later."""
+        for worker in self.workers:
+            worker.ask_to_stop()
+        until = time.monotonic() + STOP_S
+        while time.monotonic() < until and not all(worker.has_ended() for worker in self.workers):
+            for worker in self.workers:  # a full pipe would keep it from ending
+                for words in worker.hear():
+                    if "ended" in words:
+                        self._settle(worker, words["ended"])
+            time.sleep(TICK_S)
+
+
+def _how(code: int) -> str:
+    if code >= 0:
+        return f"ended by the method, with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = "unknown"
+    return f"killed by signal {-code} ({name})"

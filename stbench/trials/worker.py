@@ -1,0 +1,86 @@
+"""The worker's side of an engine: trials come through one pipe, what becomes of them goes back through another.
+
+A worker runs its trials in one warm process: libraries stay loaded, prepared data and resident patches stay. It leaves
+when there is nothing more to come, when it is asked to stop, and when its engine is gone: then the trial at work is
+saved, or, where it does not stop within ``PATIENCE_S``, left as it is, to be gone on with from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import Interrupted, UserError
+from .run import run_trial
+
+PATIENCE_S = 20.0  # between the engine's end and the worker's, at most
+PROGRESS_S = 0.5  # between two reports of a trial's progress
+LOOK_S = 0.2  # between two looks at whether to stop, while there is nothing to do
+
+
+def serve(results: Path, requests: int, replies: int, should_stop: Callable[[], bool]) -> None:
+    """Run the trials that are named on the descriptor ``requests``, and report on ``replies``, a JSON line each."""
+    waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    engine_is_gone = threading.Event()
+
+    def receive() -> None:
+        with os.fdopen(requests, encoding="utf-8") as lines:
+            for line in lines:
+                waiting.put(json.loads(line)["run"])
+        waiting.put(None)
+        engine_is_gone.set()
+
+    def reply(**words: Any) -> None:
+        os.write(replies, json.dumps(words).encode() + b"\n")
+
+    def stop() -> bool:
+        return should_stop() or engine_is_gone.is_set()
+
+    import torch  # noqa: F401 - before the first trial, whose time is limited
+
+    threading.Thread(target=receive, daemon=True).start()
+    threading.Thread(target=_leave_without_engine, args=(engine_is_gone,), daemon=True).start()
+    reply(ready=True)
+    while not should_stop():
+        try:
+            key = waiting.get(timeout=LOOK_S)
+        except queue.Empty:
+            continue
+        if key is None:
+            return
+        try:
+            reply(started=key)
+            run_trial(results, key, _Throttled(reply, key), stop)
+            reply(ended=key)
+        except Interrupted as pause:
+            reply(interrupted=key, reason=str(pause))
+            return
+        except (UserError, OSError) as error:  # of the place: no trial is to blame
+            reply(place=str(error))
+            raise
+
+
+def _leave_without_engine(engine_is_gone: threading.Event) -> None:
+    """End the process and its children, whatever it hangs in, some time after its engine went."""
+    engine_is_gone.wait()
+    time.sleep(PATIENCE_S)
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+class _Throttled:
+    """Reports a trial's progress, no more often than somebody looks."""
+
+    def __init__(self, reply: Callable[..., None], key: str) -> None:
+        self.reply, self.key, self._last = reply, key, 0.0
+
+    def __call__(self, done: int, total: int, text: str) -> None:
+        if time.monotonic() - self._last >= PROGRESS_S:
+            self._last = time.monotonic()
+            self.reply(progress=self.key, done=done, total=total, text=text)

@@ -1,0 +1,343 @@
+"""What every engine has to do, and what happens when workers die, hang or take too much."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from stbench import registry
+from stbench.data.prepare import prepare
+from stbench.data.splits import loso
+from stbench.errors import Interrupted, UserError
+from stbench.method import configure
+from stbench.results.plan import Execution, Experiment, MethodChoice, plan
+from stbench.results.summary import write_summary
+from stbench.system import cores
+from stbench.trials.engines import slots
+from stbench.trials.engines.limits import Limits, bytes_of, seconds_of
+from stbench.trials.engines.serial import SerialEngine
+from stbench.trials.engines.slots import SlotsEngine
+from stbench.trials.outcome import state_of
+from stbench.trials.spec import DataSpec
+from stbench.trials.state import TrialState
+
+TROUBLED = f"{Path(__file__).parent / 'troubled_method.py'}:Troubled"
+MIB = 2**20
+
+
+class Heard:
+    """A listener that writes down what it hears."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.lost: list[str] = []
+        self.states: dict[str, TrialState] = {}
+
+    def started(self, key: str) -> None:
+        self.begun.append(key)
+
+    def progress(self, key: str, done: int, total: int, text: str) -> None:
+        pass
+
+    def again(self, key: str, reason: str) -> None:
+        self.lost.append(f"{key} {reason}")
+
+    def ended(self, key: str, state: TrialState) -> None:
+        assert key not in self.states, "a trial ended twice"
+        self.states[key] = state
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> Callable[..., tuple[Path, list[str]]]:
+    """A results directory with trials of the troubled method: two folds, and as many seeds as are asked for."""
+
+    def make(seeds: int, name: str = "results") -> tuple[Path, list[str]]:
+        cache = os.environ["STBENCH_CACHE"]
+        data = prepare(registry.dataset("demo"), "spot-log10-cp10k", Path(cache), slices=["P1a", "P2a"])
+        keys = {name: slide.key for name, slide in data.slides.items()}
+        spec = DataSpec("demo", data.name, None, cache, data.target.name, keys)
+        method = registry.method(TROUBLED)
+        choice = MethodChoice(TROUBLED, method, "quick", {}, configure(method, "quick", "demo", {}))
+        experiment = Experiment(data, spec, [choice], "loso", loso(data.patients), range(seeds))
+        results = tmp_path / name
+        return results, plan(experiment, Execution(results, "stbench run", "cpu"))
+
+    return make
+
+
+def trouble(results: Path, **of_keys: str) -> None:
+    (results / "troubles.json").write_text(json.dumps(of_keys))
+
+
+def numbers(results: Path) -> pd.DataFrame:
+    table = write_summary(results)
+    return table.drop(columns=["fit_s", "predict_s", "peak_mem_mb"]).sort_values(["key", "slice"], ignore_index=True)
+
+
+def engine(n_slots: int = 2, **limits: float) -> SlotsEngine:
+    return SlotsEngine(n_slots, 1, Limits(**limits))  # type: ignore[arg-type]
+
+
+def nothing_is_left(results: Path) -> bool:
+    """No process of the run, no attempt at work, no pipe's log."""
+    mine = [child for child in psutil.Process().children(recursive=True) if "worker" in " ".join(child.cmdline())]
+    return not mine
+
+
+def test_every_trial_ends_as_it_should_and_the_others_as_if_nothing_had_happened(planned: Callable) -> None:
+    results, keys = planned(10)
+    raises, dies, hangs, allocates = keys[3], keys[6], keys[9], keys[14]
+    trouble(results, **{raises: "raise", dies: "die", hangs: "hang", allocates: "allocate"})
+    heard = Heard()
+    engine(seconds=15.0, resident_bytes=2500 * MIB).run(results, keys, heard, lambda: False)
+    assert Counter(state.state for state in heard.states.values()) == {"finished": 16, "failed": 4}
+    assert set(heard.states) == set(keys)
+    assert heard.states[raises].cause is None
+    assert heard.states[raises].reason == "RuntimeError: the method was asked to raise"
+    assert heard.states[dies].cause == "killed"
+    assert heard.states[dies].reason.startswith("its process was killed by signal 9 (SIGKILL), 2 times")
+    assert heard.states[dies].attempts == 2
+    assert [line.split()[0] for line in heard.lost] == [dies]
+    assert (heard.states[hangs].cause, heard.states[allocates].cause) == ("timeout", "oom")
+    assert "more than the 15 s that a trial may take" in heard.states[hangs].reason
+    assert "of memory that a trial may take" in heard.states[allocates].reason
+    assert nothing_is_left(results)
+
+    calm, _ = planned(10, "calm")
+    fine = [key for key in keys if heard.states[key].state == "finished"]
+    SerialEngine().run(calm, fine, Heard(), lambda: False)
+    of_both = [table[table["key"].isin(fine)].reset_index(drop=True) for table in map(numbers, (results, calm))]
+    pd.testing.assert_frame_equal(*of_both, check_exact=True)
+
+    # what ended is not run again, by whichever engine
+    begun = (results / "begun.txt").read_text()
+    again = Heard()
+    SerialEngine().run(results, keys, again, lambda: False)
+    assert again.states == heard.states
+    assert (results / "begun.txt").read_text() == begun
+
+
+def test_a_worker_that_is_killed_once_costs_one_attempt(planned: Callable) -> None:
+    results, keys = planned(1)
+    trouble(results, **{keys[0]: "die once"})
+    heard = Heard()
+    engine().run(results, keys, heard, lambda: False)
+    assert [state.state for state in heard.states.values()] == ["finished", "finished"]
+    assert heard.states[keys[0]].attempts == 2
+    assert heard.lost == [f"{keys[0]} its process was killed by signal 9 (SIGKILL)"]
+
+
+def test_a_worker_has_its_share_of_threads(planned: Callable) -> None:
+    results, keys = planned(1)
+    SlotsEngine(2, 3, Limits()).run(results, keys, Heard(), lambda: False)
+    assert {line.split()[1] for line in (results / "begun.txt").read_text().splitlines()} == {"3"}
+
+
+def test_a_wish_to_stop_lets_trials_save_what_they_have(planned: Callable) -> None:
+    results, keys = planned(2)
+    trouble(results, **dict.fromkeys(keys, "wait"))
+    heard = Heard()
+    with pytest.raises(Interrupted, match="asked to save what they have"):
+        engine().run(results, keys, heard, lambda: len(heard.begun) == 2)
+    states = [state_of(results, key) for key in keys]
+    assert Counter(state.state for state in states) == {"interrupted": 2, "pending": 2}
+    assert {state.reason for state in states if state.state == "interrupted"} == {"saved what there is"}
+    assert nothing_is_left(results)
+    (results / "troubles.json").unlink()
+    engine().run(results, keys, heard, lambda: False)
+    assert [state.state for state in heard.states.values()] == ["finished"] * 4
+
+
+def test_a_signal_to_one_worker_alone_is_no_failure(planned: Callable) -> None:
+    """Somebody, or a scheduler, asks a worker to stop: its trial is saved, and goes on in another."""
+    results, keys = planned(1)
+    trouble(results, **{keys[0]: "leave once"})
+    heard = Heard()
+    engine().run(results, keys, heard, lambda: False)
+    assert [state.state for state in heard.states.values()] == ["finished", "finished"]
+    assert heard.lost == [f"{keys[0]} its process was asked to stop from outside"]
+
+
+def test_a_trial_that_heeds_its_time_limit_has_failed_all_the_same(planned: Callable) -> None:
+    results, keys = planned(1)
+    trouble(results, **{keys[0]: "wait"})
+    heard = Heard()
+    engine(seconds=10.0).run(results, keys, heard, lambda: False)
+    assert (heard.states[keys[0]].state, heard.states[keys[0]].cause) == ("failed", "timeout")
+    assert heard.states[keys[1]].state == "finished"
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from test_engines import Heard
+from stbench.trials.engines import slots
+from stbench.trials.engines.limits import Limits
+slots.SlotsEngine(2, 1, Limits()).run(Path(sys.argv[1]), sys.argv[2].split(","), Heard(), lambda: False)
+"""
+
+
+def test_workers_do_not_outlive_an_engine_that_is_killed(planned: Callable) -> None:
+    results, keys = planned(1)
+    trouble(results, **dict.fromkeys(keys, "wait"))
+    here = str(Path(__file__).parent)
+    running = subprocess.Popen([sys.executable, "-c", PROGRAM, str(results), ",".join(keys), here])
+    begun = results / "begun.txt"
+    until = time.monotonic() + 120
+    while not (begun.is_file() and len(begun.read_text().splitlines()) == 2):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    workers = [psutil.Process(child.pid) for child in psutil.Process(running.pid).children()]
+    assert len(workers) == 2
+    running.kill()
+    running.wait()
+    gone, alive = psutil.wait_procs(workers, timeout=25)
+    assert (len(gone), alive) == (2, [])
+    assert {state_of(results, key).state for key in keys} == {"interrupted"}
+
+
+def test_a_worker_that_cannot_start_stops_the_run_in_one_line(planned: Callable, monkeypatch) -> None:
+    results, keys = planned(1)
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setattr(slots, "WorkerProcess", _without_python)
+    with pytest.raises(UserError, match=r"a worker cannot start on this machine \(exit code 3: no luck\)") as caught:
+        engine().run(results, keys, Heard(), lambda: False)
+    assert "\n" not in str(caught.value)
+    assert {state_of(results, key).state for key in keys} == {"pending"}
+
+
+def _without_python(results: Path, threads: int) -> object:
+    from stbench.trials.engines import process
+
+    with pytest.MonkeyPatch.context() as patch:
+        script = results / "no-python"
+        script.write_text("#!/bin/sh\necho no luck\nexit 3\n")
+        script.chmod(0o755)
+        patch.setattr(sys, "executable", str(script))
+        return process.WorkerProcess(results, threads)
+
+
+# The command line ---------------------------------------------------------------------------------------------------
+
+DEMO = ("--dataset", "demo", "--preset", "quick", "--slices", "P1a,P2a", "--no-mlflow")
+
+
+def test_a_run_with_two_slots_gives_the_numbers_of_one(tmp_path: Path, stbench_command: Callable) -> None:
+    for n_slots in ("1", "2"):
+        words = ("run", "--methods", "training_mean,position_knn", *DEMO, "--slots", n_slots)
+        assert stbench_command(*words, "--out", tmp_path / n_slots).code == 0
+    one, two = numbers(tmp_path / "1"), numbers(tmp_path / "2")
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+    assert not (tmp_path / "2" / "workers").exists()  # nothing was printed
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--slots", "none"), "--slots none is no number of trials at a time - give 1 or more, or auto"),
+        (("--slots", "0"), "--slots 0 is no number of trials at a time"),
+        (("--trial-time", "soon"), "'soon' is no time - write seconds, or for example 15m, 2h, 1d12h"),
+        (("--trial-memory", "much"), "'much' is no amount of memory - write for example 800M or 16G"),
+    ],
+)
+def test_what_is_no_limit_is_one_line(
+    tmp_path: Path, stbench_command: Callable, words: tuple[str, ...], message: str
+) -> None:
+    done = stbench_command("run", "--methods", "training_mean", *DEMO, *words, "--out", tmp_path / "r")
+    assert done.code == 2
+    assert message in done.err
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_worker_runs_a_list(planned: Callable, tmp_path: Path, stbench_command: Callable) -> None:
+    results, keys = planned(1)
+    trouble(results, **{keys[1]: "raise"})
+    (tmp_path / "list.txt").write_text("\n".join(keys))
+    done = stbench_command("worker", results, "--trials", tmp_path / "list.txt")
+    assert done.code == 1
+    assert f"{keys[0]}: finished" in done.out
+    assert f"{keys[1]}: failed - RuntimeError: the method was asked to raise" in done.out
+    (tmp_path / "list.txt").write_text("0123456789abcdef")
+    done = stbench_command("worker", results, "--trials", tmp_path / "list.txt")
+    assert (done.code, "lists 0123456789abcdef, which is not planned" in done.err) == (2, True)
+    done = stbench_command("worker", results)
+    assert (done.code, "there is nothing to run" in done.err) == (2, True)
+
+
+def test_ctrl_c_twice_ends_a_run_at_once(planned: Callable) -> None:
+    results, keys = planned(1)
+    trouble(results, **dict.fromkeys(keys, "hang"))
+    interrupted = threading.Event()
+
+    def interrupt() -> bool:
+        if (results / "begun.txt").is_file() and not interrupted.is_set():
+            interrupted.set()
+            threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+        return interrupted.is_set()
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        engine().run(results, keys, Heard(), interrupt)
+    assert time.monotonic() - started < slots.STOP_S
+    assert nothing_is_left(results)
+    assert "interrupted" in {state_of(results, key).state for key in keys}
+
+
+# What may be taken --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("1d12h", 129600), ("1h1m1s", 3661)]
+)
+def test_times(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize(("text", "size"), [("512", 512), ("800M", 800 * MIB), ("1.5g", 1536 * MIB), ("2GiB", 2**31)])
+def test_sizes(text: str, size: int) -> None:
+    assert bytes_of(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "-3", "h", "1x", "five"])
+def test_what_is_no_time_or_size_is_refused(text: str) -> None:
+    for read in (seconds_of, bytes_of):
+        with pytest.raises(UserError, match=f"'{text}' is no"):
+            read(text)
+
+
+def test_cores_are_those_of_affinity_quota_and_allocation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr(cores, "CGROUP", tmp_path)
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    assert cores.usable_cores() == 8
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert cores.usable_cores() == 8
+    (tmp_path / "cpu.max").write_text("350000 100000\n")
+    assert cores.usable_cores() == 3
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    assert cores.usable_cores() == 1
+    (tmp_path / "cpu.max").unlink()
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "4")
+    assert cores.usable_cores() == 4
+
+
+def test_memory_is_what_is_free_within_the_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "CGROUP", tmp_path)
+    free = psutil.virtual_memory().available
+    assert 0.8 * free < cores.usable_memory() <= 1.2 * free
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("400000\n")
+    assert cores.usable_memory() == 600000
