@@ -189,7 +189,7 @@ def source_digest(method_class: type[Method]) -> str:
     first or second hand, from its own package and from stbench (the blocks that methods share, the training loop). So a
     changed method never reuses old results, while comments, docstrings, messages and the places of modules change
     nothing (:mod:`stbench.system.code_digest`). Other libraries enter a trial's record by their version, and
-    :data:`stbench.NUMBERS` enters the key beside this digest. The files are read once a process.
+    :data:`stbench.NUMBERS` enters the key beside this digest. The files are read once per process.
     """
     module = sys.modules[method_class.__module__]
     if module.__file__ is None:

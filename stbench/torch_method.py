@@ -65,7 +65,7 @@ class TorchMethod(ABC):
         self.config = config
         self.trained: nn.Module | None = None  # the network after fit or load, on the device, in eval mode
         self.shape: dict[str, Any] = {}
-        self.history: list[dict[str, float]] = []  # of the last fit, a row an epoch
+        self.history: list[dict[str, float]] = []  # of the last fit, one row per epoch
         self.extras: dict[str, Tensor] = {}  # what finish stores beside the weights, e.g. retrieval keys
         self.precision: Precision = "fp32"  # of the last fit; predictions are made in it too
         self._label: str | None = None
@@ -103,7 +103,7 @@ class TorchMethod(ABC):
     def optimiser(
         self, network: nn.Module, device: torch.device
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler | None]:
-        """The optimiser (``fused=device.type == "cuda"``) and, where there is one, a schedule stepped once an epoch."""
+        """The optimiser (``fused=device.type == "cuda"``) and, if there is one, a schedule stepped once per epoch."""
 
     @abstractmethod
     def predict_batch(self, network: nn.Module, batch: TestBatch) -> Tensor:

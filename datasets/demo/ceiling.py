@@ -48,7 +48,7 @@ def expected_target(slide_id: str, target: str = "spot-log10-cp10k", knowing: Kn
 
 
 def best_reachable(slide_id: str, target: str = "spot-log10-cp10k") -> pd.DataFrame:
-    """How well each gene of the panel can be predicted on a slide; one row a gene, in the panel's order.
+    """How well each gene of the panel can be predicted on a slide; one row per gene, in the panel's order.
 
     ``programme``
         visible, positional or noise.

@@ -45,8 +45,8 @@ class Genes:
     programme: np.ndarray  # "visible", "positional" or "noise"
     in_panel: np.ndarray  # bool
     base: np.ndarray
-    visible_slopes: np.ndarray  # (n_genes, len(FEATURES)), one entry a visible gene
-    positional_slopes: np.ndarray  # (n_genes, N_FIELDS), one entry a positional gene
+    visible_slopes: np.ndarray  # (n_genes, len(FEATURES)), one entry per visible gene
+    positional_slopes: np.ndarray  # (n_genes, N_FIELDS), one entry per positional gene
     dispersion: np.ndarray
 
     @property

@@ -57,7 +57,7 @@ SLICES = tuple(f"{patient}{letter}" for patient in PATIENTS for letter in "ab")
 class Layout:
     """A patient's hidden tissue, on a grid of COARSE pixels that reaches MARGIN beyond the image."""
 
-    affinity: np.ndarray  # (5, n, n) one field a region; the largest wins
+    affinity: np.ndarray  # (5, n, n) one field per region; the largest wins
     septum: np.ndarray  # (n, n) the tumour's nests part where it is near zero
     outside: np.ndarray  # (n, n) negative inside the outline, zero on it
     grade: np.ndarray  # (n, n) 0 to 1

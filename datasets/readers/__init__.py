@@ -1,1 +1,1 @@
-"""Readers: one file a format, each returning a :class:`stbench.slides.slide.Slide`."""
+"""Readers: one file per format, each returning a :class:`stbench.slides.slide.Slide`."""

@@ -14,7 +14,7 @@ READINGS = Readings(
     sources={
         "target": target_source("the published command line (--norm, log): ln((1 + c) / (n + Z)) over all genes"),
         "select": Source(
-            "50 epochs and the last one: one training a fold, and no choice to explain",
+            "50 epochs and the last one: one training per fold, and no choice to explain",
             released="the driver: the epoch of lowest error in an inner 4-fold cross-validation over training patients",
         ),
         "padding": Source(

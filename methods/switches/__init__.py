@@ -1,1 +1,1 @@
-"""The ablation switches of the methods, one file a method: data beside the methods, which no method imports."""
+"""The ablation switches of the methods, one file per method: data beside the methods, which no method imports."""

@@ -34,7 +34,7 @@ BLOCK = 1024  # rows of the distance matrix at a time
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What is kept of all slides' patches, one row a spot, slide after slide."""
+    """What is kept of all slides' patches, one row per spot, slide after slide."""
 
     spots: tuple[Spot, ...]
     digest: tuple[bytes, ...]

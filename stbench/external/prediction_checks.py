@@ -56,12 +56,12 @@ def check_prediction(
         for other in TARGETS.values()
         if other is not target
     }
-    scales |= {label: of(counts.astype(np.float64), total_counts) for label, of in OTHER_SCALES.items()}
+    scales |= {label: scale(counts.astype(np.float64), total_counts) for label, scale in OTHER_SCALES.items()}
     given = ~np.isnan(prediction).any(axis=0)
     prediction = prediction[:, given].astype(np.float64)
     scales = {scale: values[:, given] for scale, values in scales.items()}
-    told = yield from _equality(name, prediction, scales)
-    if not told:
+    found = yield from _equality(name, prediction, scales)
+    if not found:
         yield from _scale(name, prediction, scales, target.name)
 
 

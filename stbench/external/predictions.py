@@ -124,7 +124,9 @@ def _read(path: Path) -> AnnData:
         raise UserError(f"{path} cannot be read as AnnData ({reason}) - write it again with anndata") from error
     if adata.X is None or adata.n_obs == 0 or adata.n_vars == 0:
         layers = f" (there are layers: {', '.join(adata.layers)})" if len(adata.layers) else ""
-        raise UserError(f"{path} holds no predictions in X{layers} - X must have a row a spot and a column a gene")
+        raise UserError(
+            f"{path} holds no predictions in X{layers} - X must have one row per spot and one column per gene"
+        )
     return adata
 
 
@@ -238,7 +240,9 @@ def _array_columns(section: AnnData) -> np.ndarray | None:
     if not {"array_row", "array_col"} <= set(section.obs.columns):
         return None
     columns = [section.obs[name].astype(object) for name in ("array_col", "array_row")]
-    return np.stack([pd.to_numeric(one, errors="coerce").to_numpy(np.float64, na_value=np.nan) for one in columns], 1)
+    return np.stack(
+        [pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan) for column in columns], 1
+    )
 
 
 def _pairs(xy: np.ndarray) -> pd.MultiIndex:

@@ -154,12 +154,13 @@ def _spec(fold: Fold, data: PreparedDataset, data_spec: DataSpec, submission: Su
     )
 
 
-def alarms_of(one: ExternalPrediction, data: PreparedDataset) -> list[Alarm]:
+def alarms_of(prediction: ExternalPrediction, data: PreparedDataset) -> list[Alarm]:
     """Signs that the predictions of a slice are on another scale, or the truth itself; of the genes predicted."""
-    slide = data.slides[one.slice]
+    slide = data.slides[prediction.slice]
     return list(
         check_prediction(
-            *(one.slice, one.values, slide.target, slide.counts, slide.total_counts, slide.n_measured, data.target)
+            *(prediction.slice, prediction.values, slide.target),
+            *(slide.counts, slide.total_counts, slide.n_measured, data.target),
         )
     )
 
@@ -169,14 +170,14 @@ def _write_trial(work: Path, spec: TrialSpec, data: PreparedDataset, submission:
     training = [data.slides[name] for name in spec.train]
     floor = mean_target(training).astype(np.float32)
     given = [submission.predictions[name] for name in spec.test]
-    completed = {one.slice: np.where(np.isnan(one.values), floor, one.values) for one in given}
-    notes = [DECLARED, *dict.fromkeys(note for one in given for note in one.notes)]
+    completed = {found.slice: np.where(np.isnan(found.values), floor, found.values) for found in given}
+    notes = [DECLARED, *dict.fromkeys(note for found in given for note in found.notes)]
     notes += score_predictions(spec, data, training, completed, work)
-    raised = [alarm for one in given for alarm in alarms_of(one, data)]
+    raised = [alarm for found in given for alarm in alarms_of(found, data)]
     write_json(work / "spec.json", asdict(spec))
     History(work / "history.jsonl").write_csv(work / "history.csv")
     lines = [f"trial {spec.key}: {spec.label}, scored from predictions made elsewhere"]
-    lines += [f"slice {one.slice}: {one.source}, content {one.digest}" for one in given]
+    lines += [f"slice {found.slice}: {found.source}, content {found.digest}" for found in given]
     lines += [f"alarm: {alarm.kind}: {alarm.text}" for alarm in raised]
     (work / "log.txt").write_text("\n".join([*lines, *notes]) + "\n", encoding="utf-8")
     state = EndedState(

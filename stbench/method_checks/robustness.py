@@ -123,7 +123,7 @@ def stops_and_resumes(subject: Subject) -> str | None:
     except Interrupted:
         pass
     else:
-        how = "went on" if epochs else "logged no epoch (call run.log once an epoch) and went on"
+        how = "went on" if epochs else "logged no epoch (call run.log once per epoch) and went on"
         raise CheckFailed(
             f"fit {how} after should_stop() was true - ask run.check_interrupt() after each batch or epoch, save the"
             " state in run.checkpoint_directory and raise run.interrupted(...)"

@@ -218,7 +218,7 @@ def plan_ablation(
             rows.insert(0, (Variant("preset", _as_it_is(rows, settings)), _same(target, {})))
         named.append((switch, rows))
 
-    made = {_same(target, {}): base}
+    configurations = {_same(target, {}): base}
     groups: dict[str, list[str]] = {_same(target, {}): [_same(target, {})]}  # who shares a training
     for key, (scale, config, changed) in wanted.items():
         at_inference = inference_fields(method, config)
@@ -230,17 +230,17 @@ def plan_ablation(
         # the one that changes least trains: the model that is kept is then one that somebody might ask for
         ordered = sorted(members, key=lambda key: len(wanted[key][2]) if key in wanted else 0)
         for key in ordered:
-            if key in made:
+            if key in configurations:
                 continue
             scale, config, changed = wanted[key]
-            trainer = None if key == ordered[0] else made[ordered[0]].choice
+            trainer = None if key == ordered[0] else configurations[ordered[0]].choice
             choice = MethodChoice(reference, method, preset, _labelled(changed), config, trainer)
-            made[key] = Configuration(scale, choice)
+            configurations[key] = Configuration(scale, choice)
     return Ablation(
         base=base,
-        configurations=tuple(made.values()),
+        configurations=tuple(configurations.values()),
         switches=tuple(
-            (switch, tuple(Row(variant, made[key], key == _same(target, {})) for variant, key in rows))
+            (switch, tuple(Row(variant, configurations[key], key == _same(target, {})) for variant, key in rows))
             for switch, rows in named
         ),
     )

@@ -61,9 +61,9 @@ def write_evidence(
     with writing_to(results):
         (results / "evidence").mkdir(parents=True, exist_ok=True)
         audits = []
-        for done, (split, some) in enumerate(folds.items()):
+        for done, (split, folds_of_split) in enumerate(folds.items()):
             say(done, steps, f"audit of {split}")
-            audits.append(_audited(results, data, dataset, split, some, leaks or {}))
+            audits.append(_audited(results, data, dataset, split, folds_of_split, leaks or {}))
         say(len(folds), steps, "noise ceiling")
         write_ceiling(results, data)
         say(len(folds) + 1, steps, "thumbnails")

@@ -177,13 +177,13 @@ def _refuse_namesake(results: Path, choice: MethodChoice) -> None:
             continue
         if spec.name != choice.method.name or spec.method.startswith(EXTERNAL):
             continue
-        there = spec.origin or spec.method  # of an older version: as it was typed
-        same_class = there.rpartition(":")[2] == here.rpartition(":")[2]  # one file may hold several
+        origin = spec.origin or spec.method  # of an older version: as it was typed
+        same_class = origin.rpartition(":")[2] == here.rpartition(":")[2]  # one file may hold several
         same_code = same_class and spec.method_source == registry.source_digest(choice.method)
-        if there in (here, choice.reference) or same_code:
+        if origin in (here, choice.reference) or same_code:
             continue
         raise UserError(
-            f"{results} has trials of '{spec.name}' from {there}, and {here} calls itself '{spec.name}' too - rename "
+            f"{results} has trials of '{spec.name}' from {origin}, and {here} calls itself '{spec.name}' too - rename "
             "one, or give another --out: results are told apart by the name"
         )
 

@@ -189,11 +189,11 @@ def after_exchange(slide: TestSlide, prediction: np.ndarray, exchanged: np.ndarr
 
 
 def _diagnostics(method: Method) -> dict[str, float]:
-    told = getattr(method, "diagnostics", {})
+    declared = getattr(method, "diagnostics", {})
     try:
-        numbers = {str(name): float(value) for name, value in told.items()}
+        numbers = {str(name): float(value) for name, value in declared.items()}
     except (AttributeError, TypeError, ValueError) as error:
-        raise MethodFailed(f"its diagnostics are {told!r:.100}, not names and numbers") from error
+        raise MethodFailed(f"its diagnostics are {declared!r:.100}, not names and numbers") from error
     if not numbers.get("contrastive_batch", 1) > 0:
         raise MethodFailed(f"its contrastive_batch is {numbers['contrastive_batch']}, not the size of a batch")
     return numbers

@@ -138,12 +138,12 @@ def gene_ceilings(
     varies = np.ptp(measured, axis=0) > 0
     shared, spread = np.zeros(counts.shape[1]), np.zeros(counts.shape[1])
     for _ in range(repeats):
-        first, first_other = rng.binomial(counts, 0.5), rng.binomial(other, 0.5)
-        one = _centred(target(first, first.sum(axis=1) + first_other, n_measured))
-        second = counts - first
-        two = _centred(target(second, second.sum(axis=1) + other - first_other, n_measured))
-        shared += np.einsum("sg,sg->g", one, two)
-        spread += (np.einsum("sg,sg->g", one, one) + np.einsum("sg,sg->g", two, two)) / 2
+        half_counts, half_other = rng.binomial(counts, 0.5), rng.binomial(other, 0.5)
+        first = _centred(target(half_counts, half_counts.sum(axis=1) + half_other, n_measured))
+        rest = counts - half_counts
+        second = _centred(target(rest, rest.sum(axis=1) + other - half_other, n_measured))
+        shared += np.einsum("sg,sg->g", first, second)
+        spread += (np.einsum("sg,sg->g", first, first) + np.einsum("sg,sg->g", second, second)) / 2
     # Sums over repeats before the ratio: a gene of few counts may be constant in one half, which is no agreement
     half = np.divide(shared, spread, out=np.zeros_like(shared), where=spread > 0)
     reliability = np.where(varies, full_depth(np.clip(half, 0, 1)), np.nan)

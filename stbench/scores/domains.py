@@ -66,19 +66,19 @@ def domains(slide: PreparedSlide, prediction: np.ndarray) -> tuple[pd.DataFrame,
             "label": labels,
         }
     )
-    for of, values in (("prediction", prediction), ("truth", slide.target)):
+    for clustered, values in (("prediction", prediction), ("truth", slide.target)):
         components = principal_components(values[chosen])
         for seed in SEEDS:
             found = clusters(components, k, seed)
             rows.append(
                 {
-                    **{"slice": slide.id, "of": of, "kmeans_seed": seed, "k": k, "n_spots": len(chosen)},
+                    **{"slice": slide.id, "of": clustered, "kmeans_seed": seed, "k": k, "n_spots": len(chosen)},
                     "ari": adjusted_rand_score(labels, found),
                     "nmi": normalized_mutual_info_score(labels, found, average_method="arithmetic"),
                 }
             )
             if seed == SEEDS[0]:
-                spots[f"cluster_{of}"] = found
+                spots[f"cluster_{clustered}"] = found
     return pd.DataFrame(rows), spots
 
 

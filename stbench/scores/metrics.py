@@ -127,7 +127,7 @@ def score_slide(
         )
     n_spots, n_genes = truth.shape
     if len(genes) != n_genes:
-        raise UnscorableError(f"{len(genes)} gene names for {n_genes} columns - give one name a column, in order")
+        raise UnscorableError(f"{len(genes)} gene names for {n_genes} columns - give one name per column, in order")
     _require_finite("truth", truth, genes)
     _require_finite("prediction", prediction, genes)
     truth, prediction = truth.astype(np.float64), prediction.astype(np.float64)
@@ -148,7 +148,7 @@ def score_slide(
         train_mean = np.asarray(train_mean, dtype=np.float64)
         if train_mean.shape != (n_genes,) or not np.isfinite(train_mean).all():
             raise ValueError(
-                f"train_mean must be {n_genes} finite numbers, one a gene; it has shape {train_mean.shape}"
+                f"train_mean must be {n_genes} finite numbers, one per gene; it has shape {train_mean.shape}"
             )
         strict_heg = highest(train_mean)
     difference = prediction - truth

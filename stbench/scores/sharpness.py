@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("sd_truth", "sd_prediction", "spearman", "moran_truth", "moran_prediction", "ssim")
 K1, K2 = 0.01, 0.03  # Wang et al. 2004: they keep the quotients finite where a map is flat
-_GENES = 128  # maps of so many genes are worked on at once: 5,000 spots take 5 MB an array
+_GENES = 128  # as many maps are worked on at once: 5,000 spots take 5 MB per array
 
 
 def sharpness(truth: np.ndarray, prediction: np.ndarray, positions: np.ndarray) -> pd.DataFrame:
@@ -55,7 +55,7 @@ def sharpness(truth: np.ndarray, prediction: np.ndarray, positions: np.ndarray) 
     array([[1.71, 0.85, 0.64]])
     """
     import pandas as pd
-    from scipy.stats import rankdata  # two seconds, which nobody should wait to be told of a wrong word
+    from scipy.stats import rankdata  # takes two seconds: a mistyped command must not wait for it
 
     truth, prediction = np.asarray(truth, dtype=np.float64), np.asarray(prediction, dtype=np.float64)
     neighbours = direct_neighbours(positions)

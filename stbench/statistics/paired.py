@@ -106,12 +106,12 @@ def paired_by_patient(
     >>> round(found.difference, 2), found.test.p, found.patients_won
     (0.14, 0.0625, 5)
     """
-    by_slice, of = _differences(scores, a, b)
-    by_patient = by_slice.groupby(of, sort=True).mean()
+    by_slice, patients = _differences(scores, a, b)
+    by_patient = by_slice.groupby(patients, sort=True).mean()
     rng = rng or np.random.default_rng(0)
     better = 1 if higher_is_better else -1
     slices, whole = signs(better * by_slice.to_numpy()), signs(better * by_patient.to_numpy())
-    table = pd.DataFrame({"patient": of.to_numpy(), "slice": of.index, "value": by_slice.to_numpy()})
+    table = pd.DataFrame({"patient": patients.to_numpy(), "slice": patients.index, "value": by_slice.to_numpy()})
     return Comparison(
         a=a,
         b=b,
@@ -147,8 +147,8 @@ def patient_differences(scores: pd.DataFrame, a: str, b: str) -> pd.Series:
     UserError
         If an entry is not in the table or no slice has both.
     """
-    by_slice, of = _differences(scores, a, b)
-    return by_slice.groupby(of, sort=True).mean()
+    by_slice, patients = _differences(scores, a, b)
+    return by_slice.groupby(patients, sort=True).mean()
 
 
 def _differences(scores: pd.DataFrame, a: str, b: str) -> tuple[pd.Series, pd.Series]:

@@ -45,11 +45,11 @@ def grid(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     if twice.any():
         row = scores[twice].iloc[0]
         raise UserError(f"{row['entry']} has two scores on slice {row['slice']} - take the mean over seeds first")
-    of = scores.drop_duplicates(["slice", "patient"])
-    if of["slice"].duplicated().any():
-        name = of.loc[of["slice"].duplicated(), "slice"].iloc[0]
-        raise UserError(f"slice {name} belongs to two patients in this table - name one patient a slice")
-    patients = of.sort_values(["patient", "slice"]).set_index("slice")["patient"]
+    owners = scores.drop_duplicates(["slice", "patient"])
+    if owners["slice"].duplicated().any():
+        name = owners.loc[owners["slice"].duplicated(), "slice"].iloc[0]
+        raise UserError(f"slice {name} belongs to two patients in this table - name one patient per slice")
+    patients = owners.sort_values(["patient", "slice"]).set_index("slice")["patient"]
     values = scores.set_index(["slice", "entry"])["value"].astype(float).unstack("entry")  # noqa: PD010 - no averaging
     return values.reindex(patients.index), patients
 

@@ -13,7 +13,7 @@ from .scores import require
 
 @dataclass(frozen=True)
 class StratifiedTest:
-    """``strata``: one row a stratum with ``stratum``, ``difference`` (mean over patients) and ``n_patients``."""
+    """``strata``: one row per stratum with ``stratum``, ``difference`` (mean over patients) and ``n_patients``."""
 
     test: PairedTest
     strata: pd.DataFrame

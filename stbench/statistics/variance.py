@@ -14,7 +14,7 @@ from .scores import require
 
 @dataclass(frozen=True)
 class VarianceSplit:
-    """``table``: one row a source: ``source``, ``df``, ``mean_square``, ``estimate``, ``variance``, ``share``.
+    """``table``: one row per source: ``source``, ``df``, ``mean_square``, ``estimate``, ``variance``, ``share``.
 
     ``estimate`` is the unbiased one and may be negative; ``variance`` is at least 0, ``share`` its part of the sum.
     ``notes``: what had to be left out and what cannot be told apart, in plain words.
@@ -81,13 +81,13 @@ def variance_components(scores: pd.DataFrame) -> VarianceSplit:
 def _rectangle(scores: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Values (n_entries, n_slices, n_seeds) without gaps, the patient of each slice, and what was left out for it."""
     if scores.duplicated(["entry", "slice", "seed"]).any():
-        raise UserError("an entry has two scores for one slice and seed - give one row a trial and slice")
+        raise UserError("an entry has two scores for one slice and seed - give one row per trial and slice")
     known = scores.dropna(subset="value")
     entries = sorted(known["entry"].unique())
     seeds_of = known.groupby("entry")["seed"].agg(set)
     seeds = sorted(set.intersection(*seeds_of)) if len(seeds_of) else []
-    of = known[known["seed"].isin(seeds)]
-    wide = of.set_index(["slice", "entry", "seed"])["value"].unstack(["entry", "seed"])  # noqa: PD010 - no averaging
+    crossed = known[known["seed"].isin(seeds)]
+    wide = crossed.set_index(["slice", "entry", "seed"])["value"].unstack(["entry", "seed"])  # noqa: PD010 - no averaging
     wide = wide.reindex(columns=pd.MultiIndex.from_product([entries, seeds])).dropna().sort_index()
     notes = []
     for unit, kept, there in (
@@ -144,37 +144,39 @@ def _components(values: np.ndarray, patient: np.ndarray) -> pd.DataFrame:
     return table
 
 
-def _estimates(of: Mapping[str, float], n_entries: int, n_seeds: int, count: np.ndarray) -> dict[str, float]:
-    """With patients of several slices; ``n0`` and ``nbar`` are the numbers of slices a patient in the expectations of
+def _estimates(squares: Mapping[str, float], n_entries: int, n_seeds: int, count: np.ndarray) -> dict[str, float]:
+    """With patients of several slices; ``n0`` and ``nbar`` are the numbers of slices per patient in the expectations of
     the mean squares between patients and between methods; both are that number where it is the same for all."""
     n_slices, n_patients = count.sum(), len(count)
     nbar = (count**2).sum() / n_slices
     n0 = (n_slices - nbar) / (n_patients - 1)
-    inner = of["method × slice"]
-    method_patient = (of["method × patient"] - inner) / (n_seeds * n0)
+    inner = squares["method × slice"]
+    method_patient = (squares["method × patient"] - inner) / (n_seeds * n0)
     rest = inner + n_seeds * nbar * method_patient
+    patient = squares["patient"] - squares["slice"] - squares["method × patient"] + inner
     return {
-        "method": (of["method"] - rest) / (n_slices * n_seeds),
-        "patient": (of["patient"] - of["slice"] - of["method × patient"] + inner) / (n_entries * n_seeds * n0),
-        "slice": (of["slice"] - inner) / (n_entries * n_seeds),
+        "method": (squares["method"] - rest) / (n_slices * n_seeds),
+        "patient": patient / (n_entries * n_seeds * n0),
+        "slice": (squares["slice"] - inner) / (n_entries * n_seeds),
         "method × patient": method_patient,
-        "method × slice": (inner - of.get("seed", 0.0)) / n_seeds,
-        "seed": of.get("seed", np.nan),
+        "method × slice": (inner - squares.get("seed", 0.0)) / n_seeds,
+        "seed": squares.get("seed", np.nan),
     }
 
 
-def _simple(of: Mapping[str, float], shape: tuple[int, ...]) -> dict[str, float]:
+def _simple(squares: Mapping[str, float], shape: tuple[int, ...]) -> dict[str, float]:
     """Methods crossed with one kind of block, slices of one patient or patients of one slice."""
     n_entries, n_slices, n_seeds = shape
-    name = "slice" if "slice" in of else "patient"
-    inner = of[f"method × {name}"]
+    name = "slice" if "slice" in squares else "patient"
+    inner = squares[f"method × {name}"]
     return {
-        "method": (of["method"] - inner) / (n_slices * n_seeds),
-        name: (of[name] - inner) / (n_entries * n_seeds),
-        f"method × {name}": (inner - of.get("seed", 0.0)) / n_seeds,
-        "seed": of.get("seed", np.nan),
+        "method": (squares["method"] - inner) / (n_slices * n_seeds),
+        name: (squares[name] - inner) / (n_entries * n_seeds),
+        f"method × {name}": (inner - squares.get("seed", 0.0)) / n_seeds,
+        "seed": squares.get("seed", np.nan),
     }
 
 
-def _sum(of: np.ndarray) -> float:
-    return float((of**2).sum())
+def _sum(deviations: np.ndarray) -> float:
+    """Sum of squares."""
+    return float((deviations**2).sum())

@@ -45,4 +45,4 @@ def win_matrix(scores: pd.DataFrame, higher_is_better: bool = True) -> pd.DataFr
         counted[f"n_{unit}"] = (~np.isnan(outcome)).sum(axis=0)
     row, column = np.nonzero(~np.eye(len(entries), dtype=bool))
     pairs = {"entry": entries[row], "other": entries[column]}
-    return pd.DataFrame({**pairs, **{name: of[row, column] for name, of in counted.items()}})
+    return pd.DataFrame({**pairs, **{name: counts[row, column] for name, counts in counted.items()}})

@@ -116,7 +116,7 @@ def named(value: object) -> str:
 
 @contextmanager
 def _no_exit() -> Iterator[None]:
-    """Let ``os._exit``, which would end the run without a word, end the call alone; child processes keep it."""
+    """Let ``os._exit``, which would end the run without any message, end the call alone; child processes keep it."""
     real, ours = os._exit, os.getpid()
 
     def leave(status: int) -> NoReturn:

@@ -56,7 +56,7 @@ class Trainable(Protocol):
 def train(method: Trainable, network: nn.Module, data: TrainingData, run: Run, identity: str) -> list[dict[str, float]]:
     """Train ``network``, on ``data.device``, by the method's loss and optimiser; it is left in eval mode.
 
-    The returned history has a row an epoch: ``epoch``, the mean over batches of what the loss returns,
+    The returned history has one row per epoch: ``epoch``, the mean over batches of what the loss returns,
     ``validation_...`` likewise, and ``seconds``. ``run.log`` is told each as it comes; not again on resuming.
     With the same seed, data and number of threads an interrupted training ends with the same weights as an
     uninterrupted one, bit for bit on a CPU.

@@ -10,7 +10,7 @@ import pandas as pd
 
 
 class History:
-    """The training history of one trial: a row an epoch, on disk as it comes, so that a crash loses nothing."""
+    """The training history of one trial: one row per epoch, on disk as it comes, so that a crash loses nothing."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -99,8 +99,8 @@ def _attempt(attempt: Attempt, done: Path) -> EndedState:
             raise
         except Interrupted as pause:
             log.info("interrupted: %s", pause)
-            told = {"state": "interrupted", "reason": str(pause), "notes": attempt.distinct_notes()}
-            state.model_copy(update=told).write(work)
+            paused = {"state": "interrupted", "reason": str(pause), "notes": attempt.distinct_notes()}
+            state.model_copy(update=paused).write(work)
             raise
         except NotApplicable as refusal:
             found = {"state": "skipped", "reason": str(refusal)}

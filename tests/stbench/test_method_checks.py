@@ -525,7 +525,7 @@ class MaskedPrediction(Sound):
             "stops_and_resumes",
             "fit went on after should_stop() was true - ask run.check_interrupt()",
         ),
-        (LogsNothing, "stops_and_resumes", "call run.log once an epoch"),
+        (LogsNothing, "stops_and_resumes", "call run.log once per epoch"),
         (StartsAgain, "stops_and_resumes", "epochs [1] ran again after an interruption"),
         (ForgetsItsGenerator, "stops_and_resumes", "the state of every random generator"),
     ],
