@@ -58,10 +58,10 @@ def panels(slices: Sequence[str], patients: Mapping[str, str]) -> list[Panel]:
     ]
 
 
-def arrange(of: Sequence[Panel], capacity: int) -> list[list[Panel]]:
+def arrange(panels: Sequence[Panel], capacity: int) -> list[list[Panel]]:
     """Fill rows of at most ``capacity`` slices, in order; a panel longer than a row is broken into equal parts."""
     rows: list[list[Panel]] = [[]]
-    for panel in of:
+    for panel in panels:
         n_parts = -(-len(panel.slices) // capacity)
         for part in np.array_split(np.array(panel.slices, dtype=object), n_parts):
             used = sum(len(other.slices) for other in rows[-1])

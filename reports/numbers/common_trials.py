@@ -55,8 +55,8 @@ def standings(section: Section) -> Standings:
         defined = values.count().reindex(table.index) == values.size().reindex(table.index)
         table[metric.name] = values.mean().reindex(table.index).where(defined)
         table[f"{metric.name}_sd"] = values.std(ddof=1).reindex(table.index).where(defined)
-        of = table[metric.name].where(table["ranked"])
-        table[f"{metric.name}_rank"] = of.rank(method="min", ascending=not metric.higher_is_better)
+        values_ranked = table[metric.name].where(table["ranked"])
+        table[f"{metric.name}_rank"] = values_ranked.rank(method="min", ascending=not metric.higher_is_better)
     return Standings(section, common, table)
 
 
@@ -89,14 +89,14 @@ def overview(all_standings: Sequence[Standings], metric: str) -> pd.DataFrame:
     """
     ranks: dict[str, dict[tuple[str, ...], float]] = {}
     named: dict[tuple[str, ...], tuple[str, tuple[str, ...]]] = {}
-    kind = "method" if any(one.pool == "method" for one in all_standings) else "control"
-    for one in all_standings:
-        here = ranks[one.section.name] = {}
-        for of in _newest_last(one):
-            if of["kind"] == kind and not math.isnan(of[f"{metric}_rank"]):
-                who = tuple(str(of[name]) for name in ("method", "preset", "variant", "weights", "lowered"))
-                here[who] = float(of[f"{metric}_rank"])
-                named[who] = (str(of["title"]), tuple(tag for tag in of["tags"] if tag != of["version"]))
+    kind = "method" if any(standing.pool == "method" for standing in all_standings) else "control"
+    for standing in all_standings:
+        here = ranks[standing.section.name] = {}
+        for entry in _newest_last(standing):
+            if entry["kind"] == kind and not math.isnan(entry[f"{metric}_rank"]):
+                who = tuple(str(entry[name]) for name in ("method", "preset", "variant", "weights", "lowered"))
+                here[who] = float(entry[f"{metric}_rank"])
+                named[who] = (str(entry["title"]), tuple(tag for tag in entry["tags"] if tag != entry["version"]))
     table = pd.DataFrame(list(named.values()), columns=["title", "tags"])
     for name, here in ranks.items():
         table[name] = [here.get(who, np.nan) for who in named]
@@ -107,18 +107,18 @@ def overview(all_standings: Sequence[Standings], metric: str) -> pd.DataFrame:
     return table
 
 
-def _newest_last(one: Standings) -> list[pd.Series]:
-    rows = one.section.rows
-    created = {str(run.directory): run.record.created for run in one.section.runs}
+def _newest_last(standing: Standings) -> list[pd.Series]:
+    rows = standing.section.rows
+    created = {str(run.directory): run.record.created for run in standing.section.runs}
     age = rows["directory"].map(created).groupby(rows["entry"]).max()
-    return [one.table.loc[entry] for entry in sorted(one.table.index, key=lambda entry: str(age[entry]))]
+    return [standing.table.loc[entry] for entry in sorted(standing.table.index, key=lambda entry: str(age[entry]))]
 
 
 def tidy(all_standings: Sequence[Standings]) -> pd.DataFrame:
     """One row for each section, entry and metric, with the runs that the entry comes from."""
     parts = []
-    for one in all_standings:
-        section = one.section
+    for standing in all_standings:
+        section = standing.section
         about = runs_of(section)
         for metric in METRICS:
             part = pd.DataFrame(
@@ -126,15 +126,15 @@ def tidy(all_standings: Sequence[Standings]) -> pd.DataFrame:
                     "dataset": section.dataset,
                     "split": section.split,
                     "target": section.target,
-                    "method": one.table["method"],
-                    "entry": one.table.index,
+                    "method": standing.table["method"],
+                    "entry": standing.table.index,
                     "metric": metric,
-                    "mean": one.table[metric],
-                    "sd": one.table[f"{metric}_sd"],
-                    "n_slices": one.table["n_slices"],
-                    "n_common": one.table["n_common"],
-                    "rank": one.table[f"{metric}_rank"].astype("Int64"),
-                    "kind": one.table["kind"],
+                    "mean": standing.table[metric],
+                    "sd": standing.table[f"{metric}_sd"],
+                    "n_slices": standing.table["n_slices"],
+                    "n_common": standing.table["n_common"],
+                    "rank": standing.table[f"{metric}_rank"].astype("Int64"),
+                    "kind": standing.table["kind"],
                 }
             )
             parts.append(part.join(about))

@@ -103,15 +103,15 @@ def shared() -> dict[str, str]:
 
 def environment() -> Environment:
     """Where templates come from; all that they are given is escaped."""
-    made = Environment(
+    templates = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["inline"] = inline
-    return made
+    templates.filters["inline"] = inline
+    return templates
 
 
 def inline(picture: Picture, prefix: str) -> Markup:

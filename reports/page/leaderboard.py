@@ -41,8 +41,14 @@ def write_leaderboard(
     merged = load_merged(results, summaries)
     placed = [standings(section) for section in merged]
     boards = [
-        SectionBoard(name, section_title(one.section), lead(one), warnings.badges(one.section), board_table(one))
-        for one, name in zip(placed, file_names(merged), strict=True)
+        SectionBoard(
+            name,
+            section_title(standing.section),
+            lead(standing),
+            warnings.badges(standing.section),
+            board_table(standing),
+        )
+        for standing, name in zip(placed, file_names(merged), strict=True)
     ]
     out = Path(out)
     page, table = out / "leaderboard.html", out / "leaderboard.csv"
@@ -74,15 +80,17 @@ def section_title(section: Section) -> str:
 def overview_table(all_standings: Sequence[Standings]) -> Table:
     """Ranks across sections; a mean rank only over sections that have every entry listed."""
     table = overview(all_standings, METRIC)
-    titles = {one.section.name: section_title(one.section) for one in all_standings}
-    n_ranked = {one.section.name: int(one.table[f"{METRIC}_rank"].notna().sum()) for one in all_standings}
+    titles = {standing.section.name: section_title(standing.section) for standing in all_standings}
+    n_ranked = {
+        standing.section.name: int(standing.table[f"{METRIC}_rank"].notna().sum()) for standing in all_standings
+    }
     rows = []
-    for _, of in table.iterrows():
-        cells = [Cell(str(of["title"]), str(of["title"]).lower(), tags=tuple(of["tags"]))]
+    for _, entry in table.iterrows():
+        cells = [Cell(str(entry["title"]), str(entry["title"]).lower(), tags=tuple(entry["tags"]))]
         for name in titles:
-            rank = of[name]
+            rank = entry[name]
             cells.append(Cell(DASH) if math.isnan(rank) else Cell(f"{rank:.0f} of {n_ranked[name]}", float(rank)))
-        cells.append(number_cell(of["mean_rank"], 2))
+        cells.append(number_cell(entry["mean_rank"], 2))
         rows.append(tuple(cells))
     over = [titles[name] for name in table.attrs["sections"]]
     return Table(

@@ -57,17 +57,17 @@ def write_report(
     composed = [
         _compose(section, name, context, printed) for section, name in zip(sections, file_names(sections), strict=True)
     ]
-    pages = [one.page for one in composed]
+    pages = [content.page for content in composed]
     text = render(pages)
     out = Path(out)
     table_files: list[Path] = []
     figure_files: list[Path] = []
-    for one in composed:
-        table_files += [_write_frame(out / "tables" / name, frame) for name, frame in one.frames.items()]
-        for name, table in one.tables.items():
+    for content in composed:
+        table_files += [_write_frame(out / "tables" / name, frame) for name, frame in content.frames.items()]
+        for name, table in content.tables.items():
             table_files += _write_text_tables(out / "tables" / name, table)
-        for name, made in one.pictures.items():
-            figure_files += _write_picture(out / "figures" / name, made)
+        for name, drawing in content.pictures.items():
+            figure_files += _write_picture(out / "figures" / name, drawing)
     page = out / "report.html"
     write_text(page, text)
     return ReportFiles(
@@ -95,13 +95,13 @@ def _compose(section: Section, name: str, context: Context, printed: pd.DataFram
     }
     typeset = {f"{name}-{table.name}": table for table in (leaderboard, *per_slice, trial_list)}
     pictures = _pictures(section)
-    drawn = {f"{name}-{made.name}": made for made in pictures}
+    drawn = {f"{name}-{drawing.name}": drawing for drawing in pictures}
     further = parts(section, context)
     for part in further:
         stem = f"{name}-{part.name}"
         frames |= {f"{stem}-{what}": frame for what, frame in part.frames.items()}
         typeset |= {f"{stem}-{table.name}": table for table in part.tables}
-        drawn |= {f"{stem}-{made.name}": made for made in part.pictures}
+        drawn |= {f"{stem}-{drawing.name}": drawing for drawing in part.pictures}
     page = SectionPage(
         section=section,
         name=name,
@@ -137,21 +137,21 @@ def _pictures(section: Section) -> list[Picture]:
     if study_of(section) is not None:
         return []  # dozens of variants of one method: the part on the study draws what can be read
     with canvas.drawing():
-        made = []
+        drawn = []
         if slices.has_boxes(section.genes):
-            made.append(
+            drawn.append(
                 ("pcc-boxes", "distribution of PCC over genes, for each slice and method", slices.boxes(section))
             )
         if (section.rows["state"] == "finished").any():
             for metric, title in (("pcc_acg", "PCC (ACG)"), ("pcc_heg", "PCC (HEG)"), ("mse", "MSE")):
                 what = f"{title} of each slice and method"
-                made.append((f"{metric.replace('_', '-')}-dots", what, slices.dots(section, metric)))
-        return [picture(section, name, what, figure) for name, what, figure in made]
+                drawn.append((f"{metric.replace('_', '-')}-dots", what, slices.dots(section, metric)))
+        return [picture(section, name, what, figure) for name, what, figure in drawn]
 
 
-def _write_picture(stem: Path, made: Picture) -> list[Path]:
+def _write_picture(stem: Path, drawing: Picture) -> list[Path]:
     written = []
-    for form, content in made.forms.items():
+    for form, content in drawing.forms.items():
         path = stem.with_name(f"{stem.name}.{form}")
         with replacing(path) as temporary:
             temporary.write_bytes(content)

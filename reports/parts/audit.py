@@ -41,8 +41,8 @@ def part(section: Section, context: Context) -> Part:
         )
         return Part("audit", TITLE, [missing])
     findings = _by_gravity([*_gravest(audits), *_of_the_section(section)])
-    found = [one for one in findings if one.verdict != "ok"]
-    clean = [one for one in findings if one.verdict == "ok"]
+    found = [finding for finding in findings if finding.verdict != "ok"]
+    clean = [finding for finding in findings if finding.verdict == "ok"]
     lead = [_patients(audits, findings), _summary(findings)]
     if len(audits) > 1:
         lead.append(
@@ -51,7 +51,7 @@ def part(section: Section, context: Context) -> Part:
         )
     tables = [_table(section, "found", "what the audit found", found)] if found else []
     tables += [_table(section, "clean", "what was looked for and not found", clean)] if clean else []
-    frame = pd.DataFrame([asdict(one) | {"examples": "; ".join(one.examples)} for one in findings])
+    frame = pd.DataFrame([asdict(finding) | {"examples": "; ".join(finding.examples)} for finding in findings])
     return Part("audit", TITLE, lead, tables, frames={"findings.csv": frame})
 
 
@@ -105,11 +105,11 @@ def _summary(findings: Sequence[Finding]) -> str:
 def _table(section: Section, name: str, what: str, findings: Sequence[Finding]) -> Table:
     rows = tuple(
         (
-            Cell(one.title, VERDICTS.index(one.verdict), tags=(one.verdict,)),
-            Cell(f"{one.count:,} of {one.of:,}", float(one.count)),
-            Cell(one.reason, one.check, minor="; ".join(one.examples)),
+            Cell(finding.title, VERDICTS.index(finding.verdict), tags=(finding.verdict,)),
+            Cell(f"{finding.count:,} of {finding.of:,}", float(finding.count)),
+            Cell(finding.reason, finding.check, minor="; ".join(finding.examples)),
         )
-        for one in findings
+        for finding in findings
     )
     columns = ("looked for", "found", "why it matters, how it was looked for; where it was found")
     return Table(name, caption(section, what), columns, (rows,), text_columns=frozenset({0, 2}))

@@ -94,21 +94,21 @@ def difference_table(section: Section) -> pd.DataFrame:
     here = printed[(printed["dataset"] == section.dataset) & (printed["split"] == section.split)]
     about = here.set_index(["metric", "method"])
     rows = []
-    for entry, of in board.iterrows():
+    for entry, scores in board.iterrows():
         for metric in METRICS:
-            if (metric, of["method"]) in about.index and of["n_slices"]:
-                row = about.loc[(metric, of["method"])]
-                value = float(of[metric])
+            if (metric, scores["method"]) in about.index and scores["n_slices"]:
+                row = about.loc[(metric, scores["method"])]
+                value = float(scores[metric])
                 rows.append(
                     {
                         "entry": entry,
-                        "label": of["label"],
+                        "label": scores["label"],
                         "metric": metric,
                         "published": float(row["mean"]),
                         "published_spread": float(row["spread"]),
                         "ours": value,
                         "difference": value - float(row["mean"]),
-                        "n_slices": int(of["n_slices"]),
+                        "n_slices": int(scores["n_slices"]),
                         "complete": bool(eligible(board, metric).loc[str(entry)]),
                         "source": row["source"],
                         "note": row["note"],
@@ -141,13 +141,13 @@ def _claims(section: Section, claims: pd.DataFrame) -> Table:
 
 
 def _differences(section: Section, table: pd.DataFrame) -> Table:
-    def row(of: pd.Series) -> tuple[Cell, ...]:
-        difference = of["difference"]
+    def row(entry: pd.Series) -> tuple[Cell, ...]:
+        difference = entry["difference"]
         return (
-            Cell(of["label"], of["label"].lower(), tags=() if of["complete"] else ("incomplete",)),
-            text_cell(METRICS[of["metric"]].title),
-            Cell(plus_minus(of["published"], of["published_spread"]), float(of["published"])),
-            number_cell(of["ours"], undefined="undefined"),
+            Cell(entry["label"], entry["label"].lower(), tags=() if entry["complete"] else ("incomplete",)),
+            text_cell(METRICS[entry["metric"]].title),
+            Cell(plus_minus(entry["published"], entry["published_spread"]), float(entry["published"])),
+            number_cell(entry["ours"], undefined="undefined"),
             Cell(DASH) if math.isnan(difference) else Cell(f"{difference:+.4f}".replace("-", "−"), difference),
         )
 
@@ -157,7 +157,7 @@ def _differences(section: Section, table: pd.DataFrame) -> Table:
         name="published",
         caption=caption(section, "published numbers beside ours"),
         columns=("method", "metric", "published", "here", "difference"),
-        blocks=(tuple(row(of) for _, of in table.iterrows()),),
+        blocks=(tuple(row(entry) for _, entry in table.iterrows()),),
         notes=(*(f"Source: {source}." for source in sources), *(f"Known flaw: {flaw}." for flaw in flaws)),
         text_columns=frozenset({0, 1}),
     )

@@ -16,8 +16,8 @@ def part(section: Section, context: Context) -> Part | None:
     The report's table leaves an entry out of its ranks that lacks a single trial; here it is ranked with the others,
     all on what they share.
     """
-    one = standings(section)
-    ranked = one.table[one.table["ranked"]]
-    if len(ranked) < 2 or (ranked["n_trials"] == len(one.common)).all():
+    standing = standings(section)
+    ranked = standing.table[standing.table["ranked"]]
+    if len(ranked) < 2 or (ranked["n_trials"] == len(standing.common)).all():
         return None
-    return Part("common-trials", QUESTION, lead(one), [board_table(one, with_runs=False)])
+    return Part("common-trials", QUESTION, lead(standing), [board_table(standing, with_runs=False)])

@@ -256,8 +256,8 @@ def correlation_figure(section: Section, structure: Structure) -> Figure:
     panels: list[tuple[str, np.ndarray]] = [("observed", structure.observed)]
     for entry, matrix in structure.predicted.items():
         agreement = structure.agreement[entry]
-        of = "r undefined" if math.isnan(agreement) else f"r = {number(agreement, 2)}"
-        panels.append((f"{broken(entry_label(section, entry), 28)}\n{of}", matrix))
+        agrees = "r undefined" if math.isnan(agreement) else f"r = {number(agreement, 2)}"
+        panels.append((f"{broken(entry_label(section, entry), 28)}\n{agrees}", matrix))
     columns, gap, margin, top, bar_height = 4, 0.2, 0.1, 0.5, 0.85
     side = (WIDTH - 2 * margin - (columns - 1) * gap) / columns
     name_height = 0.1 + LINE * max(name.count("\n") + 1 for name, _ in panels)

@@ -92,17 +92,19 @@ def duration(seconds: float) -> str:
 
 
 def _table(section: Section, costs: pd.DataFrame) -> Table:
-    def row(of: pd.Series) -> tuple[Cell, ...]:
+    def row(entry: pd.Series) -> tuple[Cell, ...]:
         return (
-            Cell(of["label"], of["label"].lower(), tags=("on the front",) if of["on_front"] else ()),
-            number_cell(of[METRIC]),
-            worded_cell(duration(of["fit_s"]), of["fit_s"]),
-            worded_cell(duration(of["predict_s"]), of["predict_s"]),
-            amount_cell(of["peak_mem_mb"]),
-            amount_cell(of["n_parameters"]),
+            Cell(entry["label"], entry["label"].lower(), tags=("on the front",) if entry["on_front"] else ()),
+            number_cell(entry[METRIC]),
+            worded_cell(duration(entry["fit_s"]), entry["fit_s"]),
+            worded_cell(duration(entry["predict_s"]), entry["predict_s"]),
+            amount_cell(entry["peak_mem_mb"]),
+            amount_cell(entry["n_parameters"]),
         )
 
-    blocks = [tuple(row(of) for _, of in costs[costs["kind"] == kind].iterrows()) for kind in ("method", "control")]
+    blocks = [
+        tuple(row(entry) for _, entry in costs[costs["kind"] == kind].iterrows()) for kind in ("method", "control")
+    ]
     return Table(
         name="cost",
         caption=caption(section, "cost of one trial, median over finished trials"),

@@ -66,7 +66,7 @@ def _finding(complete: pd.DataFrame, name: str) -> str:
     if len(orders) == 1:
         return f"The order of {n_methods} methods by {name} is the same under all {n_encoders} encoders."
     agreement = [
-        kendalltau(complete[one], complete[other]).statistic for one, other in itertools.combinations(complete, 2)
+        kendalltau(complete[left], complete[other]).statistic for left, other in itertools.combinations(complete, 2)
     ]
     first = f"{next(iter(best))} stays first" if len(best) == 1 else f"{' or '.join(sorted(best))} is first"
     return (

@@ -312,14 +312,20 @@ class _Grid:
     def above(self, axes: Axes, text: str, strong: bool = False) -> None:
         axes.set_title(text, fontsize=SMALL, pad=3, fontweight="bold" if strong else "normal")
 
-    def name(self, row: int, of: GeneRow) -> None:
+    def name(self, row: int, drawn: GeneRow) -> None:
         """The gene, in italics, and the slice, at the left of a row."""
         middle = TOP + (row + 1) * self.row_height - self.side / 2
         self.figure.text(
-            *self._at(0.2, middle), of.gene, rotation=90, ha="center", va="center", fontsize=TITLE, fontstyle="italic"
+            *self._at(0.2, middle),
+            drawn.gene,
+            rotation=90,
+            ha="center",
+            va="center",
+            fontsize=TITLE,
+            fontstyle="italic",
         )
         self.figure.text(
-            *self._at(0.42, middle), of.slice, rotation=90, ha="center", va="center", fontsize=SMALL, color=FAINT
+            *self._at(0.42, middle), drawn.slice, rotation=90, ha="center", va="center", fontsize=SMALL, color=FAINT
         )
 
     def absent(self, axes: Axes) -> None:

@@ -95,20 +95,20 @@ def gene_leaders(cube: GeneCube, methods: list[str], controls: list[str]) -> pd.
     known = ~np.isnan(cube.strict_r)
     with np.errstate(invalid="ignore"):
         means = np.nansum(cube.strict_r, axis=1) / known.sum(axis=1)
-    of = means[[cube.of(entry) for entry in methods]]
-    scored = ~np.isnan(of).any(axis=0)
-    of = of[:, scored]
-    sorted_up = np.sort(of, axis=0)
+    scores = means[[cube.of(entry) for entry in methods]]
+    scored = ~np.isnan(scores).any(axis=0)
+    scores = scores[:, scored]
+    sorted_up = np.sort(scores, axis=0)
     floor = means[[cube.of(entry) for entry in controls]][:, scored]
     table = pd.DataFrame(
         {
             "gene": np.array(cube.genes)[scored],
-            "best": np.array(methods)[of.argmax(axis=0)] if of.size else [],
+            "best": np.array(methods)[scores.argmax(axis=0)] if scores.size else [],
             "margin": sorted_up[-1] - sorted_up[-2],
             "control_beats_all": (floor > sorted_up[-1]).any(axis=0),
         }
     )
-    return table.assign(**dict(zip(methods, of, strict=True)))
+    return table.assign(**dict(zip(methods, scores, strict=True)))
 
 
 def gene_agreement(ranked: pd.DataFrame, order: list[str]) -> pd.DataFrame:

@@ -102,21 +102,23 @@ def _finding(best: pd.Series, role: str) -> str:
 
 
 def _table(section: Section, table: pd.DataFrame) -> Table:
-    def value(of: pd.Series, name: str, digits: int = 4) -> Cell:
-        return number_cell(of[name], digits, "undefined") if of["exchanged_slices"] else Cell(DASH)
+    def value(entry: pd.Series, name: str, digits: int = 4) -> Cell:
+        return number_cell(entry[name], digits, "undefined") if entry["exchanged_slices"] else Cell(DASH)
 
-    def row(of: pd.Series) -> tuple[Cell, ...]:
-        mark = "" if of["complete"] else f" {INCOMPLETE}"
-        slices = Cell(f"{int(of['exchanged_slices'])}/{of['of_slices']}{mark}", float(of["exchanged_slices"]))
+    def row(entry: pd.Series) -> tuple[Cell, ...]:
+        mark = "" if entry["complete"] else f" {INCOMPLETE}"
+        slices = Cell(f"{int(entry['exchanged_slices'])}/{entry['of_slices']}{mark}", float(entry["exchanged_slices"]))
         scores = ("pcc_acg", "exchanged_pcc_acg", "from_image", "strict_pcc_acg", "exchanged_strict_pcc_acg")
         return (
-            Cell(of["label"], of["label"].lower()),
+            Cell(entry["label"], entry["label"].lower()),
             slices,
-            *(value(of, name) for name in scores),
-            value(of, "exchanged_move", 3),
+            *(value(entry, name) for name in scores),
+            value(entry, "exchanged_move", 3),
         )
 
-    blocks = [tuple(row(of) for _, of in table[table["kind"] == kind].iterrows()) for kind in ("method", "control")]
+    blocks = [
+        tuple(row(entry) for _, entry in table[table["kind"] == kind].iterrows()) for kind in ("method", "control")
+    ]
     notes = [
         "Means over seeds, then over the slices whose patches were exchanged and on which both numbers of a pair are "
         "defined. Difference: the PCC (ACG) that goes with the image.",

@@ -83,10 +83,12 @@ def readings_table(scores: pd.DataFrame) -> pd.DataFrame:
     Methods of one reading alone are left out.
     """
     rows = []
-    for _, of in scores.groupby(WHO, sort=False):
-        if of["preset"].nunique() < 2:
+    for _, readings in scores.groupby(WHO, sort=False):
+        if readings["preset"].nunique() < 2:
             continue
-        groups = sorted(of.groupby(["preset", "learned"], sort=False), key=lambda group: READINGS.index(group[0][0]))
+        groups = sorted(
+            readings.groupby(["preset", "learned"], sort=False), key=lambda group: READINGS.index(group[0][0])
+        )
         base = groups[0][1] if groups[0][0][0] == RECOMMENDED else None
         for (preset, learned), part in groups:
             first = part.iloc[0]
@@ -171,9 +173,9 @@ def _plain(table: pd.DataFrame) -> pd.DataFrame:
 
 def _table(section: Section, table: pd.DataFrame) -> Table:
     blocks = []
-    for _, of in table.groupby(WHO, sort=False):
+    for _, readings in table.groupby(WHO, sort=False):
         block = []
-        for row in records(of):
+        for row in records(readings):
             tags = ("leak",) if row.leak else ()
             value, change = getattr(row, METRIC), row.change
             shared = "" if row.n_common == row.n_slices else f"on {row.n_common} slices"
@@ -191,7 +193,11 @@ def _table(section: Section, table: pd.DataFrame) -> Table:
                 )
             )
         blocks.append(tuple(block))
-    changed = [f"{of['title'].iloc[0]}: {variant}" for (_, variant, _), of in table.groupby(WHO, sort=False) if variant]
+    changed = [
+        f"{readings['title'].iloc[0]}: {variant}"
+        for (_, variant, _), readings in table.groupby(WHO, sort=False)
+        if variant
+    ]
     alike = (f"Changed under each reading alike: {'; '.join(changed)}.",) if changed else ()
     return Table(
         name="readings",
@@ -219,21 +225,23 @@ def readings_figure(table: pd.DataFrame) -> Figure:
     """A row per method: a mark for each reading, a little below the one before, on a line from lowest to highest."""
     from matplotlib.figure import Figure
 
-    groups = [of for _, of in table.groupby(WHO, sort=False)]
-    look = marks([(str(of["method"].iloc[0]), "method") for of in groups])
+    groups = [readings for _, readings in table.groupby(WHO, sort=False)]
+    look = marks([(str(readings["method"].iloc[0]), "method") for readings in groups])
     figure = Figure(figsize=(WIDTH, 1.5 + 0.55 * len(groups)), layout="constrained")
     axes = figure.subplots()
-    for place, (of, mark) in enumerate(zip(groups, look, strict=True)):
-        known = of.dropna(subset=METRIC)
+    for place, (readings, mark) in enumerate(zip(groups, look, strict=True)):
+        known = readings.dropna(subset=METRIC)
         if len(known):
             axes.plot([known[METRIC].min(), known[METRIC].max()], [place, place], color=FAINT, lw=1.2, zorder=1)
         for row in records(known):
             at = place + 0.2 * (READINGS.index(row.preset) - 1)
             axes.plot(getattr(row, METRIC), at, SHAPES[row.preset], ms=8, mfc=mark.colour, mec=INK, mew=0.6, zorder=3)
-    titles = [str(of["title"].iloc[0]) for of in groups]
+    titles = [str(readings["title"].iloc[0]) for readings in groups]
     names = [  # other settings are the same under each reading: they are named only where they tell two rows apart
-        title if titles.count(title) == 1 else textwrap.fill(f"{title}, {of['variant'].iloc[0] or 'as preset'}", 28)
-        for title, of in zip(titles, groups, strict=True)
+        title
+        if titles.count(title) == 1
+        else textwrap.fill(f"{title}, {readings['variant'].iloc[0] or 'as preset'}", 28)
+        for title, readings in zip(titles, groups, strict=True)
     ]
     axes.set_yticks(range(len(groups)), names)
     axes.set_ylim(len(groups) - 0.5, -0.5)

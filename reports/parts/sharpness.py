@@ -130,12 +130,15 @@ def _finding(best: pd.Series, role: str) -> str:
 def _table(section: Section, table: pd.DataFrame, level: float) -> Table:
     """``level``: Moran's I of the truth, as the table's other numbers are taken."""
 
-    def row(of: pd.Series) -> tuple[Cell, ...]:
-        mark = "" if of["complete"] else f" {INCOMPLETE}"
+    def row(entry: pd.Series) -> tuple[Cell, ...]:
+        mark = "" if entry["complete"] else f" {INCOMPLETE}"
         return (
-            Cell(of["label"], of["label"].lower()),
-            Cell(f"{of['n_slices']}/{of['of_slices']}{mark}", float(of["n_slices"])),
-            *(number_cell(of[name], 2) for name in ("sd_ratio", "moran_prediction", "moran_ratio", "spearman", "ssim")),
+            Cell(entry["label"], entry["label"].lower()),
+            Cell(f"{entry['n_slices']}/{entry['of_slices']}{mark}", float(entry["n_slices"])),
+            *(
+                number_cell(entry[name], 2)
+                for name in ("sd_ratio", "moran_prediction", "moran_ratio", "spearman", "ssim")
+            ),
         )
 
     truth = (
@@ -143,7 +146,9 @@ def _table(section: Section, table: pd.DataFrame, level: float) -> Table:
         Cell(f"{len(section.slices)}", float(len(section.slices))),
         *(number_cell(value, 2) for value in (1.0, level, 1.0, 1.0, 1.0)),
     )
-    blocks = [tuple(row(of) for _, of in table[table["kind"] == kind].iterrows()) for kind in ("method", "control")]
+    blocks = [
+        tuple(row(entry) for _, entry in table[table["kind"] == kind].iterrows()) for kind in ("method", "control")
+    ]
     notes = [
         "Each number: median over the genes of a slice, mean over seeds, then over slices. Genes that are constant in "
         "truth are left out everywhere, genes that are constant in the prediction from Moran's I and Spearman.",

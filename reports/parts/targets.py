@@ -132,11 +132,11 @@ def _table(section: Section, table: pd.DataFrame) -> Table:
     cells = table.set_index(["entry", "target"])
 
     def row(entry: str) -> tuple[Cell, ...]:
-        of = cells.loc[(entry, targets[0])]
-        mark = "" if of["complete"] else f" {INCOMPLETE}"
+        about = cells.loc[(entry, targets[0])]
+        mark = "" if about["complete"] else f" {INCOMPLETE}"
         shown = [
-            Cell(of["label"], of["label"].lower()),
-            Cell(f"{of['n_slices']}/{of['of_slices']}{mark}", float(of["n_slices"])),
+            Cell(about["label"], about["label"].lower()),
+            Cell(f"{about['n_slices']}/{about['of_slices']}{mark}", float(about["n_slices"])),
         ]
         for target in targets:
             scores = cells.loc[(entry, target)]

@@ -34,7 +34,7 @@ def prediction_files(section: Section) -> Mapping[tuple[str, str], Path]:
     }
     for trial in {path.parents[1] for path in files.values()}:
         read_ended(trial)  # one that wrote its predictions must have them
-    return {of: path for of, path in files.items() if path.is_file()}
+    return {about: path for about, path in files.items() if path.is_file()}
 
 
 def of_lowest_seed(rows: pd.DataFrame) -> pd.DataFrame:

@@ -66,8 +66,8 @@ class Section:
     @property
     def coverage(self) -> str:
         """``6/32 slices``; ``6 slices`` where the dataset's full number is not known."""
-        of = f"/{len(self.expected)}" if self.expected else ""
-        return f"{len(self.slices)}{of} slice{'' if not of and len(self.slices) == 1 else 's'}"
+        out_of = f"/{len(self.expected)}" if self.expected else ""
+        return f"{len(self.slices)}{out_of} slice{'' if not out_of and len(self.slices) == 1 else 's'}"
 
 
 def records(frame: pd.DataFrame) -> Iterator[Any]:

@@ -38,15 +38,19 @@ def leaderboard_table(section: Section, board: pd.DataFrame, published: pd.DataF
         columns += [METRICS[metric].title for metric in printed]
         groups.append(("as published", len(printed)))
 
-    def row(of: pd.Series) -> tuple[Cell, ...]:
-        name = Cell(str(of["title"]), str(of["title"]).lower(), tags=tuple(of["tags"]))
-        trials = "" if of["n_trials"] == of["of_trials"] else f"{of['n_trials']}/{of['of_trials']} slices × seeds"
-        mark = "" if of["complete"] else f" {INCOMPLETE}"
-        slices = Cell(f"{of['n_slices']}/{of['of_slices']}{mark}", float(of["n_slices"]), minor=trials)
-        scores = [_score(of, metric) for metric in (*PAPER, *STRICT)]
-        return (name, slices, *scores, *_exchanged(of), *(_printed(of, metric) for metric in printed))
+    def row(entry: pd.Series) -> tuple[Cell, ...]:
+        name = Cell(str(entry["title"]), str(entry["title"]).lower(), tags=tuple(entry["tags"]))
+        trials = (
+            ""
+            if entry["n_trials"] == entry["of_trials"]
+            else f"{entry['n_trials']}/{entry['of_trials']} slices × seeds"
+        )
+        mark = "" if entry["complete"] else f" {INCOMPLETE}"
+        slices = Cell(f"{entry['n_slices']}/{entry['of_slices']}{mark}", float(entry["n_slices"]), minor=trials)
+        scores = [_score(entry, metric) for metric in (*PAPER, *STRICT)]
+        return (name, slices, *scores, *_exchanged(entry), *(_printed(entry, metric) for metric in printed))
 
-    blocks = [[row(of) for _, of in board[board["kind"] == kind].iterrows()] for kind in ("method", "control")]
+    blocks = [[row(entry) for _, entry in board[board["kind"] == kind].iterrows()] for kind in ("method", "control")]
     return Table(
         name="leaderboard",
         caption=caption(section, "mean ± standard deviation over slices"),
@@ -57,27 +61,27 @@ def leaderboard_table(section: Section, board: pd.DataFrame, published: pd.DataF
     )
 
 
-def _score(of: pd.Series, metric: str) -> Cell:
-    if of["n_slices"] == 0:
+def _score(entry: pd.Series, metric: str) -> Cell:
+    if entry["n_slices"] == 0:
         return Cell(DASH)
-    defined = int(of[f"{metric}_slices"])
+    defined = int(entry[f"{metric}_slices"])
     if defined == 0:
         return Cell("undefined")
-    minor = [] if defined == of["n_slices"] else [f"defined on {defined}/{of['n_slices']}"]
-    seeds = of[f"{metric}_sd_seeds"]
+    minor = [] if defined == entry["n_slices"] else [f"defined on {defined}/{entry['n_slices']}"]
+    seeds = entry[f"{metric}_sd_seeds"]
     minor += [f"seeds ± {number(seeds)}"] if not math.isnan(seeds) else []
-    text = plus_minus(of[metric], of[f"{metric}_sd"])
-    return Cell(text, float(of[metric]), strong=bool(of[f"{metric}_best"]), minor=", ".join(minor))
+    text = plus_minus(entry[metric], entry[f"{metric}_sd"])
+    return Cell(text, float(entry[metric]), strong=bool(entry[f"{metric}_best"]), minor=", ".join(minor))
 
 
-def _exchanged(of: pd.Series) -> tuple[Cell, Cell]:
+def _exchanged(entry: pd.Series) -> tuple[Cell, Cell]:
     """PCC (ACG) with exchanged patches, and how far the prediction moves; dashes where the method was not asked."""
-    asked = int(of["exchanged_slices"])
+    asked = int(entry["exchanged_slices"])
     if not asked:
         return Cell(DASH), Cell(DASH)
-    minor = "" if asked == of["n_slices"] else f"on {asked}/{of['n_slices']}"
+    minor = "" if asked == entry["n_slices"] else f"on {asked}/{entry['n_slices']}"
 
-    score, move = of["exchanged_pcc_acg"], of["exchanged_move"]
+    score, move = entry["exchanged_pcc_acg"], entry["exchanged_move"]
     return number_cell(score, 4, "undefined", minor=minor), number_cell(move, 3, "undefined", minor=minor)
 
 
@@ -99,8 +103,8 @@ def not_asked(section: Section, board: pd.DataFrame) -> list[str]:
     return said
 
 
-def _printed(of: pd.Series, metric: str) -> Cell:
-    mean, spread = of[f"{metric}_published"], of[f"{metric}_published_spread"]
+def _printed(entry: pd.Series, metric: str) -> Cell:
+    mean, spread = entry[f"{metric}_published"], entry[f"{metric}_published_spread"]
     return Cell("") if math.isnan(mean) else Cell(plus_minus(mean, spread), float(mean))
 
 
@@ -180,17 +184,17 @@ def _published_notes(section: Section, here: pd.DataFrame) -> list[str]:
 
 def per_slice_table(section: Section, scores: pd.DataFrame, metric: str) -> Table:
     """Slices as rows, entries as columns; ``scores``: :func:`tables.slice_table`. Bold: the best method of a slice."""
-    of = {(row.slice, row.entry): row for row in records(scores.assign(value=scores[metric]))}
+    scored = {(row.slice, row.entry): row for row in records(scores.assign(value=scores[metric]))}
     methods = list(section.entries.index[section.entries["kind"] == "method"])
     best_of = max if METRICS[metric].higher_is_better else min
     rows = []
     for name in section.slices:
-        known = [value for entry in methods if not math.isnan(value := of[name, entry].value)]
+        known = [value for entry in methods if not math.isnan(value := scored[name, entry].value)]
         best = best_of(known) if len(known) > 1 else None
-        about = of[name, section.entries.index[0]]
+        about = scored[name, section.entries.index[0]]
         cells = [text_cell(name), text_cell(about.patient), count_cell(about.n_spots)]
         for entry in section.entries.index:
-            row = of[name, entry]
+            row = scored[name, entry]
             strong = entry in methods and row.value == best
             cells.append(number_cell(row.value, 4, "undefined" if row.n_seeds else "not finished", strong))
         rows.append(tuple(cells))

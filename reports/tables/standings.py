@@ -18,29 +18,31 @@ from .table import Cell, Table
 METRIC = "strict_pcc_acg"  # a gene that was not predicted counts there; the paper's pack would leave it out
 
 
-def lead(one: Standings) -> list[str]:
+def lead(standings: Standings) -> list[str]:
     """The finding in a sentence, what frames it, and who is not ranked, and why."""
-    table = one.table
+    table = standings.table
     ranked = table[table["ranked"] & table[METRIC].notna()].sort_values(f"{METRIC}_rank", kind="stable")
     if ranked.empty:
-        return [f"Nothing can be ranked: no {one.pool} has finished at least half of the slices."]
+        return [f"Nothing can be ranked: no {standings.pool} has finished at least half of the slices."]
     best = ranked.iloc[0]
-    n_slices = len({slide for slide, _ in one.common})
-    n_seeds = len({seed for _, seed in one.common})
-    shared_trials = f"{n_slices} of {len(one.section.slices)} slices" + (f" and {n_seeds} seeds" if n_seeds > 1 else "")
+    n_slices = len({slide for slide, _ in standings.common})
+    n_seeds = len({seed for _, seed in standings.common})
+    shared_trials = f"{n_slices} of {len(standings.section.slices)} slices" + (
+        f" and {n_seeds} seeds" if n_seeds > 1 else ""
+    )
     level = ranked[ranked[f"{METRIC}_rank"] == 1]
     who = f"{best['label']} is" if len(level) == 1 else f"{' and '.join(level['label'])} are level and"
     first = (
-        f"{who} first of {len(ranked)} {one.pool}s by {METRICS[METRIC].title}: {number(best[METRIC])} on "
+        f"{who} first of {len(ranked)} {standings.pool}s by {METRICS[METRIC].title}: {number(best[METRIC])} on "
         f"the {shared_trials} that all of them finished."
     )
     alone = (
-        f"{best['label']} is the only {one.pool} that can be ranked: {METRICS[METRIC].title} {number(best[METRIC])} on "
-        f"{shared_trials}."
+        f"{best['label']} is the only {standings.pool} that can be ranked: {METRICS[METRIC].title} "
+        f"{number(best[METRIC])} on {shared_trials}."
     )
     sentences = [first if len(ranked) > 1 else alone]
     controls = table[(table["kind"] == "control") & ~table["oracle"] & table[METRIC].notna()]
-    if one.pool == "control":
+    if standings.pool == "control":
         sentences.append("Only controls are here: what a method has to beat.")
     elif len(controls):
         control = controls.iloc[controls[METRIC].argmax()]
@@ -52,8 +54,8 @@ def lead(one: Standings) -> list[str]:
     else:
         sentences.append("No control finished these trials, so nothing frames the numbers from below.")
     left_out = [
-        f"{row.label} ({row.n_slices}/{len(one.section.slices)} slices)"
-        for row in records(table[~table["ranked"] & (table["kind"] == one.pool) & ~table["oracle"]])
+        f"{row.label} ({row.n_slices}/{len(standings.section.slices)} slices)"
+        for row in records(table[~table["ranked"] & (table["kind"] == standings.pool) & ~table["oracle"]])
     ]
     if left_out:
         sentences.append(
@@ -63,26 +65,28 @@ def lead(one: Standings) -> list[str]:
     return sentences
 
 
-def board_table(one: Standings, with_runs: bool = True) -> Table:
+def board_table(standings: Standings, with_runs: bool = True) -> Table:
     """Method, rank, how many trials, metrics on the common ones; ``with_runs``: and which run each entry is from."""
-    section, table = one.section, one.table
+    section, table = standings.section, standings.table
     about = {row.Index: row for row in records(runs_of(section))} if with_runs else {}
     of_slices = len(section.slices)
 
-    def row(of: pd.Series) -> tuple[Cell, ...]:
-        source = [Cell(about[of.name].run, about[of.name].run, minor=about[of.name].where)] if with_runs else []
+    def row(entry: pd.Series) -> tuple[Cell, ...]:
+        source = (
+            [Cell(about[entry.name].run, about[entry.name].run, minor=about[entry.name].where)] if with_runs else []
+        )
         return (
-            Cell(str(of["title"]), str(of["title"]).lower(), tags=tuple(of["tags"])),
-            rank_cell(of[f"{METRIC}_rank"]),
-            Cell(f"{of['n_slices']}/{of_slices}", float(of["n_slices"])),
-            Cell(f"{of['n_common']} of {of['n_trials']}", float(of["n_common"])),
-            *(_value(of, metric) for metric in (*STRICT, *PAPER)),
+            Cell(str(entry["title"]), str(entry["title"]).lower(), tags=tuple(entry["tags"])),
+            rank_cell(entry[f"{METRIC}_rank"]),
+            Cell(f"{entry['n_slices']}/{of_slices}", float(entry["n_slices"])),
+            Cell(f"{entry['n_common']} of {entry['n_trials']}", float(entry["n_common"])),
+            *(_value(entry, metric) for metric in (*STRICT, *PAPER)),
             *source,
         )
 
-    ranked = table["kind"] == one.pool
+    ranked = table["kind"] == standings.pool
     first = table[ranked].sort_values(f"{METRIC}_rank", kind="stable", na_position="last")
-    blocks = [[row(of) for _, of in part.iterrows()] for part in (first, table[~ranked])]
+    blocks = [[row(entry) for _, entry in part.iterrows()] for part in (first, table[~ranked])]
     columns = (
         "method",
         "rank",
@@ -97,31 +101,33 @@ def board_table(one: Standings, with_runs: bool = True) -> Table:
         columns=columns,
         blocks=tuple(tuple(block) for block in blocks),
         groups=(("", 4), ("strict pack", len(STRICT)), ("paper pack", len(PAPER)), *([("", 1)] if with_runs else [])),
-        notes=tuple(_notes(one)),
+        notes=tuple(_notes(standings)),
         text_columns=frozenset({0, len(columns) - 1} if with_runs else {0}),
     )
 
 
-def _value(of: pd.Series, metric: str) -> Cell:
-    if not of["n_common"]:
+def _value(entry: pd.Series, metric: str) -> Cell:
+    if not entry["n_common"]:
         return Cell(DASH)
-    if math.isnan(of[metric]):
+    if math.isnan(entry[metric]):
         return Cell("undefined")
-    return Cell(plus_minus(of[metric], of[f"{metric}_sd"]), float(of[metric]), strong=of[f"{metric}_rank"] == 1)
+    return Cell(
+        plus_minus(entry[metric], entry[f"{metric}_sd"]), float(entry[metric]), strong=entry[f"{metric}_rank"] == 1
+    )
 
 
-def _notes(one: Standings) -> list[str]:
+def _notes(standings: Standings) -> list[str]:
     notes = [
         "trials used: of the slices × seeds that the entry finished, those that every ranked entry finished too; means "
         "and ranks are over these alone. ± is the standard deviation over slices (n − 1) of the mean over seeds; "
         "differences are not tested here.",
         "Bold: the best of the ranked. Controls and oracles stand below without a rank, on the same trials.",
     ]
-    if one.pool == "control":
+    if standings.pool == "control":
         notes[1] = "Bold: the best of the ranked. Oracles stand below without a rank, on the same trials."
-    if (one.table["version"] != "").any():
+    if (standings.table["version"] != "").any():
         notes.append("version: the same method from other code or another run; the higher number is the newer run.")
-    if (one.table["preset"] == "external").any():
+    if (standings.table["preset"] == "external").any():
         notes.append(
             "external: predictions made elsewhere; that no test slice was trained on is declared by who made them."
         )

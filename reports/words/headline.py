@@ -148,11 +148,11 @@ def wins_between(section: Section, entry: str, other: str) -> tuple[int, int, in
 
 def _coverage(section: Section) -> str:
     n_patients = len({section.patients[name] for name in section.slices if name in section.patients})
-    n, of = len(section.slices), len(section.expected)
+    n, total = len(section.slices), len(section.expected)
     patients = f" of {n_patients} patient{'s' if n_patients != 1 else ''}" if n_patients else ""
-    if n < of:
-        return f"This is {n} of the dataset's {of} slices{patients}, not the full benchmark."
-    return f"This is {'all ' if of else ''}{n} slice{'s' if n != 1 else ''}{patients}."
+    if n < total:
+        return f"This is {n} of the dataset's {total} slices{patients}, not the full benchmark."
+    return f"This is {'all ' if total else ''}{n} slice{'s' if n != 1 else ''}{patients}."
 
 
 def _replicates(section: Section) -> str:

@@ -39,7 +39,7 @@ def part(section: Section, context: Context) -> Part | None:
     table = variant_table(section, study)
     here = table[table["target"] == section.target]
     pictures = _pictures(section, study, table)
-    tables = [_table(section, of) for _, of in table.groupby("switch", sort=False)]
+    tables = [_table(section, variants) for _, variants in table.groupby("switch", sort=False)]
     title = f"What does each part of {_title(section, study)} do?"
     return Part("ablation", title, _lead(section, here), tables, pictures, {"ablation.csv": table})
 
@@ -85,9 +85,13 @@ def _lead(section: Section, table: pd.DataFrame) -> list[str]:
     return said
 
 
-def _table(section: Section, of: pd.DataFrame) -> Table:
-    first = of.iloc[0]
-    printed = [metric for metric in SHOWN if f"{metric}_published" in of and of[f"{metric}_published"].notna().any()]
+def _table(section: Section, variants: pd.DataFrame) -> Table:
+    first = variants.iloc[0]
+    printed = [
+        metric
+        for metric in SHOWN
+        if f"{metric}_published" in variants and variants[f"{metric}_published"].notna().any()
+    ]
     columns = ["variant", "what changed", "training", *(METRICS[metric].title for metric in SHOWN), "PCC (ACG) − base"]
     groups = [("", 3), ("here", len(SHOWN) + 1)]
     if printed:
@@ -107,7 +111,7 @@ def _table(section: Section, of: pd.DataFrame) -> Table:
 
     notes = [
         "PCC (ACG) − base: mean over patients of the difference on the same slices; in brackets its 95 % interval "
-        f"({' or '.join(sorted({over for over in of['interval_over'] if over})) or 'nothing'} drawn again).",
+        f"({' or '.join(sorted({over for over in variants['interval_over'] if over})) or 'nothing'} drawn again).",
     ]
     if printed:
         notes += [f"as published: mclSTExp supplement, {first['answers']}; over all slices, published settings."]
@@ -116,7 +120,7 @@ def _table(section: Section, of: pd.DataFrame) -> Table:
         name=f"switch-{first['switch']}",
         caption=caption(section, f"{first['title']} ({first['answers']})"),
         columns=tuple(columns),
-        blocks=(tuple(map(row, records(of))),),
+        blocks=(tuple(map(row, records(variants))),),
         groups=tuple(groups),
         notes=tuple(notes),
         text_columns=frozenset({0, 1, 2}),
@@ -146,18 +150,18 @@ def _signed(value: float) -> str:
 
 
 def _pictures(section: Section, study: Mapping[str, Any], table: pd.DataFrame) -> list[Picture]:
-    made = []
+    drawn = []
     with canvas.drawing():
         effects = table.dropna(subset=["pcc_acg_difference"])
         if len(effects):
             what = "difference in PCC (ACG) to the base, with 95 % interval"
-            made.append(picture(section, "effects", what, tornado(effects)))
-        for name, of in table.groupby("switch", sort=False):
-            points = sweep_points(of, section.specs)
+            drawn.append(picture(section, "effects", what, tornado(effects)))
+        for name, variants in table.groupby("switch", sort=False):
+            points = sweep_points(variants, section.specs)
             if len(points) > 2:
-                title = str(of["title"].iloc[0])
-                made.append(picture(section, f"sweep-{name}", title, sweep_figure(points, title)))
-    return made
+                title = str(variants["title"].iloc[0])
+                drawn.append(picture(section, f"sweep-{name}", title, sweep_figure(points, title)))
+    return drawn
 
 
 def tornado(effects: pd.DataFrame) -> Figure:
@@ -197,9 +201,9 @@ def tornado(effects: pd.DataFrame) -> Figure:
     return figure
 
 
-def sweep_points(of: pd.DataFrame, specs: Mapping[str, TrialSpec]) -> pd.DataFrame:
+def sweep_points(variants: pd.DataFrame, specs: Mapping[str, TrialSpec]) -> pd.DataFrame:
     """The variants of one switch that stand for numbers, by that number (``at``); empty unless all of them do."""
-    known = of[of["entry"] != ""]
+    known = variants[variants["entry"] != ""]
     values = sweep_values(known, specs)
     if values is None:
         return known.iloc[:0]

@@ -73,12 +73,12 @@ def _against(scores: pd.DataFrame, entry: str, base: str) -> dict[str, Any]:
     known = set(scores["entry"])
     if not entry or not base or entry == base or not {entry, base} <= known:
         return nothing | {"interval_over": ""}
-    made = paired_by_patient(scores, entry, base, higher_is_better=METRICS["pcc_acg"].higher_is_better)
+    compared = paired_by_patient(scores, entry, base, higher_is_better=METRICS["pcc_acg"].higher_is_better)
     return {
-        "pcc_acg_difference": made.difference,
-        "pcc_acg_low": made.interval.low,
-        "pcc_acg_high": made.interval.high,
-        "interval_over": made.interval.over,
+        "pcc_acg_difference": compared.difference,
+        "pcc_acg_low": compared.interval.low,
+        "pcc_acg_high": compared.interval.high,
+        "interval_over": compared.interval.over,
     }
 
 
@@ -90,20 +90,20 @@ def _scores(section: Section) -> pd.DataFrame:
     ).reset_index(drop=True)
 
 
-def _identity(of: Mapping[str, Any] | pd.Series) -> tuple[str, ...]:
-    return tuple(str(of.get(name, "")) for name in ("method", "preset", "variant", "weights", "lowered"))
+def _identity(entry: Mapping[str, Any] | pd.Series) -> tuple[str, ...]:
+    return tuple(str(entry.get(name, "")) for name in ("method", "preset", "variant", "weights", "lowered"))
 
 
-def sweep_values(of: pd.DataFrame, specs: Mapping[str, TrialSpec]) -> list[float] | None:
-    """The value of the one setting in which the entries of ``of`` differ, for each of its rows.
+def sweep_values(variants: pd.DataFrame, specs: Mapping[str, TrialSpec]) -> list[float] | None:
+    """The value of the one setting in which the entries of ``variants`` differ, for each of its rows.
 
-    ``of``: rows of :func:`variant_table` that have an entry. ``None`` where they change several settings, or one that
-    is no number.
+    ``variants``: rows of :func:`variant_table` that have an entry. ``None`` where they change several settings, or one
+    that is no number.
     """
-    changed = {setting for entry in of["entry"] for setting in specs[entry].changes}
+    changed = {setting for entry in variants["entry"] for setting in specs[entry].changes}
     if len(changed) != 1:
         return None
     (setting,) = changed
-    values = [specs[entry].config.get(setting) for entry in of["entry"]]
+    values = [specs[entry].config.get(setting) for entry in variants["entry"]]
     numbers = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     return numbers if len(numbers) == len(values) else None

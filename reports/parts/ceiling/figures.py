@@ -84,32 +84,34 @@ def gene_figure(section: Section, per_gene: pd.DataFrame, entry: str) -> Figure:
     import seaborn as sns
     from matplotlib.figure import Figure
 
-    of = per_gene[per_gene["entry"] == entry]
+    genes = per_gene[per_gene["entry"] == entry]
     mark = section_marks(section)[entry]
     figure = Figure(figsize=(WIDTH, 6.0), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color=INK, lw=0.9, zorder=1)
     axes.axhline(0, color=FAINT, lw=0.8, zorder=1)
     dots = {"color": mark.colour, "edgecolor": INK, "linewidth": 0.3, "s": 26, "alpha": 0.75, "zorder": 2}
-    sns.scatterplot(data=of, x="ceiling_r", y="r", legend=False, ax=axes, **dots)
+    sns.scatterplot(data=genes, x="ceiling_r", y="r", legend=False, ax=axes, **dots)
     axes.set_xlim(-0.02, 1.02)
     axes.annotate("ceiling", (0.93, 0.93), xytext=(-4, 5), textcoords="offset points", ha="right", fontsize=SMALL)
-    lowest, highest = _name_genes(axes, of)
-    axes.set_ylim(min(0.0, lowest, float(of["r"].min())) - 0.05, max(1.02, highest + 0.03))
+    lowest, highest = _name_genes(axes, genes)
+    axes.set_ylim(min(0.0, lowest, float(genes["r"].min())) - 0.05, max(1.02, highest + 0.03))
     axes.set_xlabel("noise ceiling of the gene (r)")
     axes.set_ylabel(f"r under {entry_label(section, entry)}")
-    n = of["n_slices"].max()
-    figure.suptitle(f"{section.title}: {len(of)} genes, mean over {n} slice{'s' if n != 1 else ''}", x=0.01, ha="left")
+    n = genes["n_slices"].max()
+    figure.suptitle(
+        f"{section.title}: {len(genes)} genes, mean over {n} slice{'s' if n != 1 else ''}", x=0.01, ha="left"
+    )
     return figure
 
 
-def _name_genes(axes: Axes, of: pd.DataFrame) -> tuple[float, float]:
+def _name_genes(axes: Axes, genes: pd.DataFrame) -> tuple[float, float]:
     """The best predicted genes are named above the diagonal, those with most left to gain at the right edge.
 
     Returns the heights of the lowest and the highest name.
     """
-    best = of.nlargest(NAMED_GENES, "r")
-    gap = of.assign(gap=of["ceiling_r"] - of["r"]).nlargest(NAMED_GENES, "gap")
+    best = genes.nlargest(NAMED_GENES, "r")
+    gap = genes.assign(gap=genes["ceiling_r"] - genes["r"]).nlargest(NAMED_GENES, "gap")
     gap = gap[~gap["gene"].isin(best["gene"])]
     best = best.sort_values("r")
     above = [-height for height in _apart([-float(r) for r in best["r"]], GENE_LINE)]

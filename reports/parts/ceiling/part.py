@@ -73,8 +73,8 @@ def part(section: Section, context: Context) -> Part | None:
 def _finding(section: Section, framed: pd.DataFrame, best: str | None) -> list[str]:
     if best is None:
         return ["No entry is complete on the slices that have a noise ceiling, so none is placed on the way to it."]
-    of = {row.metric: row for row in records(framed[framed["entry"] == best])}
-    acg, mse = of[METRIC_NAMES[0]], of["mse"]
+    by_metric = {row.metric: row for row in records(framed[framed["entry"] == best])}
+    acg, mse = by_metric[METRIC_NAMES[0]], by_metric["mse"]
     label = str(section.entries.loc[best, "label"])
     who = f"The best method, {label}," if section.entries.loc[best, "kind"] == "method" else f"The control {label}"
     sentences = [
@@ -126,7 +126,7 @@ def _replicates(section: Section, framed: pd.DataFrame) -> list[str]:
 
 
 def _table(section: Section, framed: pd.DataFrame, of_slices: pd.DataFrame, of_genes: pd.DataFrame) -> Table:
-    of = {(row.entry, row.metric): row for row in records(framed)}
+    scored = {(row.entry, row.metric): row for row in records(framed)}
     means = of_slices.mean()
     top: list[Cell] = [Cell("Noise ceiling", "")]
     for metric in METRIC_NAMES:
@@ -139,7 +139,7 @@ def _table(section: Section, framed: pd.DataFrame, of_slices: pd.DataFrame, of_g
         label = str(section.entries.loc[entry, "label"])
         cells = [Cell(label, label.lower(), minor=note)]
         for metric in METRIC_NAMES:
-            value, way = of[entry, metric].value, of[entry, metric].fraction
+            value, way = scored[entry, metric].value, scored[entry, metric].fraction
             cells += [number_cell(value), worded_cell(percent(way), way)]
         return tuple(cells)
 

@@ -125,7 +125,7 @@ def _map(axes: Axes, spots: pd.DataFrame, what: str, colour: Mapping[str, str], 
 def _legend(figure: Figure, colour: Mapping[str, str], columns: int) -> None:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], ls="", marker="o", ms=8, mfc=of, mec="none") for of in colour.values()]
+    handles = [Line2D([], [], ls="", marker="o", ms=8, mfc=shade, mec="none") for shade in colour.values()]
     figure.legend(
         handles,
         list(colour),

@@ -241,9 +241,9 @@ def _slices_table(section: Section, by_slice: pd.DataFrame, slices: Sequence[str
     )
 
 
-def _value(of: pd.Series, score: str, extra: str = "") -> Cell:
-    value = of[score]
+def _value(scores: pd.Series, score: str, extra: str = "") -> Cell:
+    value = scores[score]
     if math.isnan(value):
         return Cell(DASH)
-    span = f"{number(of[f'{score}_low'], 2)} to {number(of[f'{score}_high'], 2)}"
+    span = f"{number(scores[f'{score}_low'], 2)} to {number(scores[f'{score}_high'], 2)}"
     return Cell(number(value, 3), float(value), minor=", ".join(filter(None, (span, extra))))

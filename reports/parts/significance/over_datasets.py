@@ -44,20 +44,20 @@ def over_datasets(
         return []
     boards = [board_of(other) for other in same]
     scores = {other.dataset: comparable(other, board, metric) for other, board in zip(same, boards, strict=True)}
-    made = []
+    results = []
     for pair in tested:
         a, b = pair.comparison.a, pair.comparison.b
         strata = [
-            patient_differences(of, a, b).rename("value").reset_index().assign(stratum=dataset)
-            for dataset, of in scores.items()
-            if {a, b} <= set(of["entry"])
+            patient_differences(scored, a, b).rename("value").reset_index().assign(stratum=dataset)
+            for dataset, scored in scores.items()
+            if {a, b} <= set(scored["entry"])
         ]
         if len(strata) > 1:
-            made.append((a, b, stratified_test(pd.concat(strata, ignore_index=True))))
-    corrected = holm([result.test.p for _, _, result in made])
+            results.append((a, b, stratified_test(pd.concat(strata, ignore_index=True))))
+    corrected = holm([result.test.p for _, _, result in results])
     return [
-        OverDatasets(a, b, result, float(p), min(1.0, len(made) * result.test.smallest_p))
-        for (a, b, result), p in zip(made, corrected, strict=True)
+        OverDatasets(a, b, result, float(p), min(1.0, len(results) * result.test.smallest_p))
+        for (a, b, result), p in zip(results, corrected, strict=True)
     ]
 
 
@@ -73,19 +73,19 @@ def sentence(section: Section, over: OverDatasets) -> str:
 def table(section: Section, sections: Sequence[Section], over: Sequence[OverDatasets], metric: str) -> Table:
     same = [other for other in sections if (other.split, other.target) == (section.split, section.target)]
     titles = {other.dataset: f"{other.title}, {other.coverage}" for other in same}
-    datasets = [name for name in titles if any((of.result.strata["stratum"] == name).any() for of in over)]
+    datasets = [name for name in titles if any((pair.result.strata["stratum"] == name).any() for pair in over)]
     rows = []
-    for of in over:
-        differences = of.result.strata.set_index("stratum")["difference"].reindex(datasets)
-        label = label_of(section, of.b)
+    for pair in over:
+        differences = pair.result.strata.set_index("stratum")["difference"].reindex(datasets)
+        label = label_of(section, pair.b)
         rows.append(
             (
                 Cell(label, label.lower()),
                 *(number_cell(float(value)) for value in differences),
-                Cell(f"{of.result.n_patients}", float(of.result.n_patients)),
-                p_cell(of.result.test.p),
-                p_cell(of.p, strong=of.p <= ALPHA),
-                p_cell(of.smallest_p),
+                Cell(f"{pair.result.n_patients}", float(pair.result.n_patients)),
+                p_cell(pair.result.test.p),
+                p_cell(pair.p, strong=pair.p <= ALPHA),
+                p_cell(pair.smallest_p),
             )
         )
     best, title = label_of(section, over[0].a), METRICS[metric].title
@@ -106,9 +106,9 @@ def table(section: Section, sections: Sequence[Section], over: Sequence[OverData
 def frame(over: Sequence[OverDatasets], metric: str) -> pd.DataFrame:
     """One row per pair and dataset: the difference there, and the numbers of the one test."""
     parts = []
-    for of in over:
-        test = of.result.test
-        part = of.result.strata.rename(columns={"stratum": "dataset"})
-        part = part.assign(metric=metric, entry=of.a, other=of.b, test=test.name, p=test.p, p_holm=of.p)
-        parts.append(part.assign(smallest_p=test.smallest_p, smallest_p_holm=of.smallest_p))
+    for pair in over:
+        test = pair.result.test
+        part = pair.result.strata.rename(columns={"stratum": "dataset"})
+        part = part.assign(metric=metric, entry=pair.a, other=pair.b, test=test.name, p=test.p, p_holm=pair.p)
+        parts.append(part.assign(smallest_p=test.smallest_p, smallest_p_holm=pair.smallest_p))
     return pd.concat(parts, ignore_index=True)

@@ -89,8 +89,8 @@ def _findings(section: Section, tested: Sequence[Tested]) -> list[str]:
 
 
 def _finding(section: Section, tested: Tested) -> str:
-    of = tested.comparison
-    a, b = label_of(section, of.a), label_of(section, of.b)
+    comparison = tested.comparison
+    a, b = label_of(section, comparison.a), label_of(section, comparison.b)
     other = f"the best control, {b}," if tested.role == "best control" else b
     return f"{a} and {other} {verb(tested, plural=True)} {why(tested)}. {_ahead(section, tested)}"
 
@@ -183,15 +183,15 @@ def _left_out(board: pd.DataFrame) -> list[str]:
 
 
 def _pictures(section: Section, scores: pd.DataFrame, ranks: Ranks, order: Sequence[str]) -> list[Picture]:
-    made = []
+    drawn = []
     with canvas.drawing():
         if _ranked(ranks):
             figure = rank_figure(section, ranks, f"{section.title}: mean rank by {TITLE}")
-            made.append(picture(section, "ranks", f"mean rank by {TITLE}. {rank_note(ranks)}", figure))
+            drawn.append(picture(section, "ranks", f"mean rank by {TITLE}. {rank_note(ranks)}", figure))
         what = f"wins by {TITLE}: slices, and below patients, on which the row's entry is better than the column's"
         figure = win_figure(section, win_matrix(scores), order, f"{section.title}: wins by {TITLE}")
-        made.append(picture(section, "wins", what, figure))
-    return made
+        drawn.append(picture(section, "wins", what, figure))
+    return drawn
 
 
 def _frames(section: Section, board: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -204,14 +204,14 @@ def _frames(section: Section, board: pd.DataFrame) -> dict[str, pd.DataFrame]:
             continue
         split = _variance(section, board, metric.name)
         claim = best_of_all(tested, metric.name)
-        made = {
+        tables = {
             "comparisons.csv": _comparison_frame(tested),
             **({} if claim is None else {"best.csv": _claim_frame(claim)}),
             "ranks.csv": _ranks_frame(scores, mean_ranks(scores, metric.higher_is_better)),
             "wins.csv": win_matrix(scores, metric.higher_is_better),
             **({} if split is None else {"variance.csv": split.table}),
         }
-        for name, frame in made.items():
+        for name, frame in tables.items():
             parts.setdefault(name, []).append(frame.assign(metric=metric.name)[["metric", *frame.columns]])
     return {name: pd.concat(frames, ignore_index=True) for name, frames in parts.items()}
 
@@ -219,35 +219,35 @@ def _frames(section: Section, board: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def _comparison_frame(tested: Sequence[Tested]) -> pd.DataFrame:
     rows = []
     for pair in tested:
-        of = pair.comparison
+        comparison = pair.comparison
         rows.append(
             {
-                "entry": of.a,
-                "other": of.b,
+                "entry": comparison.a,
+                "other": comparison.b,
                 "role": pair.role,
-                "difference": of.difference,
-                **_ends(of.interval),
-                "test": of.test.name,
-                "p": of.test.p,
+                "difference": comparison.difference,
+                **_ends(comparison.interval),
+                "test": comparison.test.name,
+                "p": comparison.test.p,
                 "p_holm": pair.p,
-                "smallest_p": of.test.smallest_p,
+                "smallest_p": comparison.test.smallest_p,
                 "smallest_p_holm": pair.smallest_p,
                 "n_comparisons": pair.n_comparisons,
-                "patients_won": of.patients_won,
-                "patients_tied": of.patients_tied,
-                "n_patients": of.n_patients,
-                "slices_won": of.slices_won,
-                "slices_tied": of.slices_tied,
-                "n_slices": of.n_slices,
+                "patients_won": comparison.patients_won,
+                "patients_tied": comparison.patients_tied,
+                "n_patients": comparison.n_patients,
+                "slices_won": comparison.slices_won,
+                "slices_tied": comparison.slices_tied,
+                "n_slices": comparison.n_slices,
             }
         )
     return pd.DataFrame(rows)
 
 
 def _claim_frame(claim: BestOfAll) -> pd.DataFrame:
-    of = claim.pairs[0].comparison
+    comparison = claim.pairs[0].comparison
     unproven = " ".join(pair.comparison.b for pair in claim.unproven)
-    about = {"entry": of.a, "n_others": len(claim.pairs), "n_patients": of.n_patients, "p": claim.p}
+    about = {"entry": comparison.a, "n_others": len(claim.pairs), "n_patients": comparison.n_patients, "p": claim.p}
     return pd.DataFrame([{**about, "smallest_p": claim.smallest_p, "unproven": unproven}])
 
 

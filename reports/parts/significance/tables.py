@@ -44,18 +44,21 @@ def comparison_table(section: Section, tested: Sequence[Tested], title: str) -> 
 
 
 def _comparison_row(section: Section, pair: Tested) -> tuple[Cell, ...]:
-    of = pair.comparison
-    label = label_of(section, of.b)
+    comparison = pair.comparison
+    label = label_of(section, comparison.b)
     return (
         Cell(label, label.lower(), tags=("best control",) if pair.role == "best control" else ()),
-        number_cell(of.difference),
-        _interval(of.interval),
-        p_cell(of.test.p, strong=of.test.p <= ALPHA),
+        number_cell(comparison.difference),
+        _interval(comparison.interval),
+        p_cell(comparison.test.p, strong=comparison.test.p <= ALPHA),
         p_cell(pair.p, strong=pair.told_apart),
-        p_cell(of.test.smallest_p),
+        p_cell(comparison.test.smallest_p),
         p_cell(pair.smallest_p),
-        Cell(_won(of.patients_won, of.patients_tied, of.n_patients), float(of.patients_won)),
-        Cell(_won(of.slices_won, of.slices_tied, of.n_slices), float(of.slices_won)),
+        Cell(
+            _won(comparison.patients_won, comparison.patients_tied, comparison.n_patients),
+            float(comparison.patients_won),
+        ),
+        Cell(_won(comparison.slices_won, comparison.slices_tied, comparison.n_slices), float(comparison.slices_won)),
     )
 
 
