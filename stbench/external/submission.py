@@ -159,8 +159,13 @@ def alarms_of(prediction: ExternalPrediction, data: PreparedDataset) -> list[Ala
     slide = data.slides[prediction.slice]
     return list(
         check_prediction(
-            *(prediction.slice, prediction.values, slide.target),
-            *(slide.counts, slide.total_counts, slide.n_measured, data.target),
+            prediction.slice,
+            prediction.values,
+            slide.target,
+            slide.counts,
+            slide.total_counts,
+            slide.n_measured,
+            data.target,
         )
     )
 
