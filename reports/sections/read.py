@@ -28,7 +28,7 @@ def load(results: Sequence[Path], summaries: Mapping[Path, str] | None = None) -
     different outcomes under one name.
     """
     rows, runs = read(results, summaries)
-    return sections(_one_row_a_trial(rows), runs)
+    return sections(_one_row_per_trial(rows), runs)
 
 
 def read(results: Sequence[Path], summaries: Mapping[Path, str] | None = None) -> tuple[pd.DataFrame, dict[Path, Run]]:
@@ -78,7 +78,7 @@ def _without_copies(rows: pd.DataFrame) -> pd.DataFrame:
     return finished_first.drop_duplicates(trial).sort_index().drop(columns="_rank").reset_index(drop=True)
 
 
-def _one_row_a_trial(rows: pd.DataFrame) -> pd.DataFrame:
+def _one_row_per_trial(rows: pd.DataFrame) -> pd.DataFrame:
     """``rows``, if no two of them are different outcomes under one name."""
     question = ["dataset", "split", "target", "method", "preset", "variant", "lowered", "seed", "slice"]
     for (*_, method, _preset, _variant, _lowered, seed, slide), same in rows.groupby(question, sort=False):
