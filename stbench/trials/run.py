@@ -12,6 +12,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,12 +96,11 @@ def _attempt(attempt: Attempt, done: Path) -> EndedState:
         try:
             with tf32_flags(spec.precision):
                 found = work_on(attempt)
-        except PlaceError:
-            raise
-        except Interrupted as pause:
-            log.info("interrupted: %s", pause)
-            paused = {"state": "interrupted", "reason": str(pause), "notes": attempt.distinct_notes()}
-            state.model_copy(update=paused).write(work)
+        except (Interrupted, PlaceError) as pause:
+            with suppress(OSError, PlaceError):  # the place may not even take this
+                log.info("interrupted: %s", pause)
+                paused = {"state": "interrupted", "reason": str(pause), "notes": attempt.distinct_notes()}
+                state.model_copy(update=paused).write(work)
             raise
         except NotApplicable as refusal:
             found = {"state": "skipped", "reason": str(refusal)}

@@ -16,7 +16,7 @@ from .. import registry
 from ..data.prepare import prepare
 from ..data.prepared import PreparedDataset
 from ..data.splits import same_patient
-from ..errors import DamagedFileError, MethodFailed, NotApplicable, UserError
+from ..errors import DamagedFileError, MethodFailed, NotApplicable, PlaceError, UserError
 from ..method import Method, Needs, Run, TestSlide
 from ..scores import alarms
 from ..scores.exchange import predict_exchanged
@@ -24,7 +24,7 @@ from ..system.calls import Calls
 from ..system.environment import versions
 from ..system.files import writing_to
 from ..system.memory import PeakMemory
-from ..system.precision import require_capable, tf32_used
+from ..system.precision import Precision, require_capable, tf32_used
 from ..training.precision import resolve_precision, safe_precisions
 from . import outcome
 from .attempt import Attempt, log, warnings_noted
@@ -39,16 +39,8 @@ UNSAFE = "computed in {precision}, which the method does not declare safe: insis
 
 def work_on(attempt: Attempt) -> dict[str, Any]:
     """Do it, and return what the trial's :class:`TrialState` says of it, its ``state`` among them."""
-    from ..training.device import resolve_device
-
     spec = attempt.spec
-    data = open_data(spec.data)
-    method_class = registry.method(spec.method)
-    if registry.source_digest(method_class) != spec.method_source:
-        raise UserError(f"the code of {spec.method} changed since this trial was planned - run the same command again")
-    device = resolve_device(spec.device)
-    precision = resolve_precision(spec.precision)
-    require_capable(precision, device)
+    data, method_class, device, precision = _opened(spec)
     if precision not in safe_precisions(method_class):
         attempt.notes.append(UNSAFE.format(precision=precision))
     run = Run(
@@ -125,6 +117,39 @@ def work_on(attempt: Attempt) -> dict[str, Any]:
         "versions": versions(),
         "trained_by": spec.trained_by,
     }
+
+
+def _opened(spec: TrialSpec) -> tuple[PreparedDataset, type[Method], str, Precision]:
+    """Data, method, device and precision of a trial, as they were planned.
+
+    Raises ``PlaceError`` where this place lacks one of them, or has another: then no trial is to blame, and all of them
+    stay to be run, here once it is mended, or elsewhere.
+    """
+    from ..training.device import resolve_device
+
+    try:
+        data, method_class = open_data(spec.data), _method_of(spec)
+        if registry.source_digest(method_class) != spec.method_source:
+            raise UserError(
+                f"the code of {spec.method} changed since this trial was planned - run the same command again"
+            )
+        device, precision = resolve_device(spec.device), resolve_precision(spec.precision)
+        require_capable(precision, device)
+    except PlaceError:
+        raise
+    except UserError as error:
+        raise PlaceError(str(error)) from error
+    return data, method_class, device, precision
+
+
+def _method_of(spec: TrialSpec) -> type[Method]:
+    """By the name that was typed; a file whose path was relative is found from any folder."""
+    try:
+        return registry.method(spec.method)
+    except UserError:
+        if spec.origin in ("", spec.method):
+            raise
+        return registry.method(spec.origin)
 
 
 def _seen(needs: Needs, name: str, data: PreparedDataset, spec: TrialSpec) -> TestSlide:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import pytest
 from stbench import registry
 from stbench.data.prepare import prepare
 from stbench.data.splits import loso
-from stbench.errors import Interrupted, UserError
+from stbench.errors import Interrupted, PlaceError, UserError
 from stbench.method import configure
 from stbench.results.plan import Execution, Experiment, MethodChoice, plan
 from stbench.results.summary import write_summary
@@ -341,3 +342,53 @@ def test_memory_is_what_is_free_within_the_control_group(tmp_path: Path, monkeyp
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("400000\n")
     assert cores.usable_memory() == 600000
+
+
+# The place -----------------------------------------------------------------------------------------------------------
+
+
+def run_in_order(engine: object, results: Path, keys: list[str]) -> str:
+    """What stops the engine."""
+    with pytest.raises(PlaceError) as caught:
+        engine.run(results, keys, Heard(), lambda: False)  # type: ignore[attr-defined]
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("make", [SerialEngine, engine], ids=["serial", "slots"])
+def test_code_that_was_edited_since_the_plan_fails_no_trial(
+    planned: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[], object]
+) -> None:
+    plug_in = tmp_path / "mine.py"
+    source = Path(TROUBLED.partition(":")[0]).read_text()
+    plug_in.write_text(source)
+    monkeypatch.setitem(globals(), "TROUBLED", f"{plug_in}:Troubled")
+    results, keys = planned(1)
+    plug_in.write_text(source + "\n# a comment changes nothing\n")
+    make().run(results, keys[:1], heard := Heard(), lambda: False)  # type: ignore[attr-defined]
+    assert heard.states[keys[0]].state == "finished"
+    plug_in.write_text(source.replace("/ 255", "/ 256"))
+    assert "changed since this trial was planned" in run_in_order(make(), results, keys)
+    assert state_of(results, keys[1]).state == "interrupted"
+    plug_in.write_text(source)
+    make().run(results, keys, heard := Heard(), lambda: False)  # type: ignore[attr-defined]
+    assert [state.state for state in heard.states.values()] == ["finished", "finished"]
+
+
+def test_a_plug_in_that_was_named_by_a_relative_path_is_found_from_any_folder(
+    planned: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "mine.py").write_text(Path(TROUBLED.partition(":")[0]).read_text())
+    monkeypatch.chdir(home)
+    monkeypatch.setitem(globals(), "TROUBLED", "mine.py:Troubled")
+    results, keys = planned(1)
+    monkeypatch.chdir("/")
+    engine().run(results, keys, heard := Heard(), lambda: False)
+    assert [state.state for state in heard.states.values()] == ["finished", "finished"]
+    (home / "mine.py").rename(home / "theirs.py")
+    again, keys = results.rename(tmp_path / "moved"), keys
+    for key in keys:
+        shutil.rmtree(again / "trials" / key)
+    assert "there is no file" in run_in_order(SerialEngine(), again, keys)
+    assert {state_of(again, key).state for key in keys} == {"interrupted", "pending"}

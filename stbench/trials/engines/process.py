@@ -40,7 +40,7 @@ class WorkerProcess:
         command += ["--requests", str(read_requests), "--replies", str(write_replies)]
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
         try:
-            with open(self.log, "ab") as log:
+            with open(self.log, "wb") as log:
                 self.process = subprocess.Popen(
                     command,
                     pass_fds=pipes,
