@@ -92,33 +92,33 @@ def _experiments(
 
 def _run_trials(directory: Path, todo: Sequence[str], engine: Engine) -> pd.DataFrame:
     """Run planned trials and return the summary, which is written however the run ends."""
-    from ..results.record import trial_specs
-    from ..results.summary import write_summary
+    from ..results.record import read_run
+    from ..results.summary import SummaryTable
     from ..system.interrupt import stop_on_signals
     from .progress import ConsoleListener
 
-    labels = {key: spec.label for key, spec in trial_specs(directory).items()}
-    write_summary(directory)
+    trials, table = read_run(directory).trials, SummaryTable(directory)
+    table.write()
     written = time.monotonic()
 
     def after_trial(key: str) -> None:
         nonlocal written
         # the table is derived from all trials: fresh enough to be looked at, but it must not cost more than they do
         if time.monotonic() - written > SUMMARY_INTERVAL_S:
-            write_summary(directory)
+            table.write()
             written = time.monotonic()
 
     try:
         with (
             stop_on_signals() as stop,
-            ConsoleListener({key: labels[key] for key in todo}, err, after_trial) as listener,
+            ConsoleListener({key: trials[key].label for key in todo}, err, after_trial) as listener,
         ):
             engine.run(directory, todo, listener, stop)
     except BaseException:
         with contextlib.suppress(PlaceError):  # report what stopped the run, not that the table cannot be written
-            write_summary(directory)
+            table.write()
         raise
-    return write_summary(directory)
+    return table.write()
 
 
 def _say_audit(directory: Path, setting: Setting, prepared: PreparedDataset) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -100,15 +99,5 @@ def trial_specs(results: Path) -> dict[str, TrialSpec]:
 
 
 def spec_at(results: Path, key: str) -> TrialSpec:
-    path = results / "specs" / f"{key}.json"
-    return _read_spec(path, written_at(path))
-
-
-@cache
-def _read_spec(path: Path, written: int) -> TrialSpec:
-    return TrialSpec.read(path)
-
-
-def written_at(path: Path) -> int:
-    """When a file was written last; 0 where it is not there, which whoever reads it will say."""
-    return path.stat().st_mtime_ns if path.is_file() else 0
+    """What the planned trial ``key`` is."""
+    return TrialSpec.read(results / "specs" / f"{key}.json")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Iterable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ..errors import PlaceError
 from ..system.files import write_text
 from ..trials.outcome import read_table, state_of
 from ..trials.spec import TrialSpec
-from .record import read_run, spec_at, trial_specs, written_at
+from .record import read_run, spec_at
 from .summary_schema import SUMMARY_COLUMNS
 
 UNKNOWN_WEIGHTS = "unknown"  # the label of what cannot say where its weights come from
@@ -34,23 +33,57 @@ def superseded(results: Path) -> dict[str, str]:
     return {key: trial.label for key, trial in found.items() if (results / "trials" / key).is_dir()}
 
 
-def collect(results: Path) -> pd.DataFrame:
-    """One row per trial and test slice, whatever the trial's state (columns: ``SUMMARY_COLUMNS``).
+class SummaryTable:
+    """The summary of one results directory, for whoever looks at it again and again while trials run.
 
-    A trial without metrics (failed, skipped, pending, interrupted) has its rows too, with the reason and no metrics.
+    The rows of a trial that ended are kept: nothing changes them but another attempt, which is written later.
     """
-    rows: list[dict[str, Any]] = []
-    for key, spec in trial_specs(results).items():
-        trial = results / "trials" / key
-        ended = (written_at(trial / "state.json"), written_at(trial / "metrics.csv"))
-        rows += _ended_rows(results, key, ended) if ended[0] else _rows(results, key, spec)
-    return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
+
+    def __init__(self, results: Path) -> None:
+        self.results = results
+        self._specs: dict[str, TrialSpec] = {}
+        self._ended: dict[str, tuple[tuple[int, int], list[dict[str, Any]]]] = {}
+
+    def collect(self) -> pd.DataFrame:
+        """One row per trial and test slice, whatever the trial's state (columns: ``SUMMARY_COLUMNS``).
+
+        A trial without metrics (failed, skipped, pending, interrupted) has its rows too, with the reason and no
+        metrics.
+        """
+        rows: list[dict[str, Any]] = []
+        for key in read_run(self.results).trials:
+            trial = self.results / "trials" / key
+            written = (_written_at(trial / "state.json"), _written_at(trial / "metrics.csv"))
+            known = self._ended.get(key)
+            if known is None or known[0] != written:
+                if key not in self._specs:
+                    self._specs[key] = spec_at(self.results, key)
+                known = written, _rows(self.results, key, self._specs[key])
+            if written[0]:
+                self._ended[key] = known
+            rows += known[1]
+        return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
+
+    def write(self) -> pd.DataFrame:
+        """Derive ``summary.csv`` from the trials and return it."""
+        summary = self.collect()
+        write_text(self.results / "summary.csv", summary.to_csv(index=False))
+        return summary
 
 
-@cache
-def _ended_rows(results: Path, key: str, written: tuple[int, int]) -> tuple[dict[str, Any], ...]:
-    """The rows of a trial that ended: read once, as nothing changes them but another attempt, written later."""
-    return tuple(_rows(results, key, spec_at(results, key)))
+def collect(results: Path) -> pd.DataFrame:
+    """:meth:`SummaryTable.collect`, for who looks once."""
+    return SummaryTable(results).collect()
+
+
+def write_summary(results: Path) -> pd.DataFrame:
+    """:meth:`SummaryTable.write`, for who looks once."""
+    return SummaryTable(results).write()
+
+
+def _written_at(path: Path) -> int:
+    """When a file was written last; 0 where it is not there."""
+    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 def _rows(results: Path, key: str, spec: TrialSpec) -> list[dict[str, Any]]:
@@ -101,13 +134,6 @@ def _rows(results: Path, key: str, spec: TrialSpec) -> list[dict[str, Any]]:
 
 def _joined(texts: Iterable[object]) -> str:
     return "; ".join(dict.fromkeys(map(str, texts)))
-
-
-def write_summary(results: Path) -> pd.DataFrame:
-    """Derive ``summary.csv`` from the trials and return it."""
-    summary = collect(results)
-    write_text(results / "summary.csv", summary.to_csv(index=False))
-    return summary
 
 
 def summary_text(results: Path) -> str:
