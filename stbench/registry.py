@@ -35,13 +35,13 @@ DATASET_READERS = "stbench.dataset_readers"  # its entry "path" opens a manifest
 COMPUTING = "stbench.system.precision"  # the only part of the system that a number depends on
 GROUPS_OF_METHODS = ("all", "published", "controls")
 METHOD_MEMBERS = (
-    *("name", "title", "kind", "Config", "presets", "needs", "weights_label"),
-    *("fit", "predict", "save", "load"),
-)
+    "name", "title", "kind", "Config", "presets", "needs", "weights_label",
+    "fit", "predict", "save", "load",
+)  # fmt: skip
 DATASET_MEMBERS = (
-    *("name", "title", "slices", "patch_px", "how_to_get", "citation"),
-    *("patient", "panel", "find"),
-)
+    "name", "title", "slices", "patch_px", "how_to_get", "citation",
+    "patient", "panel", "find",
+)  # fmt: skip
 
 
 def method_names() -> list[str]:

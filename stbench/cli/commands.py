@@ -24,9 +24,9 @@ from .trial import trial
 from .worker import worker
 
 ORDER = (
-    *("run", "status", "report", "leaderboard", "ablate", "audit", "score", "data", "methods", "doctor", "track"),
-    *("trial", "worker"),  # what engines call
-)
+    "run", "status", "report", "leaderboard", "ablate", "audit", "score", "data", "methods", "doctor", "track",
+    "trial", "worker",  # what engines call
+)  # fmt: skip
 
 
 class CommandsInOrder(TyperGroup):

@@ -6,18 +6,18 @@ import sys
 from typing import Any
 
 TORCH_SWITCHES = (
-    *("backends.cudnn.enabled", "backends.cudnn.benchmark", "backends.cudnn.benchmark_limit"),
-    *("backends.cudnn.deterministic", "backends.cuda.matmul.allow_fp16_reduced_precision_reduction"),
-    *("backends.cuda.matmul.allow_bf16_reduced_precision_reduction", "backends.cuda.matmul.allow_fp16_accumulation"),
-    *("backends.mkldnn.enabled", "backends.mkldnn.deterministic"),
-    *("backends.opt_einsum.enabled", "backends.opt_einsum.strategy"),
+    "backends.cudnn.enabled", "backends.cudnn.benchmark", "backends.cudnn.benchmark_limit",
+    "backends.cudnn.deterministic", "backends.cuda.matmul.allow_fp16_reduced_precision_reduction",
+    "backends.cuda.matmul.allow_bf16_reduced_precision_reduction", "backends.cuda.matmul.allow_fp16_accumulation",
+    "backends.mkldnn.enabled", "backends.mkldnn.deterministic",
+    "backends.opt_einsum.enabled", "backends.opt_einsum.strategy",
     "utils.deterministic.fill_uninitialized_memory",
-)
+)  # fmt: skip
 # parents before children: setting a parent sets its children
 TORCH_PRECISIONS = (
-    *("backends", "backends.cuda.matmul", "backends.cudnn", "backends.cudnn.conv", "backends.cudnn.rnn"),
-    *("backends.mkldnn", "backends.mkldnn.matmul", "backends.mkldnn.conv", "backends.mkldnn.rnn"),
-)
+    "backends", "backends.cuda.matmul", "backends.cudnn", "backends.cudnn.conv", "backends.cudnn.rnn",
+    "backends.mkldnn", "backends.mkldnn.matmul", "backends.mkldnn.conv", "backends.mkldnn.rnn",
+)  # fmt: skip
 
 
 def loaded_torch() -> Any:
