@@ -97,9 +97,7 @@ def not_asked(section: Section, board: pd.DataFrame) -> list[str]:
         )
     if not elsewhere.all():
         whose = "all entries" if len(without) == len(board) else listed(list(without.loc[~elsewhere, "label"]))
-        said.append(
-            f"{whose}: run by a version that did not exchange patches; run again into another folder to have it."
-        )
+        said.append(f"{whose}: undefined, as predictions are constant or slices have a single spot.")
     return said
 
 

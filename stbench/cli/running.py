@@ -43,13 +43,17 @@ def run_choices(
     that the methods are the variants of.
     """
     from ..results.plan import Execution, plan
+    from ..results.record import read_run
     from ..results.summary import superseded
 
+    dataset = registry.dataset(setting.dataset, data_root(setting.data))
+    directory = setting.results or Path("results") / f"{dataset.name}-{label}"
+    if (directory / "run.json").exists():
+        read_run(directory)  # one that cannot be gone on with is refused before anything is prepared
     experiments = _experiments(setting, chosen, ablation)
     if setting.dry_run:
         _say_folds(experiments)
         return
-    directory = setting.results or Path("results") / f"{experiments[0].data.name}-{label}"
     command = "stbench " + shlex.join(sys.argv[1:])
     execution = Execution(directory, command, setting.device, setting.precision, setting.save_models)
     superseded_before = superseded(directory)

@@ -126,14 +126,12 @@ def test_results_of_an_older_version_have_dashes_and_say_why(tmp_path: Path) -> 
     pd.read_csv(results / "summary.csv").assign(**dict.fromkeys(COLUMNS)).to_csv(results / "summary.csv", index=False)
     (of,) = load([results])
     made = part(of, Context([of]))
-    assert made.lead == [
-        "all entries: run by a version that did not exchange patches; run again into another folder to have it."
-    ]
+    assert made.lead == ["all entries: undefined, as predictions are constant or slices have a single spot."]
     assert not made.tables
     assert not made.pictures
     report([results], results / "report")
     (path,) = (results / "report" / "tables").glob("*-leaderboard.md")
-    assert path.read_text().count("did not exchange patches") == 1
+    assert path.read_text().count("undefined, as predictions are constant") == 1
 
 
 def test_the_figure_joins_both_numbers_and_marks_the_undefined(load_fake: Callable[..., Section]) -> None:
