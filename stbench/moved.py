@@ -20,6 +20,7 @@ MOVED = {
     "stbench.compressed": ("stbench.system.compressed",),
     "stbench.encoders": ("stbench.training.encoders", "stbench.training.pretrained"),
     "stbench.image": ("stbench.slides.image", "stbench.slides.picture_formats"),
+    "stbench.locate": ("stbench.system.locate",),
     "stbench.metrics": ("stbench.scores.metrics", "stbench.scores.correlation"),
     "stbench.patch_bank": ("stbench.training.patch_bank",),
     "stbench.precision": ("stbench.system.precision", "stbench.training.precision"),

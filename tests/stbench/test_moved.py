@@ -18,6 +18,7 @@ OF_OLD = {
     "stbench.compressed": ("existing", "open_text"),
     "stbench.encoders": ("build_encoder", "read_weights", "weights_label"),
     "stbench.image": ("SlideImage",),
+    "stbench.locate": ("cache_root", "data_root"),
     "stbench.metrics": ("UnscorableError", "score_slide"),
     "stbench.patch_bank": ("PatchBank",),
     "stbench.precision": ("autocast", "float32", "resolve_precision"),
