@@ -26,6 +26,7 @@ from stbench.method import configure
 from stbench.results.plan import Execution, Experiment, MethodChoice, plan
 from stbench.results.summary import write_summary
 from stbench.system import cores
+from stbench.system.locks import locked
 from stbench.trials.engines import slots
 from stbench.trials.engines.limits import Limits, bytes_of, seconds_of
 from stbench.trials.engines.serial import SerialEngine
@@ -392,3 +393,24 @@ def test_a_plug_in_that_was_named_by_a_relative_path_is_found_from_any_folder(
         shutil.rmtree(again / "trials" / key)
     assert "there is no file" in run_in_order(SerialEngine(), again, keys)
     assert {state_of(again, key).state for key in keys} == {"interrupted", "pending"}
+
+
+def test_what_stops_the_run_lets_other_trials_save_what_they_have(planned: Callable, tmp_path: Path) -> None:
+    results, keys = planned(1)
+    trouble(results, **{keys[0]: "wait", keys[1]: "place"})
+    with pytest.raises(PlaceError, match="there is no room on this node"):
+        engine().run(results, keys, Heard(), lambda: False)
+    states = [state_of(results, key) for key in keys]
+    assert [state.state for state in states] == ["interrupted", "interrupted"]
+    assert [state.reason for state in states] == ["saved what there is", "there is no room on this node"]
+    assert nothing_is_left(results)
+
+
+def test_a_trial_that_another_command_works_on_is_left_to_it(planned: Callable) -> None:
+    results, keys = planned(1)
+    (results / "running" / keys[0]).mkdir(parents=True)
+    TrialState(state="running", started=1.0).write(results / "running" / keys[0])
+    heard = Heard()
+    with locked(results / "running" / f".{keys[0]}.lock"):
+        engine().run(results, keys, heard, lambda: False)
+    assert [heard.states[key].state for key in keys] == ["running", "finished"]

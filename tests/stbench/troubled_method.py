@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from stbench.errors import Interrupted
+from stbench.errors import Interrupted, PlaceError
 from stbench.method import MethodConfig, Needs, Run, TestSlide, TrainingSlide
 
 
@@ -54,6 +54,11 @@ class Troubled:
             for _ in range(600):
                 hoard.append(np.ones(2**22))  # 32 MiB
                 time.sleep(0.02)
+        if trouble == "place":
+            begun = trial.parents[1] / "begun.txt"
+            while len(begun.read_text().splitlines()) < 2:  # until the other trial is at work
+                time.sleep(0.05)
+            raise PlaceError("there is no room on this node")
         if trouble == "wait":
             until = time.monotonic() + 600
             while time.monotonic() < until:

@@ -71,6 +71,9 @@ class _Run:
                     if worker.has_ended():
                         self._bury(worker)
                 self._enforce_limits()
+        except UserError:
+            self._stop()  # what one worker's place lacks is no reason to lose what the others have
+            raise
         finally:
             for worker in self.workers:
                 worker.leave()
@@ -125,12 +128,8 @@ class _Run:
     def _settle(self, worker: WorkerProcess, key: str) -> None:
         """A worker says that a trial ended: what the directory says of it counts."""
         worker.key = None
-        state = state_of(self.results, key)
-        if state.state in FINAL_STATES:
-            self.open.discard(key)
-            self.listener.ended(key, state)
-        else:  # another process works on it, of another command
-            self.waiting.append(key)
+        self.open.discard(key)
+        self.listener.ended(key, state_of(self.results, key))  # or is "running": in a process of another command
 
     def _bury(self, worker: WorkerProcess) -> None:
         """A worker is gone: what it worked on is tried again, or has failed."""
