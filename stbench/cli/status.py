@@ -12,8 +12,6 @@ import typer
 from .console import out
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from ..results.status import Status
 
 FAILURES_SHOWN = 5
@@ -33,7 +31,8 @@ def status(
         out.print_json(json.dumps(found.as_json()))
         return
     if not watch:
-        out.print(_shown(found))
+        for line in _lines(found):
+            out.print(line, soft_wrap=True, markup=False, highlight=False)
         return
     if not out.is_terminal:  # a log file: a line whenever something changed
         said = ""
@@ -47,12 +46,13 @@ def status(
             time.sleep(LOOK_S)
             found = status_of(results)
     from rich.live import Live
+    from rich.text import Text
 
-    with Live(_shown(found), console=out, auto_refresh=False) as live:
+    with Live(Text("\n".join(_lines(found))), console=out, auto_refresh=False) as live:
         while found.n_open:
             time.sleep(LOOK_S)
             found = status_of(results)
-            live.update(_shown(found), refresh=True)
+            live.update(Text("\n".join(_lines(found))), refresh=True)
 
 
 def _counted(found: Status) -> str:
@@ -60,34 +60,24 @@ def _counted(found: Status) -> str:
     return f"{found.n_trials} trials: {counts}"
 
 
-def _shown(found: Status) -> RenderableType:
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
+def _lines(found: Status) -> list[str]:
     now = time.time()
-    parts: list[RenderableType] = [Text(_counted(found))]
+    lines = [_counted(found)]
     rate = found.per_hour(now)
     if rate and found.n_open:
-        left = _time(found.n_open / rate * 3600)
-        parts.append(Text(f"{rate:.3g} trials an hour; at that rate the rest takes {left}"))
-    if found.at_work:
-        table = Table("at work", "for", "epochs", "attempt", "process", box=None, pad_edge=False)
-        for trial in found.at_work:
-            table.add_row(
-                Text(trial.label), _time(now - trial.since), str(trial.epochs), str(trial.attempt), str(trial.pid)
-            )
-        parts.append(table)
+        lines.append(f"{rate:.3g} trials an hour; at that rate the rest takes {_time(found.n_open / rate * 3600)}")
+    for trial in found.at_work:
+        epochs = f", {trial.epochs} epochs" if trial.epochs else ""
+        attempt = f", attempt {trial.attempt}" if trial.attempt > 1 else ""
+        lines.append(f"at work: {trial.label}, for {_time(now - trial.since)}{epochs}{attempt}, process {trial.pid}")
+    for failure in found.failed[:FAILURES_SHOWN]:
+        cause = f" ({failure.cause})" if failure.cause else ""
+        lines.append(f"failed{cause}: {failure.label}: {failure.reason}")
+    if len(found.failed) > FAILURES_SHOWN:
+        lines.append(f"and {len(found.failed) - FAILURES_SHOWN} more that failed; --json lists all")
     if found.failed:
-        table = Table("failed", "why", box=None, pad_edge=False)
-        for failure in found.failed[:FAILURES_SHOWN]:
-            table.add_row(Text(failure.label), Text(f"{failure.cause}: {failure.reason}".removeprefix(": ")))
-        parts.append(table)
-        further = len(found.failed) - FAILURES_SHOWN
-        if further > 0:
-            parts.append(Text(f"and {further} more; --json lists all"))
-        parts.append(Text("failed trials are run again with --retry-failed"))
-    return Group(*parts)
+        lines.append("failed trials are run again with --retry-failed")
+    return lines
 
 
 def _time(seconds: float) -> str:

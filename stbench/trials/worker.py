@@ -7,6 +7,7 @@ saved, or, where it does not stop within ``PATIENCE_S``, left as it is, to be go
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -38,7 +39,8 @@ def serve(results: Path, requests: int, replies: int, should_stop: Callable[[], 
         engine_is_gone.set()
 
     def reply(**words: Any) -> None:
-        os.write(replies, json.dumps(words).encode() + b"\n")
+        with contextlib.suppress(BrokenPipeError):  # the engine is gone: noticed in a moment, and no method's fault
+            os.write(replies, json.dumps(words).encode() + b"\n")
 
     def stop() -> bool:
         return should_stop() or engine_is_gone.is_set()
