@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..data.splits import Fold
     from ..method import Method
     from ..system.precision import Precision
+    from ..trials.engines.limits import Limits
     from ..trials.engines.protocol import Engine
     from ..trials.spec import DataSpec
 
@@ -60,7 +61,7 @@ class Setting:
 
         if self.engine != "local":
             raise unknown("engine", self.engine, ["local"])
-        self.local_engine()
+        self.slots_and_limits()
         check_split(self.split, self.folds)
         seed_list(self.seeds)
         precision = resolve_precision(self.precision)
@@ -70,11 +71,8 @@ class Setting:
 
         require_capable(precision, resolve_device(self.device))  # a device that is not there, or cannot
 
-    def local_engine(self) -> Engine:
-        """Who runs the trials: this process, or worker processes, where several are to run or limits to be kept.
-
-        A limit is kept from outside the process that is limited, so even a single trial at a time then has a worker.
-        """
+    def slots_and_limits(self) -> tuple[int, Limits]:
+        """How many trials run at a time, and what each may take. Raises ``UserError`` for what is neither."""
         from ..system.cores import usable_cores, usable_memory
         from ..trials.engines.limits import Limits, bytes_of, seconds_of
 
@@ -82,20 +80,29 @@ class Setting:
             None if self.trial_time is None else seconds_of(self.trial_time),
             None if self.trial_memory is None else bytes_of(self.trial_memory),
         )
-        cores = usable_cores()
         if self.slots == "auto":
-            slots = max(1, min(cores, usable_memory() // (limits.resident_bytes or MEMORY_OF_A_WORKER)))
-        elif self.slots.isdigit() and int(self.slots) > 0:
-            slots = int(self.slots)
-        else:
-            raise UserError(f"--slots {self.slots} is no number of trials at a time - give 1 or more, or auto")
+            workers = usable_memory() // (limits.resident_bytes or MEMORY_OF_A_WORKER)
+            return max(1, min(usable_cores(), workers)), limits
+        if self.slots.isdigit() and int(self.slots) > 0:
+            return int(self.slots), limits
+        raise UserError(f"--slots {self.slots} is no number of trials at a time - give 1 or more, or auto")
+
+    def local_engine(self) -> Engine:
+        """Who runs the trials: this process, or worker processes, where several are to run or limits to be kept.
+
+        A limit is kept from outside the process that is limited, so even a single trial at a time then has a worker.
+        """
+        from ..system.cores import usable_cores
+        from ..trials.engines.limits import Limits
+
+        slots, limits = self.slots_and_limits()
         if slots == 1 and limits == Limits():
             from ..trials.engines.serial import SerialEngine
 
             return SerialEngine()
         from ..trials.engines.slots import SlotsEngine
 
-        return SlotsEngine(slots, max(1, cores // slots), limits)
+        return SlotsEngine(slots, max(1, usable_cores() // slots), limits)
 
     def check_precision(self, methods: Sequence[type[Method]]) -> None:
         """Refuse a precision that is not safe for some of ``methods``, or warn where the user insists on it."""

@@ -93,9 +93,8 @@ class _Run:
                 return
             worker = next((worker for worker in self.workers if worker.is_free), None)
             if worker is None:
-                starting = sum(not worker.ready for worker in self.workers)
-                busy = sum(worker.key is not None for worker in self.workers)
-                if len(self.workers) < self.engine.slots and starting + busy < busy + len(self.waiting):
+                n_starting = sum(not worker.ready for worker in self.workers)
+                if len(self.workers) < self.engine.slots and n_starting < len(self.waiting):
                     self._hire()
                     continue
                 return
@@ -142,8 +141,7 @@ class _Run:
             return
         state = state_of(self.results, key)
         if state.state in FINAL_STATES:  # it died after its work was done
-            self.open.discard(key)
-            self.listener.ended(key, state)
+            self._settle(worker, key)
             return
         if worker.stopping:
             self._fail(key, "timeout", self._too_long())
