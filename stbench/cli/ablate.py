@@ -13,6 +13,8 @@ from ..data.target_names import DEFAULT_TARGET, known_target
 from ..readings import target_of
 from .completion import complete_method
 from .console import out
+from .engine_options import ONE_AT_A_TIME, EngineOptions
+from .grouped import grouped
 from .lists import words
 from .method_choices import require_weights
 from .options import (
@@ -20,7 +22,6 @@ from .options import (
     DatasetOption,
     DeviceOption,
     DryRunOption,
-    EngineOption,
     FoldsOption,
     MlflowOption,
     PrecisionOption,
@@ -28,10 +29,7 @@ from .options import (
     PresetTargetOption,
     RetryFailedOption,
     SlicesOption,
-    SlotsOption,
     SplitOption,
-    TrialMemoryOption,
-    TrialTimeOption,
     UnsafePrecisionOption,
     WeightsOption,
 )
@@ -42,6 +40,7 @@ if TYPE_CHECKING:
     from ..results.ablation import Ablation
 
 
+@grouped("engine", EngineOptions)
 def ablate(
     method: Annotated[
         str, typer.Argument(metavar="METHOD", help="A name, or path.py:Class.", autocompletion=complete_method)
@@ -68,10 +67,7 @@ def ablate(
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     allow_unsafe_precision: UnsafePrecisionOption = False,
-    engine: EngineOption = "local",
-    slots: SlotsOption = "1",
-    trial_time: TrialTimeOption = None,
-    trial_memory: TrialMemoryOption = None,
+    engine: EngineOptions = ONE_AT_A_TIME,
     results: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Results (results/DATASET-PRESET-ablate-METHOD).")
     ] = None,
@@ -95,9 +91,6 @@ def ablate(
         precision=precision,
         allow_unsafe_precision=allow_unsafe_precision,
         engine=engine,
-        slots=slots,
-        trial_time=trial_time,
-        trial_memory=trial_memory,
         results=results,
         retry_failed=retry_failed,
         save_models=False,

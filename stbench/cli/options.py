@@ -73,17 +73,6 @@ UnsafePrecisionOption = Annotated[
         "--allow-unsafe-precision", help="Run methods in a --precision not known to be safe for them; labelled."
     ),
 ]
-EngineOption = Annotated[str, typer.Option(help="What runs the trials: local.")]
-SlotsOption = Annotated[
-    str,
-    typer.Option(metavar="N|auto", help="Trials at a time on this machine; with 2 or more, in processes of their own."),
-]
-TrialTimeOption = Annotated[
-    str | None, typer.Option("--trial-time", metavar="2h30m", help="End a trial that runs for longer: failed.")
-]
-TrialMemoryOption = Annotated[
-    str | None, typer.Option("--trial-memory", metavar="16G", help="End a trial that takes more memory: failed.")
-]
 RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")]
 MlflowOption = Annotated[bool, typer.Option(help="Record in MLflow (MLFLOW_TRACKING_URI, else a SQLite file).")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and stop.")]

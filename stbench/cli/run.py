@@ -10,13 +10,14 @@ import typer
 from .. import registry
 from ..data.target_names import known_target
 from .completion import complete_methods
+from .engine_options import ONE_AT_A_TIME, EngineOptions
+from .grouped import grouped
 from .method_choices import by_target, choose_methods, require_weights, require_words
 from .options import (
     DataOption,
     DatasetOption,
     DeviceOption,
     DryRunOption,
-    EngineOption,
     FoldsOption,
     MlflowOption,
     PrecisionOption,
@@ -24,10 +25,7 @@ from .options import (
     PresetTargetOption,
     RetryFailedOption,
     SlicesOption,
-    SlotsOption,
     SplitOption,
-    TrialMemoryOption,
-    TrialTimeOption,
     UnsafePrecisionOption,
     WeightsOption,
 )
@@ -35,6 +33,7 @@ from .running import run_choices
 from .setting import Setting
 
 
+@grouped("engine", EngineOptions)
 def run(
     methods: Annotated[
         str,
@@ -64,10 +63,7 @@ def run(
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     allow_unsafe_precision: UnsafePrecisionOption = False,
-    engine: EngineOption = "local",
-    slots: SlotsOption = "1",
-    trial_time: TrialTimeOption = None,
-    trial_memory: TrialMemoryOption = None,
+    engine: EngineOptions = ONE_AT_A_TIME,
     results: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Results directory (results/DATASET-PRESET).")
     ] = None,
@@ -90,9 +86,6 @@ def run(
         precision=precision,
         allow_unsafe_precision=allow_unsafe_precision,
         engine=engine,
-        slots=slots,
-        trial_time=trial_time,
-        trial_memory=trial_memory,
         results=results,
         retry_failed=retry_failed,
         save_models=save_models,

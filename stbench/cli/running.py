@@ -70,7 +70,7 @@ def run_choices(
             markup=False,
         )
     todo = _outstanding(directory, keys, setting.retry_failed)
-    summary = _run_trials(directory, todo, setting.local_engine())
+    summary = _run_trials(directory, todo, setting.engine.build())
     if setting.mlflow:
         record_in_mlflow(directory)
     print_summary(summary[summary["key"].isin(keys)])

@@ -88,7 +88,6 @@ def score(
         data=data,
         device="cpu",
         precision="auto",
-        engine="local",
         results=results,
         retry_failed=False,
         save_models=False,

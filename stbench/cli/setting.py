@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import registry
-from ..errors import UserError, unknown
 from ..system.locate import cache_root, data_root
 from ..system.user_paths import expanded
 from .console import out, say_once
+from .engine_options import ONE_AT_A_TIME, EngineOptions
 from .lists import seed_list
 from .preparing import check_split, notes_of, prepare_slices, require_data, split_folds
 
@@ -20,11 +20,7 @@ if TYPE_CHECKING:
     from ..data.splits import Fold
     from ..method import Method
     from ..system.precision import Precision
-    from ..trials.engines.limits import Limits
-    from ..trials.engines.protocol import Engine
     from ..trials.spec import DataSpec
-
-MEMORY_OF_A_WORKER = 3 * 2**30  # bytes, for --slots auto: the libraries, and the patches of a section or two
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +36,7 @@ class Setting:
     device: str
     precision: str
     allow_unsafe_precision: bool = False
-    engine: str
-    slots: str = "1"
-    trial_time: str | None = None
-    trial_memory: str | None = None
+    engine: EngineOptions = ONE_AT_A_TIME
     results: Path | None
     retry_failed: bool
     save_models: bool
@@ -59,9 +52,7 @@ class Setting:
         from ..system.precision import require_capable
         from ..training.precision import resolve_precision
 
-        if self.engine != "local":
-            raise unknown("engine", self.engine, ["local"])
-        self.slots_and_limits()
+        self.engine.check()
         check_split(self.split, self.folds)
         seed_list(self.seeds)
         precision = resolve_precision(self.precision)
@@ -70,39 +61,6 @@ class Setting:
         from ..training.device import resolve_device
 
         require_capable(precision, resolve_device(self.device))  # a device that is not there, or cannot
-
-    def slots_and_limits(self) -> tuple[int, Limits]:
-        """How many trials run at a time, and what each may take. Raises ``UserError`` for what is neither."""
-        from ..system.cores import usable_cores, usable_memory
-        from ..trials.engines.limits import Limits, bytes_of, seconds_of
-
-        limits = Limits(
-            None if self.trial_time is None else seconds_of(self.trial_time),
-            None if self.trial_memory is None else bytes_of(self.trial_memory),
-        )
-        if self.slots == "auto":
-            workers = usable_memory() // (limits.resident_bytes or MEMORY_OF_A_WORKER)
-            return max(1, min(usable_cores(), workers)), limits
-        if self.slots.isdigit() and int(self.slots) > 0:
-            return int(self.slots), limits
-        raise UserError(f"--slots {self.slots} is no number of trials at a time - give 1 or more, or auto")
-
-    def local_engine(self) -> Engine:
-        """Who runs the trials: this process, or worker processes, where several are to run or limits to be kept.
-
-        A limit is kept from outside the process that is limited, so even a single trial at a time then has a worker.
-        """
-        from ..system.cores import usable_cores
-        from ..trials.engines.limits import Limits
-
-        slots, limits = self.slots_and_limits()
-        if slots == 1 and limits == Limits():
-            from ..trials.engines.serial import SerialEngine
-
-            return SerialEngine()
-        from ..trials.engines.slots import SlotsEngine
-
-        return SlotsEngine(slots, max(1, usable_cores() // slots), limits)
 
     def check_precision(self, methods: Sequence[type[Method]]) -> None:
         """Refuse a precision that is not safe for some of ``methods``, or warn where the user insists on it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +21,10 @@ def worker(
     results: Annotated[Path, typer.Argument(metavar="RESULTS")],
     trials: Annotated[
         Path | None, typer.Option("--trials", metavar="FILE", help="Keys of planned trials, one per line.")
+    ] = None,
+    time_limit: Annotated[
+        str | None,
+        typer.Option("--time-limit", metavar="3h50m", help="Save the trial at work after this time, and leave."),
     ] = None,
     requests: Annotated[int, typer.Option(hidden=True)] = -1,
     replies: Annotated[int, typer.Option(hidden=True)] = -1,
@@ -38,10 +44,16 @@ def worker(
             return
         from ..trials.engines.serial import SerialEngine
 
-        listener = _Lines()
-        SerialEngine().run(results, _listed(trials, planned), listener, stop)
+        listener, until = _Lines(), _deadline(time_limit)
+        SerialEngine().run(results, _listed(trials, planned), listener, lambda: stop() or time.monotonic() > until)
     if listener.states["failed"]:
         raise typer.Exit(1)
+
+
+def _deadline(time_limit: str | None) -> float:
+    from ..trials.engines.limits import seconds_of
+
+    return math.inf if time_limit is None else time.monotonic() + seconds_of(time_limit)
 
 
 def _listed(path: Path, planned: object) -> list[str]:
