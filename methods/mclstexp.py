@@ -31,7 +31,8 @@ from stbench.torch_method import (
     TrainingData,
 )
 from stbench.training.encoders import Pooling, build_encoder, load_weights
-from stbench.training.patch_bank import Padding, PatchBank
+from stbench.training.patch_bank import PatchBank
+from stbench.training.windows import Padding
 
 from .layers.contrastive import ProjectionHead, logits, matched, one_hot_loss
 from .layers.pixels import Augmentation, PixelScale, encoder_input, input_at_test

@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import Interrupted, UserError, said, unknown
+from .slides.content import HasContent
 from .system.isolation import process_kept
 from .system.precision import Precision
 
@@ -53,7 +54,7 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class TestSlide:
+class TestSlide(HasContent):
     """What a method may see of a slide that it predicts."""
 
     __test__: ClassVar[bool] = False  # not a test case, whatever pytest thinks of the name

@@ -22,7 +22,7 @@ MOVED = {
     "stbench.image": ("stbench.slides.image", "stbench.slides.picture_formats"),
     "stbench.locate": ("stbench.system.locate",),
     "stbench.metrics": ("stbench.scores.metrics", "stbench.scores.correlation"),
-    "stbench.patch_bank": ("stbench.training.patch_bank",),
+    "stbench.patch_bank": ("stbench.training.patch_bank", "stbench.training.patch_store"),
     "stbench.precision": ("stbench.system.precision", "stbench.training.precision"),
     "stbench.prepare": ("stbench.data.prepare", "stbench.data.prepared", "stbench.data.cache"),
     "stbench.slide": ("stbench.slides.slide", "stbench.slides.checks"),

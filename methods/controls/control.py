@@ -99,7 +99,7 @@ def name_order(name: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def colours(slide: TestSlide) -> np.ndarray:
-    return once_per_slide(slide.patches, "colour statistics", lambda: colour_statistics(slide.patches))
+    return once_per_slide(slide, "colour statistics", lambda: colour_statistics(slide.patches))
 
 
 def colour_statistics(patches: np.ndarray) -> np.ndarray:

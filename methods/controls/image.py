@@ -96,7 +96,7 @@ class FeatureControl(Control):
             raise UserError(f"{self.name} has not been trained - call fit first, or load a saved model")
         network = (config.encoder, self.weights_label, config.draw, str(next(encoder.parameters()).device))
         return once_per_slide(
-            slide.patches,
+            slide,
             (*network, config.patch_px, config.input_px),
             lambda: encode(encoder, slide, config.patch_px, config.input_px),
         )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,10 +18,9 @@ from stbench.torch_method import Batch, TorchConfig, TorchMethod
 from stbench.training.augment import flip_and_quarter_turn, standardise
 from stbench.training.batches import TestBatch, TrainingData
 from stbench.training.encoders import IMAGENET_MEAN, IMAGENET_STD
+from stbench.training.windows import AnySlide, central_windows
 
 log = logging.getLogger("stbench")
-
-AnySlide = TypeVar("AnySlide", bound=TestSlide)
 
 UNTRAINED_SHARE = 0.05  # of a slide's spots at array positions that training did not see, above which it is said
 PREDICTED_AT_ONCE = 256  # patches that are embedded together at prediction; their number changes no value
@@ -126,11 +124,7 @@ class WholeSlideMethod(TorchMethod):
                 f"{self.name}.patch_um = {self.config.patch_um:g} is {side} px on slide {slide.id}, more than"
                 f" patch_px = {self.config.patch_px} or its windows of {window} px - lower it, or raise patch_px"
             )
-        first = window // 2 - side // 2
-        margins = slide.margins
-        if margins is not None:
-            margins = (margins - np.array([first, first, window - side - first, window - side - first])).clip(0)
-        return replace(slide, patches=slide.patches[:, first : first + side, first : first + side], margins=margins)
+        return central_windows(slide, side)
 
     def describe(self, data: TrainingData) -> dict[str, Any]:
         largest = max((int(slide.array_xy.max()) for slide in data.slides if slide.n_spots), default=0)

@@ -162,6 +162,7 @@ def open_entry(
     entry: Path, chosen_target: Target, panel: Sequence[str], source: SlideSource, notices: list[str]
 ) -> PreparedSlide:
     facts = json.loads((entry / "facts.json").read_text(encoding="utf-8"))
+    digests = json.loads((entry / "digests.json").read_text(encoding="utf-8"))
 
     def array(name: str) -> np.ndarray:
         loaded = np.load(entry / f"{name}.npy", mmap_mode="r" if name == "patches" else None, allow_pickle=False)
@@ -174,6 +175,7 @@ def open_entry(
         patient=source.patient,
         genes=tuple(panel),
         patches=array("patches"),
+        patches_digest=digests["patches.npy"],
         counts=counts,
         total_counts=total_counts,
         n_measured=facts["n_measured"],

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..dataset import Missing
 from ..method import LeakedSlide, OracleSlide, TestSlide, TrainingSlide
+from ..slides.content import with_content
 from ..system.mapped import require_whole
 from .targets import Target
 
@@ -28,6 +29,7 @@ class PreparedSlide:
     patient: str
     genes: tuple[str, ...]
     patches: np.ndarray  # (n_spots, patch_px, patch_px, 3) uint8
+    patches_digest: str  # of their file, which was compared when it was opened
     counts: np.ndarray  # (n_spots, n_genes) int32, panel genes
     total_counts: np.ndarray  # (n_spots,) int64, all genes of the slide
     n_measured: int  # how many genes these are
@@ -51,7 +53,7 @@ class PreparedSlide:
         return len(self.counts)
 
     def for_training(self) -> TrainingSlide:
-        return TrainingSlide(
+        slide = TrainingSlide(
             *self._image_side(),
             margins=self.margins,
             genes=self.genes,
@@ -59,16 +61,19 @@ class PreparedSlide:
             counts=self.counts,
             total_counts=self.total_counts,
         )
+        return with_content(slide, self.patches_digest)
 
     def for_test(self, oracle: bool = False) -> TestSlide:
         """What a method may see when it predicts; an oracle control also sees the spots' total counts."""
         if oracle:
-            return OracleSlide(*self._image_side(), margins=self.margins, total_counts=self.total_counts)
-        return TestSlide(*self._image_side(), margins=self.margins)
+            seen = OracleSlide(*self._image_side(), margins=self.margins, total_counts=self.total_counts)
+            return with_content(seen, self.patches_digest)
+        return with_content(TestSlide(*self._image_side(), margins=self.margins), self.patches_digest)
 
     def for_leak(self, place: int) -> LeakedSlide:
         """For a method that declares a leak: what is to be predicted, and how many training slides stand before."""
-        return LeakedSlide(*self._image_side(), margins=self.margins, truth=self.for_training(), place=place)
+        slide = LeakedSlide(*self._image_side(), margins=self.margins, truth=self.for_training(), place=place)
+        return with_content(slide, self.patches_digest)
 
     def _image_side(self) -> tuple[str, str, np.ndarray, np.ndarray, np.ndarray, float | None]:
         require_whole(self.patches)

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from ..method import MethodConfig
 from .encoders import Pooling
-from .patch_bank import Padding
+from .windows import Padding
 
 
 class TorchConfig(MethodConfig):

@@ -20,8 +20,11 @@ from stbench import registry
 from stbench.errors import NotApplicable, UserError
 from stbench.method import OracleSlide, Run, TestSlide, TrainingSlide, configure
 from stbench.methods import controls
-from stbench.methods.controls.control import Control, colour_statistics
+from stbench.methods.controls.control import Control, colour_statistics, colours
 from stbench.methods.layers import frozen_features, nearest, once_per_slide, ridge
+from stbench.methods.layers.once_per_slide import SlideResults
+from stbench.slides.content import with_content
+from stbench.system.files import value_digest
 
 CONTROLS = registry.expand_methods("controls")
 
@@ -325,33 +328,70 @@ def test_weights_from_a_file_are_labelled_even_after_the_file_is_gone(
     np.testing.assert_array_equal(loaded.predict(slides[0]), control.predict(slides[0]))
 
 
-def read_only(slide: TrainingSlide) -> TrainingSlide:
-    patches = slide.patches.copy()
-    patches.setflags(write=False)
-    return replace(slide, patches=patches)
+def with_keys(slides: list[TrainingSlide]) -> list[TrainingSlide]:
+    """The slides as the harness hands them out: with keys of their content."""
+    return [with_content(slide, value_digest(slide.patches.tolist())) for slide in slides]
 
 
-def test_a_slides_features_are_computed_once_and_forgotten_with_the_slide(make_training_slides: Make) -> None:
-    slides = [read_only(slide) for slide in make_training_slides(2, n_spots=4, side=64)]
-    before = len(once_per_slide._known)
+@pytest.fixture
+def results(monkeypatch: pytest.MonkeyPatch) -> SlideResults:
+    """What is kept of slides, empty at first."""
+    empty = SlideResults(2**20)
+    monkeypatch.setattr(once_per_slide, "RESULTS", empty)
+    return empty
+
+
+def test_a_slides_features_are_computed_once(make_training_slides: Make, results: SlideResults) -> None:
+    slides = with_keys(make_training_slides(2, n_spots=4, side=64))
     first, second = fitted(controls.FeatureRidge, slides), fitted(controls.FeatureKNN, slides)
     assert first.features(slides[0]) is second.features(slides[0])
-    assert len(once_per_slide._known) == before + 2
-    del slides
-    assert len(once_per_slide._known) == before
+    assert len(results) == 2
+    again = with_keys(make_training_slides(2, n_spots=4, side=64))  # opened once more, for the next trial
+    assert first.features(again[1]) is second.features(slides[1])
 
 
 @pytest.mark.parametrize("change", [{"draw": 1}, {"patch_px": 32}, {"input_px": 32}, {"encoder": "resnet34"}])
-def test_features_of_another_network_or_window_are_others(make_training_slides: Make, change: dict[str, Any]) -> None:
-    slides = [read_only(slide) for slide in make_training_slides(1, n_spots=4, side=64)]
+def test_features_of_another_network_or_window_are_others(
+    make_training_slides: Make, results: SlideResults, change: dict[str, Any]
+) -> None:
+    slides = with_keys(make_training_slides(1, n_spots=4, side=64))
     one, other = fitted(controls.FeatureKNN, slides), fitted(controls.FeatureKNN, slides, **change)
     assert not np.array_equal(one.features(slides[0]), other.features(slides[0]))
 
 
-def test_what_can_be_written_to_is_computed_anew() -> None:
-    patches = np.zeros((2, 4, 4, 3), np.uint8)
-    values = iter([np.zeros(1), np.ones(1)])
-    assert [once_per_slide.once_per_slide(patches, "x", lambda: next(values))[0] for _ in range(2)] == [0, 1]
+def test_features_of_exchanged_patches_are_computed_from_them(
+    make_training_slides: Make, results: SlideResults
+) -> None:
+    (slide,) = with_keys(make_training_slides(1, n_spots=4, side=64))
+    control = fitted(controls.FeatureKNN, [slide])
+    exchanged = replace(slide, patches=slide.patches[::-1])
+    np.testing.assert_allclose(control.features(exchanged), control.features(slide)[::-1], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(colours(exchanged), colours(slide)[::-1])
+    assert len(results) == 2  # of the slide alone: its features and its colours
+
+
+def test_of_a_slide_without_a_key_everything_is_computed_anew(make_training_slides: Make) -> None:
+    (slide,) = make_training_slides(1, n_spots=4)
+    results, values = SlideResults(limit=100), iter([np.zeros(1), np.ones(1)])
+    assert [results.once(slide, "x", lambda: next(values))[0] for _ in range(2)] == [0, 1]
+    assert len(results) == 0
+
+
+def test_results_of_slides_are_kept_up_to_a_limit_those_that_were_used_last(make_training_slides: Make) -> None:
+    slides = with_keys(make_training_slides(3, n_spots=4))
+    results, computed = SlideResults(2 * 8), []
+
+    def compute() -> np.ndarray:
+        computed.append(len(computed))
+        return np.array([len(computed)], dtype=np.int64)
+
+    for i in (0, 1, 0, 2, 0):  # the third takes the place of the second
+        results.once(slides[i], "x", compute)
+    assert (len(computed), len(results), results.n_bytes) == (3, 2, 16)
+    results.once(slides[1], "x", compute)
+    assert len(computed) == 4
+    results.once(slides[0], "more than there is room for", lambda: np.zeros(3))
+    assert (len(results), results.n_bytes) == (2, 16)
 
 
 def test_a_random_encoder_is_the_same_in_every_fold_and_for_every_seed(make_training_slides: Make) -> None:

@@ -24,6 +24,7 @@ def prepared_slide(
         patient="P",
         genes=tuple(f"G{i}" for i in range(n_genes)),
         patches=np.full((n_spots, 2, 2, 3), 255, dtype=np.uint8),
+        patches_digest=f"digest of {n_spots} white patches",
         counts=counts,
         total_counts=total_counts,
         n_measured=2 * n_genes,

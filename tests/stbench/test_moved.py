@@ -20,7 +20,7 @@ OF_OLD = {
     "stbench.image": ("SlideImage",),
     "stbench.locate": ("cache_root", "data_root"),
     "stbench.metrics": ("UnscorableError", "score_slide"),
-    "stbench.patch_bank": ("PatchBank",),
+    "stbench.patch_bank": ("PatchBank", "release_resident_patches"),
     "stbench.precision": ("autocast", "float32", "resolve_precision"),
     "stbench.prepare": ("PreparedDataset", "PreparedSlide", "prepare", "slide_key"),
     "stbench.slide": ("Slide", "validate", "check_slide"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from dataclasses import replace
+import pickle
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +17,14 @@ from torchvision.transforms.v2 import functional as reference
 
 from stbench.errors import DamagedFileError
 from stbench.method import TestSlide
-from stbench.training import patch_bank
-from stbench.training.patch_bank import PatchBank, release_resident_patches
+from stbench.scores.alarms import _part
+from stbench.scores.exchange import predict_exchanged
+from stbench.slides.content import with_content
+from stbench.system.files import file_digest
+from stbench.training import patch_store
+from stbench.training.patch_bank import PatchBank
+from stbench.training.patch_store import ResidentPatches, release_resident_patches
+from stbench.training.windows import central_windows
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +42,9 @@ def slide(n: int, side: int, seed: int = 0, patches: np.ndarray | None = None) -
 
 
 def on_disk(path, n: int, side: int, seed: int) -> TestSlide:
-    """A slide whose patches are a read-only memory map, as the prepared data are."""
+    """A slide as the harness hands it out: its patches are a read-only memory map, and its content has a key."""
     np.save(path, slide(n, side, seed).patches)
-    return slide(n, side, seed, np.load(path, mmap_mode="r"))
+    return with_content(slide(n, side, seed, np.load(path, mmap_mode="r")), file_digest(path))
 
 
 def all_of(bank: PatchBank, groups) -> list[torch.Tensor]:
@@ -116,7 +125,7 @@ def test_streamed_and_resident_patches_are_the_same_numbers(sizes, patch_px, inp
 
 def test_what_fits_in_memory_is_resident_and_what_does_not_is_streamed(monkeypatch):
     one = slide(10, 8)
-    monkeypatch.setattr(patch_bank, "_room", lambda device: 10 * 8 * 8 * 3)
+    monkeypatch.setattr(patch_store, "room", lambda device, reusable=0: 10 * 8 * 8 * 3)
     assert PatchBank([one], 8).resident
     assert not PatchBank([one], 8, input_px=9).resident
 
@@ -137,46 +146,128 @@ def test_streaming_reads_only_the_spots_asked_for(tmp_path):
     assert Counting.reads == [2, 17, 40, 3]  # forward through the file
 
 
-def test_the_next_fold_of_a_dataset_loads_nothing_again(tmp_path, monkeypatch):
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many slides were loaded each time that patches were made resident."""
+    counts: list[int] = []
+    filled = ResidentPatches.filled
+
+    def counted(windows, input_px, device):
+        counts.append(len(windows))
+        return filled(windows, input_px, device)
+
+    monkeypatch.setattr(ResidentPatches, "filled", counted)
+    return counts
+
+
+def resident_pixels(slides: list[TestSlide], patch_px: int = 6, **options: Any) -> np.ndarray:
+    """(n_spots, S, S, 3): what a resident bank of the slides holds."""
+    bank = PatchBank(slides, patch_px, resident=True, **options)
+    (found,) = all_of(bank, [slice(0, len(bank))])
+    return found.permute(0, 2, 3, 1).numpy()
+
+
+def test_the_next_fold_of_a_dataset_loads_nothing_again(tmp_path, loaded):
     slides = [on_disk(tmp_path / f"{i}.npy", 4 + i, 6, i) for i in range(4)]
-    loaded: list[int] = []
-    fill = patch_bank._Arena._fill
-
-    def counting_fill(windows, input_px, device):
-        loaded.append(len(windows))
-        return fill(windows, input_px, device)
-
-    monkeypatch.setattr(patch_bank._Arena, "_fill", staticmethod(counting_fill))
     for held_out in range(4):
         fold = [s for i, s in enumerate(slides) if i != held_out]
-        bank = PatchBank(fold, 6, resident=True)
-        (found,) = all_of(bank, [slice(0, len(bank))])
-        assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), np.concatenate([s.patches for s in fold]))
+        assert np.array_equal(resident_pixels(fold), np.concatenate([s.patches for s in fold]))
     # the first fold's three; the second's missing one brings all four together; then nothing
     assert loaded == [3, 4]
+
+
+def test_the_next_fold_of_slides_that_a_method_cut_loads_nothing_again(tmp_path, loaded):
+    slides = [on_disk(tmp_path / f"{i}.npy", 4 + i, 9, i) for i in range(3)]
+    for held_out in range(3):
+        fold = [s for i, s in enumerate(slides) if i != held_out]
+        cut = [central_windows(s, 6) for s in fold]
+        assert np.array_equal(
+            resident_pixels(cut, 9, input_px=6), np.concatenate([s.patches[:, 1:7, 1:7] for s in fold])
+        )
+    assert loaded == [2, 3]
+
+
+def test_slides_of_another_dataset_take_the_place_of_what_was_kept(tmp_path, loaded):
+    first, second = (on_disk(tmp_path / f"{i}.npy", 3, 6, i) for i in range(2))
+    for one in (first, second, first):
+        assert np.array_equal(resident_pixels([one]), one.patches)
+    assert loaded == [1, 1, 1]
+
+
+def test_what_does_not_fit_together_is_not_kept_together(tmp_path, loaded, monkeypatch):
+    slides = [on_disk(tmp_path / f"{i}.npy", 4, 6, i) for i in range(3)]
+    monkeypatch.setattr(patch_store, "room", lambda device, reusable=0: 2 * 4 * 6 * 6 * 3)
+    for held_out in range(3):
+        fold = [s for i, s in enumerate(slides) if i != held_out]
+        assert np.array_equal(resident_pixels(fold), np.concatenate([s.patches for s in fold]))
+    assert loaded == [2, 2, 2]
 
 
 def test_other_sizes_or_a_changed_file_are_loaded_anew(tmp_path):
     path = tmp_path / "a.npy"
     first = on_disk(path, 3, 6, 0)
-    PatchBank([first], 6, resident=True)
-    (smaller,) = all_of(PatchBank([first], 6, input_px=4, resident=True), [slice(0, 3)])
-    assert smaller.shape == (3, 3, 4, 4)
-    PatchBank([first], 6, resident=True)
+    resident_pixels([first])
+    assert resident_pixels([first], input_px=4).shape == (3, 4, 4, 3)
+    assert resident_pixels([first], 4).shape == (3, 4, 4, 3)
+    resident_pixels([first])
     second = on_disk(tmp_path / "b.npy", 3, 6, 9)
     os.utime(tmp_path / "b.npy", ns=(1, 1))
     os.replace(tmp_path / "b.npy", path)
-    changed = slide(3, 6, 9, np.load(path, mmap_mode="r"))
-    (found,) = all_of(PatchBank([changed], 6, resident=True), [slice(0, 3)])
-    assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), np.asarray(second.patches))
+    changed = with_content(slide(3, 6, 9, np.load(path, mmap_mode="r")), file_digest(path))
+    assert np.array_equal(resident_pixels([changed]), np.asarray(second.patches))
 
 
 def test_arrays_in_memory_are_never_taken_for_one_another():
     for seed in range(3):
         one = slide(3, 6, seed)
-        (found,) = all_of(PatchBank([one], 6, resident=True), [slice(0, 3)])
-        assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), one.patches)
+        assert np.array_equal(resident_pixels([one]), one.patches)
         del one
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: replace(s, patches=s.patches[::-1]),
+        lambda s: replace(s, patches=s.patches[:2], array_xy=s.array_xy[:2], pixel_xy=s.pixel_xy[:2]),
+        lambda s: replace(s, margins=s.margins[::-1]),
+        lambda s: replace(s, margins=None),
+        lambda s: _part(s, np.array([2, 0])),
+        lambda s: TestSlide(**vars(s)),
+        lambda s: TestSlide(**{item.name: getattr(s, item.name) for item in fields(s)}),
+        copy.copy,
+        lambda s: pickle.loads(pickle.dumps(s)),
+    ],
+    ids=["patches", "a subset", "margins", "no margins", "spots of an alarm", "vars", "fields", "copy", "pickle"],
+)
+@pytest.mark.parametrize("padding", ["white", "black"])
+def test_a_slide_that_was_made_of_another_is_never_taken_for_what_is_kept(tmp_path, loaded, change, padding):
+    kept = with_content(replace(on_disk(tmp_path / "a.npy", 4, 8, 5), margins=bordered().margins), "content")
+    other = on_disk(tmp_path / "b.npy", 3, 8, 6)
+    resident_pixels([kept, other], 8, padding=padding)
+    changed = change(kept)
+    assert (kept.content, changed.content) == ("content", None)
+    found = resident_pixels([changed, other], 8, padding=padding)
+    assert loaded == [2, 2]
+    (expected,) = all_of(PatchBank([changed, other], 8, resident=False, padding=padding), [slice(0, len(found))])
+    assert np.array_equal(found, expected.permute(0, 2, 3, 1).numpy())
+    resident_pixels([changed, other], 8, padding=padding)  # nor was it kept
+    assert loaded == [2, 2, 2]
+
+
+def test_patches_that_are_exchanged_between_spots_are_not_taken_for_those_that_are_kept(tmp_path, loaded):
+    kept = on_disk(tmp_path / "a.npy", 5, 6, 5)
+
+    class Pixels:
+        """Predicts the pixels of a patch, by a bank that would keep them."""
+
+        def predict(self, slide: TestSlide) -> np.ndarray:
+            return resident_pixels([slide]).reshape(slide.n_spots, -1).astype(np.float32)
+
+    before = Pixels().predict(kept)
+    exchanged = predict_exchanged(Pixels(), kept, "dataset", 0)
+    assert (exchanged != before).any(axis=1).all()
+    assert sorted(map(tuple, exchanged)) == sorted(map(tuple, before))
+    assert loaded == [1, 1]
 
 
 def test_an_error_while_reading_ahead_reaches_the_reader():
@@ -225,10 +316,10 @@ def test_padding_is_painted_before_the_window_is_resized():
 
 
 def test_resident_patches_of_one_padding_are_not_taken_for_the_others(tmp_path):
-    one = replace(on_disk(tmp_path / "a.npy", 4, 8, 5), margins=bordered().margins)
-    (white,) = all_of(PatchBank([one], 8, resident=True), [slice(0, 4)])
-    (black,) = all_of(PatchBank([one], 8, resident=True, padding="black"), [slice(0, 4)])
-    assert not torch.equal(white, black)
+    one = with_content(replace(on_disk(tmp_path / "a.npy", 4, 8, 5), margins=bordered().margins), "content")
+    white, black = (resident_pixels([one], 8, padding=padding) for padding in ("white", "black"))
+    assert not np.array_equal(white, black)
+    assert np.array_equal(resident_pixels([one], 8), white)
 
 
 @pytest.mark.parametrize("resident", [True, False])

@@ -196,6 +196,17 @@ def test_a_test_slide_carries_no_expression(tmp_path: Path) -> None:
         assert not hasattr(slide, name)
 
 
+def test_slides_are_handed_out_with_a_key_of_their_patches(tmp_path: Path) -> None:
+    """It follows the patches alone: not the target, the cache's folder or the opening."""
+    first, second = _prepare(tmp_path / "a").slides.values()
+    again = _prepare(tmp_path / "b").slides["S1"]
+    leaked = first.for_leak(0)
+    given = (first.for_training(), first.for_test(), first.for_test(oracle=True), leaked, leaked.truth)
+    assert {slide.content for slide in given} == {again.for_test().content}
+    assert first.for_test().content != second.for_test().content
+    assert all(isinstance(slide.content, str) and replace(slide).content is None for slide in given)
+
+
 def test_an_unwritable_cache_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")

@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from stbench.errors import Interrupted, UserError
 from stbench.method import Method, Run, TrainingSlide
+from stbench.slides.content import with_content
 from stbench.system.files import read_json, write_json
 from stbench.torch_method import Batch, SpotBatchConfig, TestBatch, TorchConfig, TorchMethod, TrainingData
 from stbench.training import augment, checkpoint, device
+from stbench.training.patch_store import release_resident_patches
 
 
 class TinyConfig(SpotBatchConfig, TorchConfig):
@@ -211,9 +213,13 @@ def test_incomplete_batches_are_left_out_where_asked_unless_there_is_no_other(sl
 
 
 def test_streamed_and_resident_patches_train_the_same_network(slides, monkeypatch):
-    resident = fitted(slides)
-    monkeypatch.setattr("stbench.training.patch_bank._room", lambda device: 0)
-    assert same_weights(resident, fitted(slides))
+    keyed = [with_content(dataclasses.replace(slide), slide.id) for slide in slides]
+    loaded, kept = fitted(keyed), fitted(keyed)
+    release_resident_patches()
+    monkeypatch.setattr("stbench.training.patch_store.room", lambda device, reusable=0: 0)
+    streamed = fitted(slides)
+    assert same_weights(loaded, streamed)
+    assert same_weights(kept, streamed)
 
 
 # The optimisation -----------------------------------------------------------------------------------------------------
