@@ -22,6 +22,10 @@ class PlaceError(UserError):
     """The place itself does not take what is written: a full disk, no permission. It stops a run, not only a trial."""
 
 
+class DeviceFailed(PlaceError):  # noqa: N818 - as Interrupted: no trial has failed
+    """The GPU failed in a way that this process cannot get past."""
+
+
 class DamagedFileError(PlaceError):
     """A file that an earlier command wrote is missing or is not what was written. It stops a run, not only a trial."""
 

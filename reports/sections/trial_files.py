@@ -88,11 +88,9 @@ def read_notes(rows: pd.DataFrame) -> pd.DataFrame:
 def last_log_lines(rows: pd.DataFrame) -> dict[str, str]:
     logs = {}
     for row in records(rows[rows["state"] == "failed"].drop_duplicates("key")):
-        for place in ("trials", "running"):
-            path = Path(row.directory) / place / row.key / "log.txt"
-            if path.is_file():
-                logs[row.key] = _last_lines(path)
-                break
+        path = Path(row.directory) / "trials" / row.key / "log.txt"
+        if path.is_file():
+            logs[row.key] = _last_lines(path)
     return logs
 
 

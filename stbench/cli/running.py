@@ -6,14 +6,15 @@ import contextlib
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from .. import registry
-from ..errors import PlaceError
+from ..errors import PlaceError, UserError
 from ..system.locate import data_root
 from .console import err, out, with_bar
 from .lists import seed_list
@@ -42,19 +43,47 @@ def run_choices(
     The directory is ``results/DATASET-LABEL`` unless the setting names another. ``ablation`` is the record of the study
     that the methods are the variants of.
     """
-    from ..results.plan import Execution, plan
     from ..results.record import read_run
-    from ..results.summary import superseded
+    from ..trials.owner import require_free
 
     dataset = registry.dataset(setting.dataset, data_root(setting.data))
     directory = setting.results or Path("results") / f"{dataset.name}-{label}"
     if (directory / "run.json").exists():
         read_run(directory)  # one that cannot be gone on with is refused before anything is prepared
+        if not (setting.dry_run or setting.engine.wait or setting.engine.take_over):
+            require_free(directory)
     experiments = _experiments(setting, chosen, ablation)
     if setting.dry_run:
         _say_folds(experiments)
         return
     command = "stbench " + shlex.join(sys.argv[1:])
+    with _owning(directory, command, setting) as taken_away:
+        _run_experiments(directory, setting, experiments, command, taken_away)
+
+
+def _owning(directory: Path, command: str, setting: Setting) -> AbstractContextManager[Callable[[], bool]]:
+    from ..trials.owner import owning
+
+    return owning(
+        directory,
+        command,
+        wait=setting.engine.wait,
+        take_over=setting.engine.take_over,
+        say=lambda line: err.print(line, style="yellow", soft_wrap=True, markup=False, highlight=False),
+    )
+
+
+def _run_experiments(
+    directory: Path,
+    setting: Setting,
+    experiments: Sequence[Experiment],
+    command: str,
+    taken_away: Callable[[], bool],
+) -> None:
+    """Plan and run them in a directory that this process owns, until all is done or it is ``taken_away``."""
+    from ..results.plan import Execution, plan
+    from ..results.summary import superseded
+
     execution = Execution(directory, command, setting.device, setting.precision, setting.save_models)
     superseded_before = superseded(directory)
     keys = [key for experiment in experiments for key in plan(experiment, execution)]
@@ -70,7 +99,7 @@ def run_choices(
             markup=False,
         )
     todo = _outstanding(directory, keys, setting.retry_failed)
-    summary = _run_trials(directory, todo, setting.engine.build())
+    summary = _run_trials(directory, todo, setting.engine.build(setting.device), taken_away)
     if setting.mlflow:
         record_in_mlflow(directory)
     print_summary(summary[summary["key"].isin(keys)])
@@ -94,8 +123,9 @@ def _experiments(
     return experiments
 
 
-def _run_trials(directory: Path, todo: Sequence[str], engine: Engine) -> pd.DataFrame:
+def _run_trials(directory: Path, todo: Sequence[str], engine: Engine, taken_away: Callable[[], bool]) -> pd.DataFrame:
     """Run planned trials and return the summary, which is written however the run ends."""
+    from ..errors import Interrupted
     from ..results.record import read_run
     from ..results.summary import SummaryTable
     from ..system.interrupt import stop_on_signals
@@ -117,8 +147,10 @@ def _run_trials(directory: Path, todo: Sequence[str], engine: Engine) -> pd.Data
             stop_on_signals() as stop,
             ConsoleListener({key: trials[key].label for key in todo}, err, after_trial) as listener,
         ):
-            engine.run(directory, todo, listener, stop)
-    except BaseException:
+            engine.run(directory, todo, listener, lambda: stop() or taken_away())
+    except BaseException as error:
+        if isinstance(error, Interrupted) and taken_away():
+            raise UserError(f"{directory} was taken over by another command meanwhile: this one has stopped") from error
         with contextlib.suppress(PlaceError):  # report what stopped the run, not that the table cannot be written
             table.write()
         raise
@@ -160,16 +192,16 @@ def _say_folds(experiments: Sequence[Experiment]) -> None:
 
 def _outstanding(results: Path, keys: list[str], retry_failed: bool) -> list[str]:
     """The keys of the trials that are still to run; prints how many results are reused."""
-    import shutil
     from collections import Counter
 
+    from ..trials.attempts import put_back
     from ..trials.outcome import state_of
     from ..trials.state import FINAL_STATES
 
     states: dict[str, str] = {key: state_of(results, key).state for key in keys}
     if retry_failed:
         for key in [key for key, state in states.items() if state == "failed"]:
-            shutil.rmtree(results / "trials" / key)
+            put_back(results, key)
             states[key] = "pending"
     counts = Counter(states.values())
     todo = [key for key in keys if states[key] not in FINAL_STATES]

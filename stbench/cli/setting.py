@@ -52,7 +52,7 @@ class Setting:
         from ..system.precision import require_capable
         from ..training.precision import resolve_precision
 
-        self.engine.check()
+        self.engine.check(self.device)
         check_split(self.split, self.folds)
         seed_list(self.seeds)
         precision = resolve_precision(self.precision)

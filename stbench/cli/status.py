@@ -12,10 +12,11 @@ import typer
 from .console import out
 
 if TYPE_CHECKING:
-    from ..results.status import Status
+    from ..results.status import AtWork, Status
 
 FAILURES_SHOWN = 5
 LOOK_S = 2.0
+SILENT_S = 600.0  # without a word from a trial, before that is worth telling
 
 
 def status(
@@ -66,10 +67,14 @@ def _lines(found: Status) -> list[str]:
     rate = found.per_hour(now)
     if rate and found.n_open:
         lines.append(f"{rate:.3g} trials an hour; at that rate the rest takes {_time(found.n_open / rate * 3600)}")
+    if found.owner:
+        lives = {True: "at work", False: "no longer there", None: "not to be seen from here"}[found.owner_lives]
+        lines.append(f"owner ({lives}): {found.owner}")
     for trial in found.at_work:
         epochs = f", {trial.epochs} epochs" if trial.epochs else ""
         attempt = f", attempt {trial.attempt}" if trial.attempt > 1 else ""
-        lines.append(f"at work: {trial.label}, for {_time(now - trial.since)}{epochs}{attempt}, process {trial.pid}")
+        who = f"{trial.process}{_life(trial, now)}"
+        lines.append(f"at work: {trial.label}, for {_time(now - trial.since)}{epochs}{attempt}, {who}")
     for failure in found.failed[:FAILURES_SHOWN]:
         cause = f" ({failure.cause})" if failure.cause else ""
         lines.append(f"failed{cause}: {failure.label}: {failure.reason}")
@@ -78,6 +83,14 @@ def _lines(found: Status) -> list[str]:
     if found.failed:
         lines.append("failed trials are run again with --retry-failed")
     return lines
+
+
+def _life(trial: AtWork, now: float) -> str:
+    """Life and progress are two things: a process may live and hang."""
+    lives = "" if trial.seen_alive else " (whether it lives cannot be seen from here)"
+    if trial.progressed is None or now - trial.progressed < SILENT_S:
+        return lives
+    return f"{lives}, which has written nothing for {_time(now - trial.progressed)}"
 
 
 def _time(seconds: float) -> str:

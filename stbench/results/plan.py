@@ -131,7 +131,6 @@ def plan(experiment: Experiment, execution: Execution) -> list[str]:
     with writing_to(results):
         (results / "specs").mkdir(parents=True, exist_ok=True)
         (results / "trials").mkdir(exist_ok=True)
-        (results / "running").mkdir(exist_ok=True)
         for spec in specs:
             spec.write(results)
         with locked(results / ".run.lock"):
@@ -195,6 +194,5 @@ def record_finished(
     with writing_to(results):
         for spec in specs:
             spec.write(results)
-        (results / "running").mkdir(exist_ok=True)
         with locked(results / ".run.lock"):
             record_plan(results, data, specs, folds, split, command, ablation=None)

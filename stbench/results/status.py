@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..trials.attempts import HISTORY
 from ..trials.history import History
 from ..trials.outcome import state_of
+from ..trials.owner import owner_of
 from ..trials.state import FINAL_STATES, TrialState
 from .record import read_run
 
@@ -25,7 +27,9 @@ class AtWork:
     since: float  # seconds since the epoch
     epochs: int  # that its history has
     attempt: int
-    pid: int
+    process: str
+    seen_alive: bool | None  # None: that cannot be known from here
+    progressed: float | None  # when it last wrote of its progress, by the clock of the file system
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Status:
     """Of the trials that count."""
 
     directory: Path
+    owner: str  # the command that works in the directory, with its process; empty where there is none
+    owner_lives: bool | None  # None: that cannot be known from here
     counts: dict[str, int]
     at_work: list[AtWork]
     failed: list[Failed]  # latest first
@@ -69,6 +75,8 @@ class Status:
         now = time.time()
         return {
             "directory": str(self.directory),
+            "owner": self.owner,
+            "owner_lives": self.owner_lives,
             "trials": self.n_trials,
             "counts": self.counts,
             "per_hour": self.per_hour(now),
@@ -91,9 +99,27 @@ def status_of(results: Path) -> Status:
         if state.state == "failed":
             failed.append(Failed(key, trial.label, state.ended or 0.0, state.cause or "", state.reason))
     failed.sort(key=lambda trial: -trial.ended)
-    return Status(results, {name: counts[name] for name in ORDER if counts[name]}, at_work, failed, sorted(ended))
+    owner = owner_of(results)
+    owner_lives = None if owner is None else owner.process.is_alive()
+    in_order = {name: counts[name] for name in ORDER if counts[name]}
+    return Status(results, str(owner or ""), owner_lives, in_order, at_work, failed, sorted(ended))
 
 
 def _at_work(results: Path, key: str, label: str, state: TrialState) -> AtWork:
-    history = History(results / "running" / key / "history.jsonl")
-    return AtWork(key, label, state.started or 0.0, len(history.rows), state.attempts or 1, state.pid or 0)
+    folder = results / "attempts" / key / (state.token or "")
+    process = state.process
+    return AtWork(
+        key=key,
+        label=label,
+        since=state.started or 0.0,
+        epochs=len(History(folder / HISTORY).rows),
+        attempt=state.attempts or 1,
+        process=str(process or "another process"),
+        seen_alive=None if process is None else process.is_alive(),
+        progressed=max((written_at(folder / name) for name in (HISTORY, "log.txt")), default=0.0) or None,
+    )
+
+
+def written_at(path: Path) -> float:
+    """When a file was written last; 0 where it is not there."""
+    return path.stat().st_mtime if path.is_file() else 0.0

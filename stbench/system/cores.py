@@ -1,41 +1,91 @@
-"""How many processor cores and how much memory this process may use, which is less than the machine has."""
+"""Processor cores and memory that this process may use, which are less than the machine has."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
+UNLIMITED = 2**60  # bytes; version 1 of control groups says "no limit" with a number near 2**63
 
 
 def usable_cores() -> int:
     """Cores by affinity, by the quota of the control group, and by Slurm's allocation: the least of them."""
     limits = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
-    quota = _quota(CGROUP)
-    if quota is not None:
-        limits.append(quota)
+    limits += [quota for folder in _groups("cpu") if (quota := _quota(folder)) is not None]
     if os.environ.get("SLURM_CPUS_PER_TASK", "").isdigit():
         limits.append(int(os.environ["SLURM_CPUS_PER_TASK"]))
     return max(1, min(limits))
 
 
+def usable_memory() -> int:
+    """Bytes that are free now, within the limits of the control groups."""
+    import psutil
+
+    free = [int(psutil.virtual_memory().available)]
+    for folder in _groups("memory"):
+        limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
+        used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes")
+        if limit is not None and used is not None and limit < UNLIMITED:
+            free.append(max(0, limit - used))
+    return min(free)
+
+
+def killed_for_memory() -> int | None:
+    """How many processes of this control group the kernel killed since memory ran out; ``None`` where none counts."""
+    for folder in _groups("memory"):
+        for name in ("memory.events", "memory.oom_control"):  # of version 2 and 1
+            try:
+                lines = (folder / name).read_text(encoding="ascii").splitlines()
+            except OSError:
+                continue
+            counts = dict(line.split() for line in lines if len(line.split()) == 2)
+            if counts.get("oom_kill", "").isdigit():
+                return int(counts["oom_kill"])
+    return None
+
+
+def _groups(controller: str) -> Iterator[Path]:
+    """Folders of the control group of this process and of those around it, from the inside out.
+
+    Within a container the group's own folder is the mount itself, whatever path the kernel names.
+    """
+    try:
+        lines = OWN_GROUPS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        mount = CGROUP if controllers == "" else CGROUP / controller
+        if controllers != "" and controller not in controllers.split(","):
+            continue
+        inside = mount / path.lstrip("/")
+        if inside.is_dir():
+            yield inside
+            while inside not in (mount, CGROUP):
+                inside = inside.parent
+                yield inside
+        else:
+            yield mount
+    if not lines:
+        yield CGROUP
+
+
 def _quota(group: Path) -> int | None:
-    """Whole cores of ``cpu.max`` (version 2 of control groups); None where there is no limit."""
+    """Whole cores of ``cpu.max`` (version 2), or of ``cpu.cfs_quota_us`` (1); None where there is no limit."""
     try:
         quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
     except (OSError, ValueError):
-        return None
+        granted, slice_of = _number(group / "cpu.cfs_quota_us"), _number(group / "cpu.cfs_period_us")
+        return None if granted is None or not slice_of or granted < 0 else max(1, granted // slice_of)
     return None if quota == "max" else max(1, int(quota) // int(period))
 
 
-def usable_memory() -> int:
-    """Bytes that are free now, within the limit of the control group."""
-    import psutil
-
-    free = int(psutil.virtual_memory().available)
+def _number(path: Path) -> int | None:
+    """``None`` where there is no such file, or it says ``max``."""
     try:
-        limit = (CGROUP / "memory.max").read_text(encoding="ascii").strip()
-        used = int((CGROUP / "memory.current").read_text(encoding="ascii"))
+        return int(path.read_text(encoding="ascii"))
     except (OSError, ValueError):
-        return free
-    return free if limit == "max" else min(free, max(0, int(limit) - used))
+        return None

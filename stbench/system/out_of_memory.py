@@ -1,4 +1,4 @@
-"""What libraries raise when memory runs out, in words: which memory, and how much more was wanted."""
+"""What libraries raise when memory runs out or a GPU fails, in words."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ GPU = re.compile(
     r"HIP out of memory|CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"
 )
 CPU = re.compile(r"DefaultCPUAllocator: (can't|not enough) |Cannot allocate memory|std::bad_alloc")
+BROKEN = re.compile(r"CUDA error: |CUDNN_STATUS_EXECUTION_FAILED|CUBLAS_STATUS_EXECUTION_FAILED|HIP error: |NVML error")
 WANTED = re.compile(r"[Tt]ried to allocate ([\d.]+ ?[KMGTPE]iB)|Unable to allocate ([\d.]+ ?[KMGTPE]iB)")
 WANTED_BYTES = re.compile(r"tried to allocate (\d+) bytes")
 
@@ -30,3 +31,15 @@ def out_of_memory(error: BaseException) -> str | None:
     size, in_bytes = WANTED.search(text), WANTED_BYTES.search(text)
     wanted = next(filter(None, size.groups())) if size else f"{int(in_bytes[1]) / 2**30:.2f} GiB" if in_bytes else ""
     return f"out of {where}{f' ({wanted} more were wanted)' if wanted else ''}"
+
+
+def broken_device(error: BaseException) -> str | None:
+    """What a GPU reported that no later computation of this process gets past; ``None`` where ``error`` is none of it.
+
+    An illegal access, an assertion on the device, a card that fell off the bus: the context is lost with the process's
+    tensors, whosever fault it was. Memory that ran out is not among it.
+    """
+    text = text_of(error)
+    if out_of_memory(error) is not None or not BROKEN.search(text):
+        return None
+    return " ".join(text.split(". ")[0].split("\n")[0].split())

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .attempts import HISTORY
 from .history import History
 from .spec import TrialSpec
 
@@ -16,7 +17,7 @@ log = logging.getLogger("stbench")
 
 @dataclass
 class Attempt:
-    """What an attempt works with. ``directory`` is ``RESULTS/running/KEY``; ``should_stop`` remembers what it said."""
+    """What an attempt works with. ``directory`` is ``RESULTS/attempts/KEY/TOKEN``."""
 
     spec: TrialSpec
     directory: Path
@@ -26,11 +27,11 @@ class Attempt:
     was_asked_to_stop: bool = False
 
     def __post_init__(self) -> None:
-        self.history = History(self.directory / "history.jsonl")
+        self.history = History(self.directory / HISTORY)
 
     @property
     def results(self) -> Path:
-        return self.directory.parent.parent
+        return self.directory.parents[2]
 
     def should_stop(self) -> bool:
         self.was_asked_to_stop = self.asks_to_stop() or self.was_asked_to_stop

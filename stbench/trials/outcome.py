@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from ..errors import DamagedFileError, first_problem, said
+from ..errors import DamagedFileError, first_problem
+from ..system.beats import Observer
 from ..system.compressed import existing
 from ..system.files import file_digest, read_object
-from ..system.locks import is_locked
+from .attempts import at_work, attempts_of
 from .state import EndedState, FileRecord, TrialState
 
 if TYPE_CHECKING:
@@ -67,33 +68,28 @@ def read_ended(trial: Path) -> EndedState | None:
     return state
 
 
-def state_of(results: Path, key: str) -> TrialState:
+def state_of(results: Path, key: str, observer: Observer | None = None) -> TrialState:
     """The state of a trial: of its finished directory, else of the attempt at work, else ``pending``.
 
+    ``observer`` judges who is at work; one that is asked for the first time believes those that it cannot judge.
     Raises ``DamagedFileError`` where an ended trial's files are not what it wrote.
     """
     ended = read_ended(results / "trials" / key)
     if ended is not None:
         return ended
-    attempt = read_attempt(results / "running" / key)
-    if attempt.state == "pending":
-        return attempt
-    if is_locked(results / "running" / f".{key}.lock"):
-        return attempt.model_copy(update={"state": "running", "reason": ""})
-    reason = attempt.reason or "the process that worked on it was ended from outside"
-    return attempt.model_copy(update={"state": "interrupted", "reason": reason})
-
-
-def read_attempt(directory: Path) -> TrialState:
-    """What the last attempt in ``RESULTS/running/KEY`` wrote; ``pending`` where there was none."""
-    path = directory / "state.json"
-    if not path.is_file():
+    attempts = attempts_of(results, key)
+    if not attempts:
         return TrialState(state="pending")
-    try:
-        return TrialState.model_validate(read_object(path))
-    except (DamagedFileError, ValidationError) as error:
-        # nothing is lost: the attempt goes on from its checkpoint, which is checked apart
-        return TrialState(state="running", reason=f"its state cannot be read: {said(error)}")
+    worked_on = at_work(results, key, observer or Observer())
+    if worked_on is not None:
+        return worked_on[1]
+    last = attempts[-1][1]
+    if last.state in ("running", "finished", "skipped"):  # the last two: before it became the trial
+        reason = "the process that worked on it was ended from outside"
+        return last.model_copy(update={"state": "interrupted", "reason": reason})
+    if last.state == "failed":  # and is to be run again
+        return TrialState(state="pending", attempts=last.attempts)
+    return last
 
 
 def find(trial: Path, name: str) -> Path | None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from ..system.files import write_json
+from ..system.processes import Process
 
 FINAL_STATES = ("finished", "failed", "skipped")
 
@@ -38,7 +39,10 @@ class TrialState(BaseModel):
     started: float | None = None  # seconds since the epoch, of the last attempt
     ended: float | None = None
     attempts: int | None = None  # how often it was begun, by whichever command or engine
-    pid: int | None = None  # of the process of the last attempt
+    token: str | None = None  # of the last attempt, as its folder was called
+    process: Process | None = None  # that made it
+    cpu: str | None = None  # the processor's model: numbers differ in their last digits between generations
+    threads: int | None = None  # that it computed with
     device: str | None = None
     precision: str | None = None
     tf32: list[str] | None = None  # the operations that were computed in it

@@ -113,6 +113,7 @@ def work_on(attempt: Attempt) -> dict[str, Any]:
         "predict_s": round(predict_s, 3),
         "peak_mem_mb": round(memory.peak_mb, 1),
         "n_parameters": _n_parameters(method),
+        "threads": _n_threads(),
         "alarms": [AlarmRecord(kind=alarm.kind, text=alarm.text) for alarm in raised],
         "versions": versions(),
         "trained_by": spec.trained_by,
@@ -179,6 +180,13 @@ def _trained_elsewhere(spec: TrialSpec, method: Method, results: Path, run: Run,
     else:
         trained.config = method.config
     return loaded
+
+
+def _n_threads() -> int:
+    """That torch computes with: with other ones sums are taken in another order, and last digits differ."""
+    import torch
+
+    return torch.get_num_threads()
 
 
 def _n_parameters(method: Method) -> int | None:

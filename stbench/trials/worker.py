@@ -18,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import Interrupted, UserError
+from ..errors import DeviceFailed, Interrupted, UserError
+from . import attempts
 from .run import run_trial
 
 PATIENCE_S = 20.0  # between the engine's end and the worker's, at most
@@ -48,7 +49,7 @@ def serve(results: Path, requests: int, replies: int, should_stop: Callable[[], 
     import torch  # noqa: F401 - before the first trial, whose time is limited
 
     threading.Thread(target=receive, daemon=True).start()
-    threading.Thread(target=_leave_without_engine, args=(engine_is_gone,), daemon=True).start()
+    threading.Thread(target=_leave_without_engine, args=(engine_is_gone, results), daemon=True).start()
     reply(ready=True)
     while not should_stop():
         try:
@@ -64,15 +65,19 @@ def serve(results: Path, requests: int, replies: int, should_stop: Callable[[], 
         except Interrupted as pause:
             reply(interrupted=key, reason=str(pause))
             return
+        except DeviceFailed:  # this process is of no use any more; another may be
+            raise
         except (UserError, OSError) as error:  # of the place: no trial is to blame
             reply(place=str(error))
             raise
 
 
-def _leave_without_engine(engine_is_gone: threading.Event) -> None:
+def _leave_without_engine(engine_is_gone: threading.Event, results: Path) -> None:
     """End the process and its children, whatever it hangs in, some time after its engine went."""
     engine_is_gone.wait()
     time.sleep(PATIENCE_S)
+    with contextlib.suppress(Exception):  # whatever the place says now, this process is to end
+        attempts.interrupt_own(results, "the engine was gone, and the trial did not stop in time")
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 

@@ -208,7 +208,7 @@ def rename_trials(results: Path, ending: str) -> None:
     """Other trials under the same names: their keys, and what is called by them, end in ``ending``."""
     summary = pd.read_csv(results / "summary.csv", dtype=str, keep_default_na=False)
     for key in summary["key"].drop_duplicates():
-        for path in (results / "specs" / f"{key}.json", results / "trials" / key, results / "running" / key):
+        for path in (results / "specs" / f"{key}.json", results / "trials" / key):
             if path.exists():
                 path.rename(path.with_name(f"{key}{ending}{path.suffix}"))
     summary.assign(key=summary["key"] + ending).to_csv(results / "summary.csv", index=False)

@@ -26,9 +26,11 @@ from stbench.method import configure
 from stbench.results.plan import Execution, Experiment, MethodChoice, plan
 from stbench.results.summary import write_summary
 from stbench.system import cores
-from stbench.system.locks import locked
+from stbench.system.processes import Process
+from stbench.trials import attempts
 from stbench.trials.engines import slots
 from stbench.trials.engines.limits import Limits, bytes_of, seconds_of
+from stbench.trials.engines.process import Slot
 from stbench.trials.engines.serial import SerialEngine
 from stbench.trials.engines.slots import SlotsEngine
 from stbench.trials.outcome import state_of
@@ -89,7 +91,7 @@ def numbers(results: Path) -> pd.DataFrame:
 
 
 def engine(n_slots: int = 2, **limits: float) -> SlotsEngine:
-    return SlotsEngine(n_slots, 1, Limits(**limits))  # type: ignore[arg-type]
+    return SlotsEngine([Slot(1)] * n_slots, Limits(**limits))  # type: ignore[arg-type]
 
 
 def nothing_is_left(results: Path) -> bool:
@@ -100,8 +102,8 @@ def nothing_is_left(results: Path) -> bool:
 
 def test_every_trial_ends_as_it_should_and_the_others_as_if_nothing_had_happened(planned: Callable) -> None:
     results, keys = planned(10)
-    raises, dies, hangs, allocates, dies_once = keys[3], keys[6], keys[9], keys[14], keys[10]
-    named = {raises: "raise", dies: "die", hangs: "hang", allocates: "allocate", dies_once: "die once"}
+    raises, dies, hangs, allocates, breaks_once = keys[3], keys[6], keys[9], keys[14], keys[10]
+    named = {raises: "raise", dies: "die", hangs: "hang", allocates: "allocate", breaks_once: "break once"}
     trouble(results, **named)
     heard = Heard()
     engine(seconds=15.0, resident_bytes=2500 * MIB).run(results, keys, heard, lambda: False)
@@ -112,10 +114,11 @@ def test_every_trial_ends_as_it_should_and_the_others_as_if_nothing_had_happened
     assert heard.states[dies].cause == "killed"
     assert heard.states[dies].reason.startswith("its process was killed by signal 9 (SIGKILL), 2 times")
     assert heard.states[dies].attempts == 2
-    assert (heard.states[dies_once].state, heard.states[dies_once].attempts) == ("finished", 2)
-    assert sorted(heard.lost) == sorted(
-        f"{key} its process was killed by signal 9 (SIGKILL)" for key in (dies, dies_once)
-    )
+    assert (heard.states[breaks_once].state, heard.states[breaks_once].attempts) == ("finished", 2)
+    assert set(heard.lost) == {
+        f"{dies} its process was killed by signal 9 (SIGKILL)",
+        f"{breaks_once} the device failed: CUDA error: an illegal memory access was encountered",
+    }
     # every worker has its share of the threads
     assert {line.split()[1] for line in (results / "begun.txt").read_text().splitlines()} == {"1"}
     assert (heard.states[hangs].cause, heard.states[allocates].cause) == ("timeout", "oom")
@@ -176,9 +179,10 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from test_engines import Heard
+from stbench.trials import attempts
 from stbench.trials.engines import slots
 from stbench.trials.engines.limits import Limits
-slots.SlotsEngine(2, 1, Limits()).run(Path(sys.argv[1]), sys.argv[2].split(","), Heard(), lambda: False)
+slots.SlotsEngine([slots.Slot(1)] * 2, Limits()).run(Path(sys.argv[1]), sys.argv[2].split(","), Heard(), lambda: False)
 """
 
 
@@ -211,7 +215,7 @@ def test_a_worker_that_cannot_start_stops_the_run_in_one_line(planned: Callable,
     assert {state_of(results, key).state for key in keys} == {"pending"}
 
 
-def _without_python(results: Path, threads: int) -> object:
+def _without_python(results: Path, slot: Slot) -> object:
     from stbench.trials.engines import process
 
     with pytest.MonkeyPatch.context() as patch:
@@ -219,7 +223,7 @@ def _without_python(results: Path, threads: int) -> object:
         script.write_text("#!/bin/sh\necho no luck\nexit 3\n")
         script.chmod(0o755)
         patch.setattr(sys, "executable", str(script))
-        return process.WorkerProcess(results, threads)
+        return process.WorkerProcess(results, slot)
 
 
 # The command line ---------------------------------------------------------------------------------------------------
@@ -398,9 +402,8 @@ def test_what_stops_the_run_lets_other_trials_save_what_they_have(planned: Calla
 
 def test_a_trial_that_another_command_works_on_is_left_to_it(planned: Callable) -> None:
     results, keys = planned(1)
-    (results / "running" / keys[0]).mkdir(parents=True)
-    TrialState(state="running", started=1.0).write(results / "running" / keys[0])
+    folder, number = attempts.begin(results, keys[0])
+    TrialState(state="running", started=1.0, attempts=number, process=Process.here()).write(folder)
     heard = Heard()
-    with locked(results / "running" / f".{keys[0]}.lock"):
-        engine(1).run(results, keys, heard, lambda: False)
+    engine(1).run(results, keys, heard, lambda: False)
     assert [heard.states[key].state for key in keys] == ["running", "finished"]

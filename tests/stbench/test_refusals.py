@@ -129,7 +129,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_trial_open(
     assert "training.pt: the disk is full - make room, or choose another place" in done.err.splitlines()[-1]
     assert "Traceback" not in done.err
     assert list((tmp_path / "r" / "trials").iterdir()) == []
-    (attempt,) = [path.name for path in (tmp_path / "r" / "running").iterdir() if path.is_dir()]
+    (attempt,) = [path.name for path in (tmp_path / "r" / "attempts").iterdir()]
     assert state_of(tmp_path / "r", attempt).state == "interrupted"
     disk.full = False
     done = stbench_command(*command, "--device", "cpu", "--out", tmp_path / "r")

@@ -54,7 +54,7 @@ def _wait_for_a_checkpoint(results: Path, process: subprocess.Popen[str], n_fini
     """Until ``n_finished`` trials are done and another has saved something."""
     for _ in range(3000):
         done = len(list((results / "trials").glob("*/metrics.csv")))
-        if done >= n_finished and list((results / "running").glob("*/checkpoint/*")):
+        if done >= n_finished and list((results / "attempts").glob("*/*/checkpoint/*")):
             return
         assert process.poll() is None, f"the run ended too early:\n{process.communicate()[0]}"
         time.sleep(0.02)

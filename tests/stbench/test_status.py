@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from stbench.results.status import Status, status_of
-from stbench.system.locks import locked
+from stbench.system.processes import Process
+from stbench.trials.state import TrialState
 
 DEMO = ("--dataset", "demo", "--preset", "quick", "--slices", "P1a,P2a", "--no-mlflow")
 PROBE = f"{Path(__file__).parent / 'probe_method.py'}:Probe"
@@ -52,14 +53,16 @@ def test_states_and_reasons_are_told_and_nothing_is_written(results: Path, stben
 
 def test_a_trial_at_work_is_told_with_its_epochs_and_its_process(results: Path, stbench_command: Callable) -> None:
     (key, *_) = status_of(results).failed
-    work = results / "running" / key.key
+    work = results / "attempts" / key.key / "0123abcd"
+    work.parent.mkdir(parents=True)
     (results / "trials" / key.key).rename(work)
-    (work / "state.json").write_text(json.dumps({"state": "running", "started": 1.0, "attempts": 2, "pid": 4711}))
+    state = TrialState(state="running", started=1.0, attempts=2, token="0123abcd", process=Process.here())
+    state.write(work)
     (work / "history.jsonl").write_text('{"epoch": 1, "loss": 1.0}\n{"epoch": 2, "loss": 0.5}\n')
-    with locked(results / "running" / f".{key.key}.lock"):
-        (trial,) = status_of(results).at_work
-        assert (trial.epochs, trial.attempt, trial.pid) == (2, 2, 4711)
-        assert "1 running" in stbench_command("status", results).out
+    (trial,) = status_of(results).at_work
+    assert (trial.epochs, trial.attempt, trial.process) == (2, 2, str(Process.here()))
+    assert "1 running" in stbench_command("status", results).out
+    state.model_copy(update={"process": Process.here().model_copy(update={"started": "0"})}).write(work)
     assert status_of(results).counts == {"interrupted": 1, "finished": 3}
 
 
@@ -74,7 +77,7 @@ def test_what_is_no_results_directory_is_one_line(tmp_path: Path, stbench_comman
 
 def test_the_rate_is_of_the_latest_trials() -> None:
     def of(ended: list[float]) -> Status:
-        return Status(Path(os.curdir), {}, [], [], ended)
+        return Status(Path(os.curdir), "", None, {}, [], [], ended)
 
     assert of([]).per_hour(100.0) is None
     assert of([50.0]).per_hour(100.0) is None

@@ -229,7 +229,8 @@ def test_a_plan_that_is_damaged_is_made_again(results: Path, stbench_command: Ca
 def test_a_damaged_state_of_an_attempt_is_an_interruption(results: Path) -> None:
     """Nothing is lost by it: the attempt goes on from its checkpoint."""
     trial = trial_of(results)
-    attempt = results / "running" / trial.name
+    attempt = results / "attempts" / trial.name / "0123abcd"
+    attempt.parent.mkdir(parents=True)
     shutil.move(trial, attempt)
     for content in ("", "{}", "[]"):
         (attempt / "state.json").write_text(content)
@@ -238,7 +239,8 @@ def test_a_damaged_state_of_an_attempt_is_an_interruption(results: Path) -> None
 
 def test_a_trial_that_was_not_moved_to_its_place_has_not_ended(results: Path, stbench_command: Callable) -> None:
     trial = trial_of(results)
-    shutil.move(trial, results / "running" / trial.name)
+    (results / "attempts" / trial.name).mkdir(parents=True)
+    shutil.move(trial, results / "attempts" / trial.name / "0123abcd")
     assert state_of(results, trial.name).state == "interrupted"
     assert stbench_command(*COMMAND, "--out", results).code == 0
     assert read_ended(trial).state == "finished"

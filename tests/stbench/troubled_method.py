@@ -32,7 +32,7 @@ class Troubled:
         rng = run.numpy_generator("noise")
         self.mean = np.concatenate([slide.target for slide in slides]).mean(axis=0)
         self.mean = self.mean + rng.normal(0, 0.01, self.mean.shape).astype(np.float32)
-        trial = run.checkpoint_directory.parent
+        trial = run.checkpoint_directory.parents[1]
         with open(trial.parents[1] / "begun.txt", "a") as begun:
             begun.write(f"{trial.name} {os.environ.get('OMP_NUM_THREADS')}\n")
         troubles = trial.parents[1] / "troubles.json"
@@ -41,8 +41,8 @@ class Troubled:
             raise RuntimeError("the method was asked to raise")
         if trouble == "die":
             os.kill(os.getpid(), signal.SIGKILL)
-        if trouble == "die once" and len((trial.parents[1] / "begun.txt").read_text().split(trial.name)) == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if trouble == "break once" and len((trial.parents[1] / "begun.txt").read_text().split(trial.name)) == 2:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be ...")
         if trouble == "leave once" and len((trial.parents[1] / "begun.txt").read_text().split(trial.name)) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
             trouble = "wait"
@@ -51,8 +51,8 @@ class Troubled:
             time.sleep(600)
         if trouble == "allocate":
             hoard = []
-            for _ in range(600):
-                hoard.append(np.ones(2**22))  # 32 MiB
+            for _ in range(300):
+                hoard.append(np.ones(2**23))  # 64 MiB
                 time.sleep(0.02)
         if trouble == "place":
             begun = trial.parents[1] / "begun.txt"

@@ -10,10 +10,21 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...system.gpus import VISIBLE
+
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a worker runs: with how many threads, and on which GPU alone (``None``: on what its engine sees)."""
+
+    threads: int
+    gpu: str | None = None
 
 
 class WorkerProcess:
@@ -23,12 +34,14 @@ class WorkerProcess:
     it prints goes to ``RESULTS/workers/TOKEN.log``; what it reports comes through a pipe that nothing else writes to.
     """
 
-    def __init__(self, results: Path, threads: int) -> None:
+    def __init__(self, results: Path, slot: Slot) -> None:
+        self.slot = slot
         self.token = secrets.token_hex(4)
         self.log = results / "workers" / f"{self.token}.log"
         self.log.parent.mkdir(exist_ok=True)
         self.key: str | None = None
         self.since = 0.0
+        self.resident = 0  # bytes, at the last look
         self.ready = False
         self.stopping = False
         self._heard = b""
@@ -38,7 +51,9 @@ class WorkerProcess:
         pipes = (read_requests, write_replies)
         command = [sys.executable, "-m", "stbench.cli", "worker", str(results)]
         command += ["--requests", str(read_requests), "--replies", str(write_replies)]
-        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
+        environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(slot.threads))
+        if slot.gpu is not None:
+            environment[VISIBLE] = slot.gpu
         try:
             with open(self.log, "wb") as log:
                 self.process = subprocess.Popen(
@@ -111,7 +126,7 @@ class WorkerProcess:
         return int(self.process.returncode)
 
     def resident_bytes(self) -> int:
-        """Of the process and its children together."""
+        """Of the process and its children together; it is kept as ``resident``."""
         import psutil
 
         total = 0
@@ -120,6 +135,7 @@ class WorkerProcess:
             for each in (process, *process.children(recursive=True)):
                 with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                     total += each.memory_info().rss
+        self.resident = total
         return total
 
     def last_words(self) -> str:

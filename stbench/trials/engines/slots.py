@@ -16,27 +16,28 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import Interrupted, PlaceError, UserError
+from ...system.cores import killed_for_memory
 from ...system.files import writing_to
+from ..attempts import attempts_of, lost_in_a_row
 from ..outcome import state_of
 from ..run import end_from_outside
-from ..spec import TrialSpec
-from ..state import FINAL_STATES
+from ..state import FINAL_STATES, TrialState
 from .limits import Limits
-from .process import WorkerProcess
+from .process import Slot, WorkerProcess
 from .protocol import Listener
+from .waiting import ATTEMPTS, Waiting
 
-ATTEMPTS = 2  # of a trial whose worker is killed
 TICK_S = 0.1
-WATCH_S = 0.5  # between two looks at the memory of workers
+WATCH_S = 1.0  # between two looks at the memory of workers
 STOP_S = 30.0  # for a trial to save what it has when all is to stop
 TERM_S = 5.0  # for a trial that ran out of its time to save what it has
 
 
 class SlotsEngine:
-    """``slots`` workers with ``threads`` threads each."""
+    """A worker for each of ``slots``."""
 
-    def __init__(self, slots: int, threads: int, limits: Limits) -> None:
-        self.slots, self.threads, self.limits = slots, threads, limits
+    def __init__(self, slots: Sequence[Slot], limits: Limits) -> None:
+        self.slots, self.limits = list(slots), limits
 
     def run(self, results: Path, keys: Sequence[str], listener: Listener, should_stop: Callable[[], bool]) -> None:
         with writing_to(results):
@@ -45,22 +46,17 @@ class SlotsEngine:
 
 class _Run:
     def __init__(self, engine: SlotsEngine, results: Path, keys: Sequence[str], listener: Listener) -> None:
-        self.engine, self.results, self.listener = engine, results, listener
-        self.waiting = list(keys)
-        planned = set(keys)
-        self.teachers = {
-            key: teacher
-            for key in keys
-            if (teacher := TrialSpec.read(results / "specs" / f"{key}.json").trained_by) in planned
-        }
-        self.open = planned  # neither ended nor given up
+        self.limits, self.results, self.listener = engine.limits, results, listener
+        self.waiting = Waiting(results, keys, listener)
+        self.free_slots = list(engine.slots)
         self.workers: list[WorkerProcess] = []
         self.selector = selectors.DefaultSelector()
         self.watched = 0.0
+        self.oom_kills = killed_for_memory()
 
     def until_done(self, should_stop: Callable[[], bool]) -> None:
         try:
-            while self.open:
+            while self.waiting.open:
                 if should_stop():
                     self._stop()
                     raise Interrupted("the trials at work were asked to save what they have")
@@ -87,24 +83,19 @@ class _Run:
                 (self.results / "workers").rmdir()
 
     def _give_out(self) -> None:
-        while True:
-            key = next((key for key in self.waiting if self.teachers.get(key) not in self.open), None)
-            if key is None:
-                return
-            worker = next((worker for worker in self.workers if worker.is_free), None)
-            if worker is None:
-                n_starting = sum(not worker.ready for worker in self.workers)
-                if len(self.workers) < self.engine.slots and n_starting < len(self.waiting):
-                    self._hire()
-                    continue
-                return
-            self.waiting.remove(key)
-            worker.give(key)
-
-    def _hire(self) -> None:
-        worker = WorkerProcess(self.results, self.engine.threads)
-        self.workers.append(worker)
-        self.selector.register(worker.replies, selectors.EVENT_READ)
+        """Give every free worker a trial; start workers while more trials wait than workers are about to be ready."""
+        for worker in self.workers:
+            if worker.is_free:
+                key = self.waiting.next()
+                if key is None:
+                    return
+                worker.give(key)
+        n_starting = sum(not worker.ready for worker in self.workers)
+        while self.free_slots and n_starting < len(self.waiting):
+            worker = WorkerProcess(self.results, self.free_slots.pop(0))
+            self.workers.append(worker)
+            self.selector.register(worker.replies, selectors.EVENT_READ)
+            n_starting += 1
 
     def _hear(self, worker: WorkerProcess) -> None:
         for words in worker.hear():
@@ -119,7 +110,7 @@ class _Run:
                 self._settle(worker, words["ended"])
             elif "interrupted" in words and not worker.stopping:  # somebody else asked this worker to stop
                 worker.key, worker.stopping = None, True
-                self.waiting.insert(0, words["interrupted"])
+                self.waiting.again(words["interrupted"], at_once=True)
                 self.listener.again(words["interrupted"], "its process was asked to stop from outside")
             elif "place" in words:
                 raise PlaceError(words["place"])
@@ -127,7 +118,7 @@ class _Run:
     def _settle(self, worker: WorkerProcess, key: str) -> None:
         """A worker says that a trial ended: what the directory says of it counts."""
         worker.key = None
-        self.open.discard(key)
+        self.waiting.settle(key)
         self.listener.ended(key, state_of(self.results, key))  # or is "running": in a process of another command
 
     def _bury(self, worker: WorkerProcess) -> None:
@@ -146,43 +137,53 @@ class _Run:
         if worker.stopping:
             self._fail(key, "timeout", self._too_long())
             return
-        reason = f"its process was {_how(code)}"
-        if (state.attempts or 1) < ATTEMPTS:
-            self.waiting.insert(0, key)
+        kills, before = killed_for_memory(), self.oom_kills
+        self.oom_kills = kills
+        if code == -signal.SIGKILL and before is not None and kills is not None and kills > before:
+            reason = f"its process was killed since the control group ran out of memory; it had {_gib(worker.resident)}"
+            self._fail(key, "oom", reason)
+            return
+        reason = _told(attempts_of(self.results, key)) or f"its process was {_how(code)}"
+        if lost_in_a_row(self.results, key) < ATTEMPTS:
+            self.waiting.again(key)
             self.listener.again(key, reason)
             return
-        self._fail(key, "killed", f"{reason}, {ATTEMPTS} times - see {worker.log if words else 'its log'}")
+        last_seen = f", with {_gib(worker.resident)} of memory when last seen" if worker.resident else ""
+        self._fail(key, "killed", f"{reason}, {ATTEMPTS} times{last_seen} - see {worker.log if words else 'its log'}")
 
     def _dismiss(self, worker: WorkerProcess) -> int:
         self.selector.unregister(worker.replies)
         self.workers.remove(worker)
+        self.free_slots.append(worker.slot)
         return worker.end()
 
     def _fail(self, key: str, cause: Any, reason: str) -> None:
-        self.open.discard(key)
-        self.listener.ended(key, end_from_outside(self.results, key, cause, reason))
+        state = end_from_outside(self.results, key, cause, reason)
+        self.waiting.settle(key)
+        self.listener.ended(key, state)
 
     def _enforce_limits(self) -> None:
-        limits, now = self.engine.limits, time.monotonic()
-        look_at_memory = limits.resident_bytes is not None and now - self.watched >= WATCH_S
+        limits, now = self.limits, time.monotonic()
+        look_at_memory = now - self.watched >= WATCH_S
         if look_at_memory:
             self.watched = now
         for worker in [worker for worker in self.workers if worker.key is not None]:
             key = worker.key
             assert key is not None
+            resident = worker.resident_bytes() if look_at_memory else 0
             if limits.seconds is not None and now - worker.since > limits.seconds:
                 if not worker.stopping:
                     worker.ask_to_stop()
                 if now - worker.since > limits.seconds + TERM_S:
                     self._dismiss(worker)
                     self._fail(key, "timeout", self._too_long())
-            elif look_at_memory and worker.resident_bytes() > (limits.resident_bytes or 0):
+            elif limits.resident_bytes is not None and resident > limits.resident_bytes:
                 self._dismiss(worker)
-                allowed = f"{(limits.resident_bytes or 0) / 2**30:.3g} GiB"
+                allowed = _gib(limits.resident_bytes)
                 self._fail(key, "oom", f"it took more than the {allowed} of memory that a trial may take")
 
     def _too_long(self) -> str:
-        return f"it ran for more than the {self.engine.limits.seconds:g} s that a trial may take"
+        return f"it ran for more than the {self.limits.seconds:g} s that a trial may take"
 
     def _stop(self) -> None:
         """Let the trials at work save what they have; those that do not in time are ended, to be gone on with later."""
@@ -195,6 +196,15 @@ class _Run:
                     if "ended" in words:
                         self._settle(worker, words["ended"])
             time.sleep(TICK_S)
+
+
+def _told(earlier: Sequence[tuple[Path, TrialState]]) -> str:
+    """What the last attempt said before its process ended, where it said anything."""
+    return earlier[-1][1].reason if earlier and earlier[-1][1].state == "running" else ""
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.3g} GiB"
 
 
 def _how(code: int) -> str:
