@@ -413,7 +413,7 @@ class Hist2ST(WholeSlideMethod):
                 run.note(f"{alone} spots of slide {slide.id} have no neighbour and receive {fate} from the spot graph")
         if self.config.start_at_mean and isinstance(network, Hist2STNetwork) and network.zinb is not None:
             with torch.no_grad():
-                mean = data.counts[data.training_spots.to(data.device)].float().mean(dim=0).clamp(min=1e-3)
+                mean = data.training_mean(data.counts.float()).clamp(min=1e-3)
                 network.zinb.mean.bias.copy_((2 * mean).log())
         self._note_scale(run)
 

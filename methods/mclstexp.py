@@ -364,9 +364,8 @@ class MclSTExp(TorchMethod):
         load_weights(encoder, self.config.encoder, self.config.weights, run)
         if isinstance(network, ImageRegression):
             # retrieval averages what it has seen; a regression that had to find the genes' level first would lose by it
-            mean = data.target[data.training_spots.to(data.device)].mean(dim=0)
             with torch.no_grad():
-                network.head.bias.copy_(mean)
+                network.head.bias.copy_(data.training_mean(data.target))
         elif isinstance(network.positions, NaivePositions):
             positions = self._positions(data)
             network.positions.measure([positions[spots].cpu() for spots in data.whole_slides()])

@@ -196,7 +196,7 @@ class STNet(TorchMethod):
         load_weights(network.encoder, self.config.encoder, self.config.weights, run)
         if self.config.head_init == "zero_mean":
             nn.init.zeros_(network.head.weight)
-            network.head.bias.data.copy_(data.target[data.training_spots.to(data.device)].mean(0, dtype=torch.float64))
+            network.head.bias.data.copy_(data.training_mean(data.target, dtype=torch.float64))
         mean, std = self._input_statistics(data, run)
         network.input_mean.copy_(mean)
         network.input_std.copy_(std)

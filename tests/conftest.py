@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 
 from stbench.datasets.readers import legacy_st
 from stbench.method import TestSlide, TrainingSlide
+from stbench.method_checks.subject import red_slide
 from stbench.slides.slide import Slide
 
 UNCOUNTED = {"reports", "methods", "parity"}  # folders of tests
@@ -65,30 +66,10 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
 def _training_slide(
     slide_id: str, patient: str, n_spots: int, n_genes: int, side: int, rng: np.random.Generator
 ) -> TrainingSlide:
-    """A slide whose first gene follows the patches' redness, so that a method that looks at the image can learn it."""
-    redness = rng.uniform(0, 1, n_spots)
-    patches = rng.integers(60, 120, (n_spots, side, side, 3))
-    patches[..., 0] += (redness * 120).astype(int)[:, None, None]
-    rates = rng.uniform(0.5, 3.0, (1, n_genes)) * np.ones((n_spots, 1))
-    rates[:, 0] = 0.5 + 8 * redness
-    counts = rng.poisson(rates).astype(np.int32)
-    side_of_grid = int(np.ceil(np.sqrt(n_spots)))
-    array_xy = np.stack([np.arange(n_spots) % side_of_grid, np.arange(n_spots) // side_of_grid], axis=1).astype(
-        np.int64
-    )
-    panel_total = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    return TrainingSlide(
-        id=slide_id,
-        patient=patient,
-        patches=patches.astype(np.uint8),
-        array_xy=array_xy,
-        pixel_xy=array_xy * 100.0 + 60.0,
-        um_per_px=0.7,
-        genes=tuple(f"GENE{i}" for i in range(n_genes)),
-        target=np.log10(1 + 1e4 * counts / panel_total).astype(np.float32),
-        counts=counts,
-        total_counts=(counts.sum(axis=1) * 3 + 1).astype(np.int64),
-    )
+    """A slide of which a method that looks at the image can learn a gene; its array positions start at 0."""
+    slide = red_slide(slide_id, patient, n_spots, n_genes, side, rng)
+    array_xy = slide.array_xy - 1
+    return replace(slide, array_xy=array_xy, pixel_xy=array_xy * 100.0 + 60.0)
 
 
 @pytest.fixture(scope="session")

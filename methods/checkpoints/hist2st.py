@@ -7,7 +7,7 @@ from pathlib import Path
 from stbench.training.encoders import read_weights
 
 from ..hist2st import Hist2STNetwork
-from .names import checkpoint_of, rename
+from .names import checkpoint_of, rename, transformer_names
 
 # published state_dict name -> name here
 PUBLISHED_NAMES = (
@@ -19,12 +19,7 @@ PUBLISHED_NAMES = (
     (r"vit\.transformer\.layer1\.(\d+)\.pw\.0\.(\w+)", r"mixers.\1.pointwise.\2"),
     (r"vit\.transformer\.layer1\.(\d+)\.pw\.2\.(\w+)", r"mixers.\1.norm3.\2"),
     (r"vit\.transformer\.down\.0\.(\w+)", r"reduction.\1"),
-    (r"vit\.transformer\.layer2\.(\d+)\.attn\.norm\.(\w+)", r"blocks.\1.attention_norm.\2"),
-    (r"vit\.transformer\.layer2\.(\d+)\.attn\.fn\.to_qkv\.weight", r"blocks.\1.qkv.weight"),
-    (r"vit\.transformer\.layer2\.(\d+)\.attn\.fn\.to_out\.0\.(\w+)", r"blocks.\1.out.\2"),
-    (r"vit\.transformer\.layer2\.(\d+)\.ff\.norm\.(\w+)", r"blocks.\1.mlp_norm.\2"),
-    (r"vit\.transformer\.layer2\.(\d+)\.ff\.fn\.net\.0\.(\w+)", r"blocks.\1.expand.\2"),
-    (r"vit\.transformer\.layer2\.(\d+)\.ff\.fn\.net\.3\.(\w+)", r"blocks.\1.contract.\2"),
+    *transformer_names("vit.transformer.layer2", attention="attn", mlp="ff"),
     (r"vit\.transformer\.layer3\.(\d+)\.weight", r"neighbourhoods.\1.lin_l.weight"),
     (r"vit\.transformer\.jknet\.0\.(\w+)", r"across_layers.\1"),
     (r"(mean|disp|pi)\.0\.(\w+)", r"zinb.\1.\2"),

@@ -7,17 +7,12 @@ from pathlib import Path
 from stbench.training.encoders import read_weights
 
 from ..histogene import HisToGeneNetwork
-from .names import checkpoint_of, rename
+from .names import checkpoint_of, rename, transformer_names
 
 # published state_dict name -> name here
 PUBLISHED_NAMES = (
     (r"([xy])_embed\.weight", r"\1_embedding.weight"),
-    (r"vit\.transformer\.layers\.(\d+)\.0\.norm\.(\w+)", r"blocks.\1.attention_norm.\2"),
-    (r"vit\.transformer\.layers\.(\d+)\.0\.fn\.to_qkv\.weight", r"blocks.\1.qkv.weight"),
-    (r"vit\.transformer\.layers\.(\d+)\.0\.fn\.to_out\.0\.(\w+)", r"blocks.\1.out.\2"),
-    (r"vit\.transformer\.layers\.(\d+)\.1\.norm\.(\w+)", r"blocks.\1.mlp_norm.\2"),
-    (r"vit\.transformer\.layers\.(\d+)\.1\.fn\.net\.0\.(\w+)", r"blocks.\1.expand.\2"),
-    (r"vit\.transformer\.layers\.(\d+)\.1\.fn\.net\.3\.(\w+)", r"blocks.\1.contract.\2"),
+    *transformer_names("vit.transformer.layers", attention="0", mlp="1"),
     (r"gene_head\.(\d)\.(\w+)", r"head.\1.\2"),
 )
 

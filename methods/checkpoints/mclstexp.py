@@ -7,18 +7,13 @@ from pathlib import Path
 from stbench.training.encoders import build_encoder, read_weights
 
 from ..mclstexp import LearnablePositions, MclSTExpNetwork, SignedDenseNet
-from .names import checkpoint_of, rename, without_wrapper
+from .names import checkpoint_of, rename, transformer_names, without_wrapper
 
 # published state_dict name -> name here
 PUBLISHED_NAMES = (
     (r"([xy]_embed\.weight)", r"positions.\1"),
     (r"image_encoder\.model\.0\.(.+)", r"image_encoder.features.\1"),
-    (r"spot_encoder\.(\d+)\.attn\.norm\.(\w+)", r"spot_encoder.\1.attention_norm.\2"),
-    (r"spot_encoder\.(\d+)\.attn\.fn\.to_qkv\.weight", r"spot_encoder.\1.qkv.weight"),
-    (r"spot_encoder\.(\d+)\.attn\.fn\.to_out\.0\.(\w+)", r"spot_encoder.\1.out.\2"),
-    (r"spot_encoder\.(\d+)\.ff\.norm\.(\w+)", r"spot_encoder.\1.mlp_norm.\2"),
-    (r"spot_encoder\.(\d+)\.ff\.fn\.net\.0\.(\w+)", r"spot_encoder.\1.expand.\2"),
-    (r"spot_encoder\.(\d+)\.ff\.fn\.net\.3\.(\w+)", r"spot_encoder.\1.contract.\2"),
+    *transformer_names("spot_encoder", attention="attn", mlp="ff", blocks="spot_encoder"),
 )
 
 

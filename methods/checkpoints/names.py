@@ -15,6 +15,22 @@ from stbench.errors import UserError, reason_of
 Renames = Sequence[tuple[str, str]]
 
 
+def transformer_names(layers: str, attention: str, mlp: str, blocks: str = "blocks") -> Renames:
+    """Names of a pre-norm transformer whose published layers are ``layers.N``, here ``blocks.N``.
+
+    ``attention`` and ``mlp``: what its two parts are called in a layer.
+    """
+    layer = rf"{re.escape(layers)}\.(\d+)"
+    return (
+        (rf"{layer}\.{attention}\.norm\.(\w+)", rf"{blocks}.\1.attention_norm.\2"),
+        (rf"{layer}\.{attention}\.fn\.to_qkv\.weight", rf"{blocks}.\1.qkv.weight"),
+        (rf"{layer}\.{attention}\.fn\.to_out\.0\.(\w+)", rf"{blocks}.\1.out.\2"),
+        (rf"{layer}\.{mlp}\.norm\.(\w+)", rf"{blocks}.\1.mlp_norm.\2"),
+        (rf"{layer}\.{mlp}\.fn\.net\.0\.(\w+)", rf"{blocks}.\1.expand.\2"),
+        (rf"{layer}\.{mlp}\.fn\.net\.3\.(\w+)", rf"{blocks}.\1.contract.\2"),
+    )
+
+
 def rename(state: Mapping[str, torch.Tensor], renames: Renames) -> dict[str, torch.Tensor]:
     """``state`` under the names used here; a name that no rule matches stays as it is."""
     renamed = {}

@@ -11,7 +11,7 @@ import torch
 from stbench.training.encoders import read_weights
 
 from ..thitogene import Softmax, THItoGeneNetwork
-from .names import checkpoint_of, rename
+from .names import checkpoint_of, rename, transformer_names
 
 # published state_dict name -> name here
 PUBLISHED_NAMES = (
@@ -25,12 +25,7 @@ PUBLISHED_NAMES = (
     (r"caps_layer\.digit_caps\.W", r"capsules.routing.weight"),
     (r"caps_layer\.digit_caps\.b", r"capsules.routing.prior"),
     (r"([xy])_embed\.weight", r"\1_embedding.weight"),
-    (r"vit\.transformer\.layers\.(\d+)\.0\.norm\.(\w+)", r"blocks.\1.attention_norm.\2"),
-    (r"vit\.transformer\.layers\.(\d+)\.0\.fn\.to_qkv\.weight", r"blocks.\1.qkv.weight"),
-    (r"vit\.transformer\.layers\.(\d+)\.0\.fn\.to_out\.0\.(\w+)", r"blocks.\1.out.\2"),
-    (r"vit\.transformer\.layers\.(\d+)\.1\.norm\.(\w+)", r"blocks.\1.mlp_norm.\2"),
-    (r"vit\.transformer\.layers\.(\d+)\.1\.fn\.net\.0\.(\w+)", r"blocks.\1.expand.\2"),
-    (r"vit\.transformer\.layers\.(\d+)\.1\.fn\.net\.3\.(\w+)", r"blocks.\1.contract.\2"),
+    *transformer_names("vit.transformer.layers", attention="0", mlp="1"),
     (r"gene_head\.(\d)\.(\w+)", r"head.\1.\2"),
 )
 

@@ -103,7 +103,7 @@ class WholeSlideMethod(TorchMethod):
 
     def _note_windows(self, slides: Sequence[TrainingSlide], cut: Sequence[TrainingSlide], run: Run) -> None:
         """How many of the dataset's pixels are used: it depends on each slide's resolution."""
-        used, whole = ({slide.patches.shape[1] for slide in some} for some in (cut, slides))
+        used, whole = ({slide.patches.shape[1] for slide in given} for given in (cut, slides))
         run.note(
             f"{self.name}.patch_um = {self.config.patch_um:g}: the central {_range(used)} px of the dataset's windows "
             f"of {_range(whole)} px are used, resized to {self.input_px} px"
@@ -145,8 +145,7 @@ class WholeSlideMethod(TorchMethod):
                 table.weight.mul_(self.config.position_std if self.config.positions == "learnt" else 0)
                 table.requires_grad_(self.config.positions == "learnt")
             if self.config.start_at_mean:
-                bias = network.head[-1].get_parameter("bias")
-                bias.copy_(data.target[data.training_spots.to(data.device)].mean(dim=0))
+                network.head[-1].get_parameter("bias").copy_(data.training_mean(data.target))
 
     def positions(self, slide: TestSlide) -> torch.Tensor:
         """(n_spots, 2) int64: rows of the position tables. A test slide may reach beyond every training slide and the

@@ -16,6 +16,7 @@ from ..data.prepared import PreparedDataset, PreparedSlide
 from ..errors import UserError, reason_of, unknown
 from ..slides.spot_names import indices_in_names
 from ..system.compressed import existing, locked_hdf5
+from ..system.finite import not_finite
 from ..system.scalars import as_text, single
 
 if TYPE_CHECKING:
@@ -81,13 +82,12 @@ def match(section: AnnData, slide: PreparedSlide, path: Path) -> ExternalPredict
     known = columns >= 0
     values = np.full((slide.n_spots, len(slide.genes)), np.nan, dtype=np.float32)
     values[:, known] = _numbers(section, rows, columns[known], slide, path)
-    bad = ~np.isfinite(values[:, known])
-    if bad.any():
-        spot, gene = (int(index) for index in np.argwhere(bad)[0])
+    bad = not_finite(values[:, known])
+    if bad is not None:
         raise UserError(
-            f"{path}: {int(bad.sum())} predicted values of slice {slide.id} are NaN or infinite (first: spot "
-            f"{slide.spot_ids[spot]}, gene {np.array(slide.genes)[known][gene]}) - every spot and gene needs a number; "
-            "leave out a gene that is not predicted"
+            f"{path}: {bad.count} predicted values of slice {slide.id} are NaN or infinite (first: spot "
+            f"{slide.spot_ids[bad.row]}, gene {np.array(slide.genes)[known][bad.column]}) - every spot and gene needs "
+            "a number; leave out a gene that is not predicted"
         )
     return ExternalPrediction(slide.id, values, tuple(notes), f"{path}, spots matched by {how}")
 

@@ -36,11 +36,17 @@ def expect(condition: bool, message: str) -> None:
 
 def training_slide(name: str, patient: str, n_spots: int, window: int) -> TrainingSlide:
     """A slide whose first gene follows the redness of the patch; the same name gives the same slide."""
-    rng = np.random.default_rng(list(name.encode()))
+    return red_slide(name, patient, n_spots, N_GENES, window, np.random.default_rng(list(name.encode())))
+
+
+def red_slide(
+    name: str, patient: str, n_spots: int, n_genes: int, window: int, rng: np.random.Generator
+) -> TrainingSlide:
+    """A slide whose first gene follows the redness of the patch, and whose other genes follow nothing."""
     redness = rng.uniform(0, 1, n_spots)
     patches = rng.integers(60, 120, (n_spots, window, window, 3))
     patches[..., 0] += (redness * 120).astype(int)[:, None, None]
-    rates = rng.uniform(0.5, 3.0, (1, N_GENES)) * np.ones((n_spots, 1))
+    rates = rng.uniform(0.5, 3.0, (1, n_genes)) * np.ones((n_spots, 1))
     rates[:, 0] = 0.5 + 8 * redness
     counts = rng.poisson(rates).astype(np.int32)
     columns = int(np.ceil(np.sqrt(n_spots)))
@@ -53,7 +59,7 @@ def training_slide(name: str, patient: str, n_spots: int, window: int) -> Traini
         array_xy=array_xy,
         pixel_xy=array_xy * 100.0 + 0.25,
         um_per_px=0.7,
-        genes=tuple(f"GENE{i}" for i in range(N_GENES)),
+        genes=tuple(f"GENE{i}" for i in range(n_genes)),
         target=np.log10(1 + 1e4 * counts / panel_total).astype(np.float32),
         counts=counts,
         total_counts=(counts.sum(axis=1) * 3 + 1).astype(np.int64),

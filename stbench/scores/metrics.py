@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import UserError
+from ..system.finite import not_finite
 from .correlation import per_gene
 
 if TYPE_CHECKING:
@@ -231,11 +232,11 @@ def _mean_of_known(values: np.ndarray) -> float:
 
 
 def _require_finite(what: str, values: np.ndarray, genes: Sequence[str]) -> None:
-    bad = ~np.isfinite(values)
-    if bad.any():
-        spot, gene = (int(index) for index in np.argwhere(bad)[0])
-        more = f" and {int(bad.sum()) - 1} more" if bad.sum() > 1 else ""
+    bad = not_finite(values)
+    if bad is not None:
+        more = f" and {bad.count - 1} more" if bad.count > 1 else ""
+        value = values[bad.row, bad.column]
         raise UnscorableError(
-            f"the {what} is not a finite number at spot {spot}, gene {genes[gene]} ({values[spot, gene]}){more}"
+            f"the {what} is not a finite number at spot {bad.row}, gene {genes[bad.column]} ({value}){more}"
             " - every spot and gene needs a number"
         )

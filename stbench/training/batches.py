@@ -96,6 +96,10 @@ class TrainingData:
             raise UserError(f"of {self.n_spots} training spots {len(spots)} would be held out - more spots are needed")
         self.training_spots, self.validation_spots = training, spots
 
+    def training_mean(self, values: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """(G,) means of ``values`` (N, G) over the spots that training steps see, summed in ``dtype``."""
+        return values[self.training_spots.to(self.device)].mean(dim=0, dtype=dtype)
+
     def whole_slides(self) -> list[slice]:
         """The slides as groups for :meth:`batches`."""
         return [slice(start, stop) for start, stop in zip(self.offsets[:-1], self.offsets[1:], strict=True)]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from options import Options, Predictions, assert_every_option_is_tried, every_option
 
 from stbench.errors import UserError
 from stbench.method import Run, configure
@@ -41,7 +41,7 @@ def test_average_of_all_training_spots_is_the_training_mean(make_training_slides
 
 SOFT = {"aggregation": "inverse-square"}  # a prediction that follows the embeddings continuously
 VIT = {"encoder": "vit_tiny_patch16_224", "input_px": 32}
-OPTIONS: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {  # what is changed, and beside which settings
+OPTIONS: Options = {
     "epochs": [({"epochs": 2}, SOFT)],
     "lr": [({"lr": 1e-2}, SOFT)],
     "input_px": [({"input_px": 40}, SOFT)],
@@ -64,49 +64,24 @@ OPTIONS: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {  # what is c
     "validation": [({"validation": "none"}, SOFT), ({"validation": "slice"}, SOFT)],
     "reshuffle": [({"reshuffle": False}, SOFT | {"epochs": 2, "batch_size": 8, "validation": "none"})],
 }
-TESTED_ELSEWHERE = {
-    "patch_px": "of the windows that a dataset cuts: a method is given them",
-    "padding": "likewise",
-    "weights": "tests/stbench/test_encoders.py",
-    "compile": "changes no number: tests/stbench/test_training.py",
-}
 
 
 def test_every_option_is_tried_below_or_elsewhere() -> None:
-    assert sorted([*OPTIONS, *TESTED_ELSEWHERE]) == sorted(BLEEP.Config.model_fields)
+    assert_every_option_is_tried(OPTIONS, BLEEP.Config)
 
 
 @pytest.fixture(scope="module")
-def predicted(make_training_slides, hide_expression) -> Callable[[dict[str, Any]], np.ndarray]:
-    """What a method with these settings predicts for a third slide; each is trained once."""
-    *training, test = make_training_slides()
-    known: dict[str, np.ndarray] = {}
-
-    def predict(settings: dict[str, Any]) -> np.ndarray:
-        name = repr(sorted(settings.items()))
-        if name not in known:
-            known[name] = trained(training, **settings).predict(hide_expression(test))
-        return known[name]
-
-    return predict
+def predictions(make_training_slides, hide_expression) -> Predictions:
+    return Predictions(trained, make_training_slides(), hide_expression)
 
 
-def test_the_same_options_give_the_same_prediction(predicted, make_training_slides, hide_expression) -> None:
-    """Or a prediction that differs would say nothing of the option that was changed."""
-    *training, test = make_training_slides()
-    np.testing.assert_array_equal(trained(training).predict(hide_expression(test)), predicted({}))
+def test_the_same_options_give_the_same_prediction(predictions) -> None:
+    predictions.assert_repeatable()
 
 
-@pytest.mark.parametrize(
-    ("changes", "beside"),
-    [case for cases in OPTIONS.values() for case in cases],
-    ids=lambda settings: " ".join(f"{name}={value}" for name, value in settings.items()) or "defaults",
-)
-def test_every_option_changes_the_prediction(changes, beside, predicted) -> None:
-    prediction = predicted(beside | changes)
-    assert prediction.shape == (20, 6)
-    assert np.isfinite(prediction).all()
-    assert np.abs(prediction - predicted(beside)).max() > 1e-4
+@every_option(OPTIONS)
+def test_every_option_changes_the_prediction(changes, beside, predictions) -> None:
+    predictions.assert_changed(changes, beside)
 
 
 def test_a_fifth_of_the_training_spots_chooses_the_epoch(make_training_slides) -> None:
