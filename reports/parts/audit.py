@@ -9,8 +9,9 @@ import pandas as pd
 
 from stbench.audit import Audit, Finding, audit_name, read_audit
 from stbench.audit.leaks import declared
+from stbench.audit.patients import DISJOINT, REPLICATES
 from stbench.audit.pretraining import exposure
-from stbench.audit.record import VERDICTS
+from stbench.audit.record import SAME_PATIENT, VERDICTS
 from stbench.audit.scale import normalisation
 from stbench.data.targets import TARGETS
 
@@ -58,11 +59,14 @@ def part(section: Section, context: Context) -> Part:
 def _gravest(audits: Sequence[Audit]) -> list[Finding]:
     """One finding for each check: of several runs' the gravest, then that of the greatest count."""
     best: dict[str, Finding] = {}
-    for one in (found for audit in audits for found in audit.findings):
-        held = best.get(one.check)
-        if held is None or (VERDICTS.index(one.verdict), one.count) > (VERDICTS.index(held.verdict), held.count):
-            best[one.check] = one
-    return [one for one in best.values() if one.check not in OF_THE_SECTION]
+    for finding in (finding for audit in audits for finding in audit.findings):
+        held = best.get(finding.check)
+        if held is None or (VERDICTS.index(finding.verdict), finding.count) > (
+            VERDICTS.index(held.verdict),
+            held.count,
+        ):
+            best[finding.check] = finding
+    return [finding for finding in best.values() if finding.check not in OF_THE_SECTION]
 
 
 def _of_the_section(section: Section) -> list[Finding]:
@@ -74,21 +78,20 @@ def _of_the_section(section: Section) -> list[Finding]:
 
 
 def _by_gravity(findings: Sequence[Finding]) -> list[Finding]:
-    return sorted(findings, key=lambda one: -VERDICTS.index(one.verdict))
+    return sorted(findings, key=lambda finding: -VERDICTS.index(finding.verdict))
 
 
 def _patients(audits: Sequence[Audit], findings: Sequence[Finding]) -> str:
-    """The badge in words, and which slices are of one patient."""
-    # whom test expression reaches is a finding of its own, and another in every run
-    badges = " and ".join(dict.fromkeys(audit.badge.split("; ")[0] for audit in audits))
-    shared = next(one for one in findings if one.check == "same-patient")
+    """Whether patients are on both sides of a fold, and which slices are of one patient."""
+    sides = " and ".join(dict.fromkeys(REPLICATES if audit.same_patient.count else DISJOINT for audit in audits))
+    shared = next(finding for finding in findings if finding.check == SAME_PATIENT)
     where = f", for {shared.count} of {shared.of} test slices" if shared.count else ""
-    return f"{badges[0].upper()}{badges[1:]}{where}: {shared.reason[0].lower()}{shared.reason[1:]}"
+    return f"{sides[0].upper()}{sides[1:]}{where}: {shared.reason[0].lower()}{shared.reason[1:]}"
 
 
 def _summary(findings: Sequence[Finding]) -> str:
-    number = {verdict: sum(one.verdict == verdict for one in findings) for verdict in VERDICTS}
-    leaks = [one.title for one in findings if one.verdict == "leak"]
+    number = {verdict: sum(finding.verdict == verdict for finding in findings) for verdict in VERDICTS}
+    leaks = [finding.title for finding in findings if finding.verdict == "leak"]
     first = (
         f"What test slices hold reaches the training side: {'; '.join(leaks).lower()}."
         if leaks

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import pandas as pd
 
 from stbench.audit.leaks import badge as leak_badge
+from stbench.audit.patients import DISJOINT, REPLICATES
 
 from ..numbers.means import replicates
 from ..sections.section import PRESET_OF_OTHERS, Run, Section, records, slides
@@ -27,7 +28,7 @@ def badges(section: Section) -> list[tuple[str, str]]:
     if shared.isna().any():
         replicate = ("replicates: not recorded", "warn")
     else:
-        replicate = ("replicates in training", "warn") if (shared > 0).any() else ("patient-disjoint", "good")
+        replicate = (REPLICATES, "warn") if (shared > 0).any() else (DISJOINT, "good")
     part = bool(section.expected) and len(section.slices) < len(section.expected)
     leaks = [(leak_badge(leaks_of(section)), "warn")] if leaks_of(section) else []
     return [(section.coverage, "warn" if part else "good"), replicate, *leaks]

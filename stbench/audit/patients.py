@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ..data.splits import Fold
 from ..system.wording import listed
-from .record import Finding, some
+from .record import SAME_PATIENT, Finding, some
 
 REPLICATES, DISJOINT = "replicates in training", "patient-disjoint"
 
@@ -30,7 +30,7 @@ def replicates(patients: Mapping[str, str], folds: Sequence[Fold]) -> Finding:
         else "No fold trains on a slice of a patient on whom it tests"
     )
     return Finding(
-        "same-patient",
+        SAME_PATIENT,
         "Slices of one patient on both sides of a fold",
         "warning" if with_replicates else "ok",
         len(with_replicates),

@@ -12,6 +12,7 @@ from ..system.files import read_json
 Verdict = Literal["ok", "note", "warning", "leak"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 AT_MOST = 5  # examples of a finding
+SAME_PATIENT = "same-patient"  # the check that every audit makes
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class Audit:
     badge: str
     findings: tuple[Finding, ...]
 
+    @property
+    def same_patient(self) -> Finding:
+        """Whether, and where, a fold trains on slices of a test slice's patient."""
+        return next(found for found in self.findings if found.check == SAME_PATIENT)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -57,6 +63,8 @@ def read_audit(path: Path) -> Audit:
         strange = [found.verdict for found in findings if found.verdict not in VERDICTS]
         if strange:
             raise ValueError(f"the verdict '{strange[0]}'")
+        if SAME_PATIENT not in {found.check for found in findings}:
+            raise ValueError(f"no finding '{SAME_PATIENT}'")
         return Audit(content["dataset"], content["split"], content["badge"], findings)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(

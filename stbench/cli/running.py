@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from ..data.prepared import PreparedDataset
     from ..results.plan import Experiment, MethodChoice
+    from ..results.run_record import AblationRecord
     from ..trials.engines.protocol import Engine
 
 SUMMARY_INTERVAL_S = 30.0
@@ -36,7 +37,7 @@ def run_choices(
     setting: Setting,
     chosen: Mapping[str, Sequence[MethodChoice]],
     label: str,
-    ablation: Mapping[str, Any] | None = None,
+    ablation: AblationRecord | None = None,
 ) -> None:
     """Plan methods, listed by the target that they predict, and run what the results directory does not hold yet.
 
@@ -109,7 +110,7 @@ def _run_experiments(
 
 
 def _experiments(
-    setting: Setting, chosen: Mapping[str, Sequence[MethodChoice]], ablation: Mapping[str, Any] | None
+    setting: Setting, chosen: Mapping[str, Sequence[MethodChoice]], ablation: AblationRecord | None
 ) -> list[Experiment]:
     """One for each target and split, in that order."""
     from ..results.plan import Experiment

@@ -20,6 +20,7 @@ from ..switches import Switch, Variant, inference_fields, switches_of
 from ..system.precision import Precision
 from ..trials.spec import in_words
 from .plan import MethodChoice
+from .run_record import AblationEntry, AblationRecord, SwitchRecord, VariantRecord
 
 MAX_VARIANTS = 64
 
@@ -75,32 +76,36 @@ class Ablation:
             found.setdefault(configuration.target, []).append(configuration.choice)
         return found
 
-    def record(self, precision: Precision = "fp32") -> dict[str, Any]:
+    def record(self, precision: Precision = "fp32") -> AblationRecord:
         """What ``run.json`` keeps of it, for the report: the base's entry, and every switch with its variants.
 
         ``precision`` is the one that all of it is run in.
         """
-        return {
-            "method": self.base.choice.method.name,
-            "base": _entry(self.base, precision),
-            "switches": [
-                {
-                    "name": switch.name,
-                    "title": switch.title,
-                    "answers": switch.answers,
-                    "variants": [
-                        _entry(row.configuration, precision)
-                        | {"name": row.variant.name, "words": row.variant.words, "base": row.is_base}
-                        | {"reused": row.configuration.reuses}
+        return AblationRecord(
+            method=self.base.choice.method.name,
+            base=AblationEntry(**_labels(self.base, precision)),
+            switches=tuple(
+                SwitchRecord(
+                    name=switch.name,
+                    title=switch.title,
+                    answers=switch.answers,
+                    variants=tuple(
+                        VariantRecord(
+                            **_labels(row.configuration, precision),
+                            name=row.variant.name,
+                            words=row.variant.words,
+                            base=row.is_base,
+                            reused=row.configuration.reuses,
+                        )
                         for row in rows
-                    ],
-                }
+                    ),
+                )
                 for switch, rows in self.switches
-            ],
-        }
+            ),
+        )
 
 
-def _entry(configuration: Configuration, precision: Precision) -> dict[str, Any]:
+def _labels(configuration: Configuration, precision: Precision) -> dict[str, str]:
     """The labels under which ``summary.csv`` has a configuration."""
     choice = configuration.choice
     return {

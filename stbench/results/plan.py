@@ -21,6 +21,7 @@ from ..trials.declarations import declared
 from ..trials.outcome import state_of
 from ..trials.spec import EXTERNAL, DataSpec, TrialSpec, in_words
 from .record import read_run, record_plan, spec_at
+from .run_record import AblationRecord
 from .summary import UNKNOWN_WEIGHTS
 
 
@@ -66,7 +67,7 @@ class Experiment:
     split: str
     folds: Sequence[Fold]
     seeds: Sequence[int]
-    ablation: Mapping[str, Any] | None = None  # the record of the study that the methods are the variants of
+    ablation: AblationRecord | None = None  # the record of the study that the methods are the variants of
 
     @property
     def n_trials(self) -> int:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ..data.prepared import PreparedDataset
 from ..data.splits import Fold
@@ -15,7 +14,7 @@ from ..system.environment import machine, versions
 from ..system.files import write_json
 from ..trials.spec import TrialSpec
 from . import run_record
-from .run_record import LAYOUT, RunRecord, SectionRecord, TrialIdentity, TrialRecord
+from .run_record import LAYOUT, AblationRecord, RunRecord, SectionRecord, TrialIdentity, TrialRecord
 
 
 def record_plan(
@@ -25,7 +24,7 @@ def record_plan(
     folds: Sequence[Fold],
     split: str,
     command: str,
-    ablation: Mapping[str, Any] | None,
+    ablation: AblationRecord | None,
 ) -> None:
     """Enter a plan into ``run.json``; earlier trials stay, but for those whose question ``specs`` answer anew."""
     now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
@@ -72,15 +71,14 @@ def _with_section(sections: Sequence[SectionRecord], new: SectionRecord) -> tupl
 
 
 def _joined_ablation(
-    results: Path, earlier: Mapping[str, Any] | None, new: Mapping[str, Any] | None
-) -> Mapping[str, Any] | None:
+    results: Path, earlier: AblationRecord | None, new: AblationRecord | None
+) -> AblationRecord | None:
     """Switches of an earlier command stay beside those of the new one; both must be of the same base."""
     if earlier is None or new is None:
         return new if earlier is None else earlier
-    if earlier["base"] != new["base"]:
+    if earlier.base != new.base:
         raise UserError(f"{results} holds an ablation study of another base - give another --out")
-    named = {switch["name"]: switch for switch in (*earlier["switches"], *new["switches"])}
-    return {**new, "switches": list(named.values())}
+    return new.joined_with(earlier)
 
 
 def read_run(results: Path) -> RunRecord:

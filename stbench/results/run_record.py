@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -153,6 +152,53 @@ class SectionRecord(Record):
         return self.dataset.name, self.split, self.target.name
 
 
+class AblationEntry(Record):
+    """A configuration that an ablation study runs, by the labels under which ``summary.csv`` has it."""
+
+    method: str
+    preset: str
+    variant: str
+    weights: str
+    target: str
+    lowered: str  # the precision, where it is not fp32
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What tells it from the other entries on its target."""
+        return self.method, self.preset, self.variant, self.weights, self.lowered
+
+
+class VariantRecord(AblationEntry):
+    """A variant of a switch, and the configuration that answers it."""
+
+    name: str
+    words: str
+    base: bool  # whether it is the base of the study
+    reused: bool  # whether it predicts with another configuration's trained model
+
+
+class SwitchRecord(Record):
+    """A switch of the study, with its variants in order."""
+
+    name: str
+    title: str
+    answers: str  # the table or figure of the paper that it answers
+    variants: tuple[VariantRecord, ...]
+
+
+class AblationRecord(Record):
+    """An ablation study: what the variants of each switch are, against which base."""
+
+    method: str
+    base: AblationEntry
+    switches: tuple[SwitchRecord, ...]
+
+    def joined_with(self, earlier: AblationRecord) -> AblationRecord:
+        """This study and the switches of an earlier one on the same base, which stand first."""
+        named = {switch.name: switch for switch in (*earlier.switches, *self.switches)}
+        return self.model_copy(update={"switches": tuple(named.values())})
+
+
 class RunRecord(Record):
     """All of ``run.json``."""
 
@@ -166,7 +212,7 @@ class RunRecord(Record):
     trials: dict[str, TrialRecord]  # key to trial: those that count
     superseded: dict[str, TrialRecord]  # those that later commands replaced
     sections: tuple[SectionRecord, ...]
-    ablation: dict[str, Any] | None  # see :meth:`stbench.results.ablation.Ablation.record`
+    ablation: AblationRecord | None  # the study whose variants the trials are
 
     def section(self, dataset: str, split: str, target: str) -> SectionRecord | None:
         """What the run says of one section; ``None`` where it has no such section."""

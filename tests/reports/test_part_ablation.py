@@ -19,6 +19,7 @@ from stbench.reports.parts.part import Context
 from stbench.reports.published.ablations import published_ablations
 from stbench.reports.sections.read import load
 from stbench.reports.sections.section import Section
+from stbench.results.run_record import AblationRecord
 
 SLICES = ["B4", "C2", "C3", "D1"]
 LEVEL = {"": 0.23, "k=1": 0.10, "k=400": 0.22, "position_encoding=none": 0.21}
@@ -27,7 +28,8 @@ CHANGES: list[dict[str, Any]] = [{}, {"k": 1}, {"k": 400}, {"position_encoding":
 
 
 def entry(variant: str, target: str = "spot-log10-cp10k") -> dict[str, Any]:
-    return {"method": "mclstexp", "preset": "published", "variant": variant, "weights": "none", "target": target}
+    named = {"method": "mclstexp", "preset": "published", "variant": variant, "weights": "none", "target": target}
+    return {**named, "lowered": ""}
 
 
 def switch(name: str, answers: str, *variants: dict[str, Any]) -> dict[str, Any]:
@@ -60,6 +62,10 @@ STUDY = {
 }
 
 
+def test_the_record_of_a_study_is_written_as_it_is_read() -> None:
+    assert json.dumps(AblationRecord.model_validate(STUDY).model_dump(mode="json")) == json.dumps(STUDY)
+
+
 @pytest.fixture
 def section(tmp_path: Path) -> Section:
     fakes = [
@@ -81,7 +87,7 @@ def section(tmp_path: Path) -> Section:
 
 
 def test_each_variant_is_compared_with_the_base_on_the_same_slices(section: Section) -> None:
-    table = variant_table(section, STUDY).set_index("variant")
+    table = variant_table(section, AblationRecord.model_validate(STUDY)).set_index("variant")
     assert table.loc["none", "pcc_acg_difference"] == pytest.approx(-0.02)
     assert table.loc["k = 1", "pcc_acg_difference"] == pytest.approx(-0.13)
     assert table.loc["none", "pcc_acg_low"] == pytest.approx(-0.02)  # the same on every slice: no spread
@@ -91,14 +97,14 @@ def test_each_variant_is_compared_with_the_base_on_the_same_slices(section: Sect
 
 
 def test_published_numbers_stand_beside_the_variants_that_they_are_of(section: Section) -> None:
-    table = variant_table(section, STUDY).set_index("variant")
+    table = variant_table(section, AblationRecord.model_validate(STUDY)).set_index("variant")
     assert table.loc["none", "pcc_acg_published"] == 0.2105
     assert table.loc["k = 200", "pcc_acg_published"] == 0.2301
     assert np.isnan(table.loc["per gene", "pcc_acg_published"])
 
 
 def test_a_variant_on_another_target_is_named_and_not_compared(section: Section) -> None:
-    row = variant_table(section, STUDY).set_index("variant").loc["per gene"]
+    row = variant_table(section, AblationRecord.model_validate(STUDY)).set_index("variant").loc["per gene"]
     assert row["entry"] == ""
     assert np.isnan(row["pcc_acg"])
     made = part.part(section, Context([section]))
@@ -118,7 +124,7 @@ def test_the_page_says_in_words_what_changed_in_every_row(section: Section) -> N
 
 
 def test_the_sweep_is_drawn_in_the_order_of_its_values(section: Section) -> None:
-    table = variant_table(section, STUDY)
+    table = variant_table(section, AblationRecord.model_validate(STUDY))
     points = part.sweep_points(table[table["switch"] == "top-k"], section.specs)
     assert list(points["at"]) == [1, 200, 400]
     assert part.sweep_points(table[table["switch"] == "position-encoding"], section.specs).empty

@@ -81,6 +81,18 @@ def test_of_two_runs_the_gravest_finding_counts(load_fake: Callable[..., Section
     assert made.lead[2].startswith("2 runs were audited apart")
 
 
+def test_whether_patients_are_on_both_sides_is_read_from_the_finding_and_not_from_words(
+    load_fake: Callable[..., Section],
+) -> None:
+    made = _part(_audited(load_fake(), *FINDINGS, badge="worded; in another way"))
+    assert made.lead[0].startswith("Replicates in training, for 2 of 3 test slices")
+
+
+def test_an_audit_that_did_not_look_at_patients_is_refused(load_fake: Callable[..., Section]) -> None:
+    with pytest.raises(UserError, match="no finding 'same-patient'"):
+        _part(_audited(load_fake(), *FINDINGS[1:]))
+
+
 def test_results_without_an_audit_say_so(load_fake: Callable[..., Section]) -> None:
     made = _part(load_fake())
     assert made.lead[0].startswith("These data were not audited")

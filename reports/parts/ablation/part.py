@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from stbench.results.run_record import AblationRecord
 from stbench.trials.spec import TrialSpec
 
 from ...figures import canvas
@@ -44,9 +45,9 @@ def part(section: Section, context: Context) -> Part | None:
     return Part("ablation", title, _lead(section, here), tables, pictures, {"ablation.csv": table})
 
 
-def _title(section: Section, study: Mapping[str, Any]) -> str:
-    titles = section.entries.loc[section.entries["method"] == study["method"], "title"]
-    return str(titles.iloc[0]) if len(titles) else str(study["method"])
+def _title(section: Section, study: AblationRecord) -> str:
+    titles = section.entries.loc[section.entries["method"] == study.method, "title"]
+    return str(titles.iloc[0]) if len(titles) else str(study.method)
 
 
 def _lead(section: Section, table: pd.DataFrame) -> list[str]:
@@ -149,7 +150,7 @@ def _signed(value: float) -> str:
     return f"{value:+.4f}".replace("-", "−")
 
 
-def _pictures(section: Section, study: Mapping[str, Any], table: pd.DataFrame) -> list[Picture]:
+def _pictures(section: Section, study: AblationRecord, table: pd.DataFrame) -> list[Picture]:
     drawn = []
     with canvas.drawing():
         effects = table.dropna(subset=["pcc_acg_difference"])

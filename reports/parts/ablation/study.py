@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from stbench.errors import UserError
+from stbench.results.run_record import AblationRecord
 from stbench.statistics import paired_by_patient
 from stbench.trials.spec import TrialSpec
 
@@ -17,9 +18,10 @@ from ...published.ablations import METHOD, printed
 from ...sections.section import Section
 
 SHOWN = ("pcc_acg", "pcc_heg", "mse", "mae")
+LABELS = ("method", "preset", "variant", "weights", "lowered")  # the columns of AblationEntry.labels
 
 
-def study_of(section: Section) -> Mapping[str, Any] | None:
+def study_of(section: Section) -> AblationRecord | None:
     """The record of the ablation study among the section's runs; ``UserError`` where there are two different ones."""
     found = {str(run.directory): study for run in section.runs if (study := run.record.ablation) is not None}
     if len(found) > 1:
@@ -27,7 +29,7 @@ def study_of(section: Section) -> Mapping[str, Any] | None:
     return next(iter(found.values()), None)
 
 
-def variant_table(section: Section, study: Mapping[str, Any]) -> pd.DataFrame:
+def variant_table(section: Section, study: AblationRecord) -> pd.DataFrame:
     """One row for each switch and variant, in the study's order, with its scores on this section.
 
     Columns: switch, title, answers, variant, words, change, entry (empty: not on this section's target), base, reused
@@ -36,25 +38,25 @@ def variant_table(section: Section, study: Mapping[str, Any]) -> pd.DataFrame:
     ``interval_over`` (what was drawn again), and ``M_published`` where the supplement printed the metric.
     """
     board = board_of(section)
-    names = {_identity(row): str(entry) for entry, row in board.iterrows()}
+    names = {tuple(str(row[label]) for label in LABELS): str(entry) for entry, row in board.iterrows()}
     scores = _scores(section)
-    base = names.get(_identity(study["base"]), "") if study["base"]["target"] == section.target else ""
+    base = names.get(study.base.labels, "") if study.base.target == section.target else ""
     trials = section.rows[section.rows["state"] == "finished"].drop_duplicates("key")
     n_reused = trials[trials["trained_by"] != ""].groupby("entry").size()
     rows = []
-    for switch in study["switches"]:
-        for variant in switch["variants"]:
-            entry = names.get(_identity(variant), "") if variant["target"] == section.target else ""
+    for switch in study.switches:
+        for variant in switch.variants:
+            entry = names.get(variant.labels, "") if variant.target == section.target else ""
             row: dict[str, Any] = {
-                "switch": switch["name"],
-                "title": switch["title"],
-                "answers": switch["answers"],
-                "variant": variant["name"],
-                "words": variant["words"],
-                "change": variant["variant"],
-                "target": variant["target"],
+                "switch": switch.name,
+                "title": switch.title,
+                "answers": switch.answers,
+                "variant": variant.name,
+                "words": variant.words,
+                "change": variant.variant,
+                "target": variant.target,
                 "entry": entry,
-                "base": bool(variant["base"]),
+                "base": variant.base,
                 "trials": int(board["n_trials"].loc[entry]) if entry else 0,
                 "of_trials": int(board["of_trials"].loc[entry]) if entry else 0,
                 "reused": int(n_reused.get(entry, 0)),
@@ -62,8 +64,8 @@ def variant_table(section: Section, study: Mapping[str, Any]) -> pd.DataFrame:
             for metric in SHOWN:
                 comparable = bool(entry) and bool(eligible(board, metric).loc[entry])
                 row[metric] = float(board[metric].loc[entry]) if comparable else float("nan")
-                if study["method"] == METHOD:
-                    row[f"{metric}_published"] = printed(section.dataset, switch["answers"], variant["name"], metric)
+                if study.method == METHOD:
+                    row[f"{metric}_published"] = printed(section.dataset, switch.answers, variant.name, metric)
             rows.append(row | _against(scores, entry, base))
     return pd.DataFrame(rows)
 
@@ -88,10 +90,6 @@ def _scores(section: Section) -> pd.DataFrame:
     return pd.DataFrame(
         {"entry": scores["entry"], "slice": scores["slice"], "patient": patients, "value": scores["pcc_acg"]}
     ).reset_index(drop=True)
-
-
-def _identity(entry: Mapping[str, Any] | pd.Series) -> tuple[str, ...]:
-    return tuple(str(entry.get(name, "")) for name in ("method", "preset", "variant", "weights", "lowered"))
 
 
 def sweep_values(variants: pd.DataFrame, specs: Mapping[str, TrialSpec]) -> list[float] | None:
