@@ -26,7 +26,7 @@ PROGRESS_S = 0.2
 
 
 class Trainable(Protocol):
-    """What the loop asks of a method; :class:`stbench.torch_method.TorchMethod` says what each member means."""
+    """What the loop asks of a method; :class:`.hooks.TorchHooks` says what each member means."""
 
     name: ClassVar[str]
     batching: ClassVar[Literal["spots", "slides"]]
