@@ -33,10 +33,10 @@ def drawing() -> Iterator[None]:
         warnings.simplefilter("always")
         yield
     boxes_for = []
-    for one in caught:
-        missing = MISSING_GLYPH.match(str(one.message))
+    for warning in caught:
+        missing = MISSING_GLYPH.match(str(warning.message))
         if missing is None:
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
         else:
             boxes_for.append(chr(int(missing.group(1))))
     if boxes_for:

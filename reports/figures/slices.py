@@ -54,7 +54,8 @@ def panels(slices: Sequence[str], patients: Mapping[str, str]) -> list[Panel]:
     if len(by_patient) == 1 or len(slices) < 1.5 * len(by_patient):
         return [Panel("", tuple(slices))]
     return [
-        Panel(f"patient {patient}" if patient else "patient not known", tuple(of)) for patient, of in by_patient.items()
+        Panel(f"patient {patient}" if patient else "patient not known", tuple(names))
+        for patient, names in by_patient.items()
     ]
 
 

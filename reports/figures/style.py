@@ -103,7 +103,9 @@ def marks(methods: Sequence[tuple[str, str]]) -> list[Mark]:
         if colour is None:
             if not repeat:
                 n_further += 1
-            colour = next((mark.colour for mark, (of, _) in zip(out, methods, strict=False) if of == name), None)
+            colour = next(
+                (mark.colour for mark, (method, _) in zip(out, methods, strict=False) if method == name), None
+            )
             colour = colour or FURTHER[(n_further - 1) % len(FURTHER)]
         share, marker = REPEATS[min(repeat, len(REPEATS) - 1)]
         out.append(Mark(_lighter(colour, share), marker))

@@ -75,13 +75,13 @@ def against_best(scores: pd.DataFrame, board: pd.DataFrame, metric: str) -> list
         return []
     higher = METRICS[metric].higher_is_better
     better = 1 if higher else -1
-    made = [paired_by_patient(scores, best, other, higher_is_better=higher) for other, _ in others]
-    corrected = holm([comparison.test.p for comparison in made])
+    comparisons = [paired_by_patient(scores, best, other, higher_is_better=higher) for other, _ in others]
+    corrected = holm([comparison.test.p for comparison in comparisons])
     known = bool((scores["patient"] != "").all())
-    limits = [float(np.minimum(1.0, len(made) * comparison.test.smallest_p)) for comparison in made]
+    limits = [float(np.minimum(1.0, len(comparisons) * comparison.test.smallest_p)) for comparison in comparisons]
     return [
-        Tested(comparison, role, better * comparison.difference > 0, len(made), known, float(p), limit)
-        for comparison, (_, role), p, limit in zip(made, others, corrected, limits, strict=True)
+        Tested(comparison, role, better * comparison.difference > 0, len(comparisons), known, float(p), limit)
+        for comparison, (_, role), p, limit in zip(comparisons, others, corrected, limits, strict=True)
     ]
 
 

@@ -33,7 +33,9 @@ def gene_view(section: Section) -> dict[str, Any] | None:
     return {
         "genes": [str(gene) for gene in order],
         "columns": list(columns),
-        "values": [[None if np.isnan(value) else round(float(value), 3) for value in of] for of in columns.values()],
+        "values": [
+            [None if np.isnan(value) else round(float(value), 3) for value in column] for column in columns.values()
+        ],
     }
 
 

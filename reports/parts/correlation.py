@@ -53,7 +53,7 @@ class Structure:
 def part(section: Section, context: Context) -> Part | None:
     """``None`` where no prediction is there to be read, or the panel has no three genes."""
     files = prediction_files(section)
-    entries = [entry for entry in shown_entries(section) if any(of == entry for of, _ in files)]
+    entries = [entry for entry in shown_entries(section) if any(predicted == entry for predicted, _ in files)]
     genes = most_expressed(section)
     if not entries or len(genes) < 3:
         return None
@@ -107,8 +107,8 @@ def spread_slices(slices: Sequence[str], patients: Mapping[str, str], count: int
     turns = sorted(
         (
             (place, number_of_patient, name)
-            for number_of_patient, of in enumerate(by_patient.values())
-            for place, name in enumerate(of)
+            for number_of_patient, names in enumerate(by_patient.values())
+            for place, name in enumerate(names)
         )
     )
     chosen = {name for *_, name in turns[:count]}
@@ -120,13 +120,13 @@ def gene_structure(
 ) -> Structure:
     """Read the predictions and correlate; ``files``: :func:`predictions.prediction_files`."""
     read = {entry: [read_genes(files[entry, name], genes) for name in slices] for entry in entries}
-    truth = [of.truth for of in read[entries[0]]]  # the same under every entry
+    truth = [prediction.truth for prediction in read[entries[0]]]  # the same under every entry
     observed, observed_within = pooled_correlation(truth), pooled_correlation(truth, within_slices=True)
     order = leaf_order(observed)
     in_order = np.ix_(order, order)
     predicted, agreement, within = {}, {}, {}
-    for entry, of in read.items():
-        own = [one.prediction for one in of]
+    for entry, predictions in read.items():
+        own = [prediction.prediction for prediction in predictions]
         matrix = pooled_correlation(own)
         predicted[entry] = matrix[in_order]
         agreement[entry] = matrix_agreement(observed, matrix)
@@ -143,13 +143,11 @@ def gene_structure(
 
 def pooled_correlation(slices: Sequence[np.ndarray], within_slices: bool = False) -> np.ndarray:
     """Pearson correlation between columns over the rows of all ``slices`` (each (n_spots, n_genes)); NaN: constant."""
-    values = np.concatenate([of - of.mean(axis=0) if within_slices else of for of in slices])
+    pooled = np.concatenate([values - values.mean(axis=0) if within_slices else values for values in slices])
     # what taking means away leaves of a column of equal values is rounding
-    steady = (
-        np.all([np.ptp(of, axis=0) == 0 for of in slices], axis=0) if within_slices else np.ptp(values, axis=0) == 0
-    )
+    steady = np.all([np.ptp(values, axis=0) == 0 for values in (slices if within_slices else [pooled])], axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        matrix = np.corrcoef(values, rowvar=False)
+        matrix = np.corrcoef(pooled, rowvar=False)
     matrix[steady, :] = np.nan
     matrix[:, steady] = np.nan
     return matrix
@@ -186,7 +184,7 @@ def pairs(structure: Structure) -> pd.DataFrame:
     table = pd.DataFrame(
         {"gene": names[first], "other_gene": names[second], "observed": structure.observed[first, second]}
     )
-    return table.assign(**{entry: of[first, second] for entry, of in structure.predicted.items()})
+    return table.assign(**{entry: matrix[first, second] for entry, matrix in structure.predicted.items()})
 
 
 def _finding(structure: Structure, labels: Mapping[str, str]) -> str:

@@ -83,8 +83,8 @@ def _table(section: Section, wide: pd.DataFrame) -> Table:
         return number_cell(value, strong=rank == 1, minor=f"rank {rank:.0f}")
 
     rows = tuple(
-        (Cell(str(label), str(label).lower()), *map(cell, of.tolist(), of_ranks.tolist()))
-        for label, of, of_ranks in zip(wide.index, values, ranks, strict=True)
+        (Cell(str(label), str(label).lower()), *map(cell, scores.tolist(), places.tolist()))
+        for label, scores, places in zip(wide.index, values, ranks, strict=True)
     )
     return Table(
         name="encoders",

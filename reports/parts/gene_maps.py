@@ -64,7 +64,7 @@ def part(section: Section, context: Context) -> Part | None:
     ranked = ranking(cube)
     files = prediction_files(section)
     candidates = shown_entries(section)
-    kept = [entry for entry in candidates if any(of == entry for of, _ in files)]
+    kept = [entry for entry in candidates if any(predicted == entry for predicted, _ in files)]
     title = "What do the predictions look like on the tissue?"
     best = next((entry for entry in kept if (ranked["entry"] == entry).any()), None)
     if best is None:
@@ -84,14 +84,14 @@ def part(section: Section, context: Context) -> Part | None:
     seed = which_seed(section)
     parts = [rows[first : first + N_GENES] for first in range(0, len(rows), N_GENES)]
     with canvas.drawing():
-        for place, some in enumerate(parts, start=1):
+        for place, shown in enumerate(parts, start=1):
             tail = "" if len(parts) == 1 else f"-{place}"
-            maps = maps_figure(section, some, columns, tissue)
-            pictures.append(picture(section, f"maps{tail}", _maps_caption(some, tissue) + seed, maps, tissue=True))
-        for place, some in enumerate(parts, start=1):
+            maps = maps_figure(section, shown, columns, tissue)
+            pictures.append(picture(section, f"maps{tail}", _maps_caption(shown, tissue) + seed, maps, tissue=True))
+        for place, shown in enumerate(parts, start=1):
             tail = "" if len(parts) == 1 else f"-{place}"
-            residuals = residuals_figure(section, some, columns, tissue)
-            what = _residuals_caption(some, tissue) + seed
+            residuals = residuals_figure(section, shown, columns, tissue)
+            what = _residuals_caption(shown, tissue) + seed
             pictures.append(picture(section, f"residuals{tail}", what, residuals, tissue=True))
     return Part("gene-maps", title, lead, (), pictures, {"drawn.csv": drawn(section, rows)})
 
@@ -130,7 +130,7 @@ def _rows(places: Mapping[str, str], entries: Sequence[str], files: Mapping[tupl
         read = {entry: read_genes(files[entry, where], genes) for entry in entries if (entry, where) in files}
         first = next(iter(read.values()))
         for column, gene in enumerate(genes):
-            predictions = {entry: of.prediction[:, column] for entry, of in read.items()}
+            predictions = {entry: values.prediction[:, column] for entry, values in read.items()}
             rows[gene] = GeneRow(gene, where, first.pixel_xy, first.truth[:, column], predictions)
     return [rows[gene] for gene in places]
 
@@ -219,8 +219,8 @@ def maps_figure(
             circles = draw_spots(axes, row.pixel_xy, values, MAPS, norm, tissue.get(row.slice), fade=BLEACHED)
             grid.bar(circles, place, column, [norm.vmin, norm.vmax] if norm.vmin < norm.vmax else [norm.vmin])
             if column:
-                of = pcc[column - 1]
-                grid.above(axes, "PCC undefined" if math.isnan(of) else f"PCC {number(of, 3)}", strong=of == top)
+                r = pcc[column - 1]
+                grid.above(axes, "PCC undefined" if math.isnan(r) else f"PCC {number(r, 3)}", strong=r == top)
         grid.name(place, row)
     return grid.figure
 
@@ -232,7 +232,7 @@ def residuals_figure(
     grid = _Grid(len(rows), [entry_label(section, entry) for entry in entries], one_bar=True)
     grid.title("Predicted minus observed expression")
     for place, row in enumerate(rows):
-        differences = {entry: of - row.truth for entry, of in row.predictions.items()}
+        differences = {entry: values - row.truth for entry, values in row.predictions.items()}
         reach = float(np.percentile(np.abs(np.concatenate(list(differences.values()))), CLIPPED)) or 1.0
         norm = _span(-reach, reach)
         for column, entry in enumerate(entries):

@@ -153,9 +153,9 @@ def image_figure(section: Section, table: pd.DataFrame) -> Figure:
     hollow = {entry: Mark(PAPER, mark.marker) for entry, mark in look.items()}
     figure = Figure(figsize=(WIDTH, 1.7 + 0.32 * len(asked)), layout="constrained")
     score, move = figure.subplots(1, 2, sharey=True, width_ratios=(1.7, 1))
-    for of in records(asked):
-        if of.method in BLIND and not math.isnan(of.pcc_acg):
-            score.plot([of.pcc_acg] * 2, [-0.5, of.place], color=FAINT, lw=0.8, ls=(0, (4, 3)), zorder=1.5)
+    for row in records(asked):
+        if row.method in BLIND and not math.isnan(row.pcc_acg):
+            score.plot([row.pcc_acg] * 2, [-0.5, row.place], color=FAINT, lw=0.8, ls=(0, (4, 3)), zorder=1.5)
     scored, moved = asked.dropna(subset="from_image"), asked.dropna(subset="exchanged_move")
     score.hlines(scored["place"], scored["exchanged_pcc_acg"], scored["pcc_acg"], color=INK, lw=1.2, zorder=2)
     draw_marks(score, scored, "pcc_acg", "place", look, zorder=3)

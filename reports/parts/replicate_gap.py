@@ -68,7 +68,7 @@ def part(section: Section, context: Context) -> Part | None:
 def counterpart(section: Section, context: Context, split: str) -> Section | None:
     """The section of the same dataset and target under ``split``."""
     wanted = (section.dataset, split, section.target)
-    return next((of for of in context.sections if (of.dataset, of.split, of.target) == wanted), None)
+    return next((found for found in context.sections if (found.dataset, found.split, found.target) == wanted), None)
 
 
 def slices_with_replicates(section: Section) -> tuple[str, ...]:
@@ -84,28 +84,30 @@ def gap_table(section: Section, other: Section, slices: tuple[str, ...]) -> pd.D
     both splits (``n_slices`` of ``of_slices``); ``difference``, with its 95 % interval ``low`` to ``high``
     (:func:`stbench.statistics.bootstrap_interval`; ``over``: what was drawn again), is given for all slices only.
     """
-    both = [slice_scores(of.rows).set_index(["entry", "slice"])[list(METRIC_NAMES)] for of in (section, other)]
+    both = [slice_scores(side.rows).set_index(["entry", "slice"])[list(METRIC_NAMES)] for side in (section, other)]
     paired = both[0].join(both[1], lsuffix=" with", rsuffix=" without", how="inner").reset_index()
     paired = paired[paired["slice"].isin(slices)]
     paired["patient"] = paired["slice"].map(section.patients).fillna("")
-    unfinished = [set(of.rows.loc[of.rows["state"] != "finished", "entry"]) for of in (section, other)]
+    unfinished = [set(side.rows.loc[side.rows["state"] != "finished", "entry"]) for side in (section, other)]
     labels = {**other.entries["label"].to_dict(), **section.entries["label"].to_dict()}
     kinds = {**other.entries["kind"].to_dict(), **section.entries["kind"].to_dict()}
     rows = []
     for entry in labels:
         mine = paired[paired["entry"] == entry]
         for metric in METRIC_NAMES:
-            of = mine.dropna(subset=[f"{metric} with", f"{metric} without"])
-            complete = len(of) == len(slices) and not any(entry in names for names in unfinished)
+            scored = mine.dropna(subset=[f"{metric} with", f"{metric} without"])
+            complete = len(scored) == len(slices) and not any(entry in names for names in unfinished)
             row = {"entry": entry, "label": labels[entry], "kind": kinds[entry], "metric": metric}
-            row |= {"n_slices": len(of), "of_slices": len(slices), "with": np.nan, "without": np.nan}
+            row |= {"n_slices": len(scored), "of_slices": len(slices), "with": np.nan, "without": np.nan}
             row |= {"difference": np.nan, "low": np.nan, "high": np.nan, "over": ""}
-            if len(of):
-                means = of.groupby("patient")[[f"{metric} with", f"{metric} without"]].mean().mean()
+            if len(scored):
+                means = scored.groupby("patient")[[f"{metric} with", f"{metric} without"]].mean().mean()
                 row |= {"with": means.iloc[0], "without": means.iloc[1]}
             if complete:
-                value = of[f"{metric} with"] - of[f"{metric} without"]
-                interval = bootstrap_interval(of[["patient", "slice"]].assign(value=value), np.random.default_rng(0))
+                value = scored[f"{metric} with"] - scored[f"{metric} without"]
+                interval = bootstrap_interval(
+                    scored[["patient", "slice"]].assign(value=value), np.random.default_rng(0)
+                )
                 row |= {"difference": interval.mean, "low": interval.low, "high": interval.high, "over": interval.over}
             rows.append(row)
     return pd.DataFrame(rows)
@@ -163,15 +165,15 @@ def _caution(section: Section, patients: set[str], affected: tuple[str, ...]) ->
 
 def _table(section: Section, gaps: pd.DataFrame, slices: tuple[str, ...]) -> Table:
     named = gaps.rename(columns={"with": "kept", "without": "removed"})  # "with" cannot be a field's name
-    of = {(row.entry, row.metric): row for row in records(named)}
+    by_metric = {(row.entry, row.metric): row for row in records(named)}
 
     def row(entry: str) -> tuple[Cell, ...]:
-        first = of[entry, SHOWN[0]]
-        whole = all(of[entry, metric].over != "" for metric in SHOWN)
+        first = by_metric[entry, SHOWN[0]]
+        whole = all(by_metric[entry, metric].over != "" for metric in SHOWN)
         note = "" if whole else f"{first.n_slices}/{len(slices)} slices under both"
         cells = [Cell(first.label, first.label.lower(), minor=note)]
         for metric in SHOWN:
-            values = of[entry, metric]
+            values = by_metric[entry, metric]
             cells += [number_cell(values.kept), number_cell(values.removed)]
             if math.isnan(values.difference):
                 cells.append(Cell(DASH))

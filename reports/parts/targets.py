@@ -111,18 +111,18 @@ def _oracle(table: pd.DataFrame) -> list[str]:
     """On which targets an oracle is above everything that is ranked."""
     oracles = table[table["oracle"].astype(bool) & table["complete"]].dropna(subset=RANKED)
     said = []
-    for label, of in oracles.groupby("label", sort=False):
+    for label, rows in oracles.groupby("label", sort=False):
         told = ", ".join(
-            f"{number(score, 2)} on {target}" for target, score in zip(of["target"], of[RANKED], strict=True)
+            f"{number(score, 2)} on {target}" for target, score in zip(rows["target"], rows[RANKED], strict=True)
         )
         best = table.dropna(subset="rank").groupby("target")[RANKED].max()
         above = [
             target
-            for target, score in zip(of["target"], of[RANKED], strict=True)
+            for target, score in zip(rows["target"], rows[RANKED], strict=True)
             if score > best.get(target, float("nan"))
         ]
         what = f"{label}, which sees what no method may, has a PCC (ACG) of {told}"
-        where = "every target" if len(above) == len(of) else " and ".join(above)
+        where = "every target" if len(above) == len(rows) else " and ".join(above)
         said.append(f"{what}: more than everything that is ranked, on {where}." if above else f"{what}.")
     return said
 

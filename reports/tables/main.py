@@ -158,8 +158,8 @@ def leaderboard_notes(section: Section, board: pd.DataFrame, published: pd.DataF
         & published["method"].isin(board["method"])
     ]
     for source in here["source"].unique():
-        of = f", over all {len(section.expected)} slices" if section.expected else ""
-        notes.append(f"as published: {source}{of}. For orientation: its data, settings and scale are not this run's.")
+        over = f", over all {len(section.expected)} slices" if section.expected else ""
+        notes.append(f"as published: {source}{over}. For orientation: its data, settings and scale are not this run's.")
     return notes + _published_notes(section, here)
 
 

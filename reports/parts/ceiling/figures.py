@@ -46,18 +46,20 @@ def way_figure(section: Section, framed: pd.DataFrame) -> Figure:
     return figure
 
 
-def _draw_way(axes: Axes, section: Section, of: pd.DataFrame) -> None:
+def _draw_way(axes: Axes, section: Section, way: pd.DataFrame) -> None:
     axes.axvspan(0, 1, color=BAND, lw=0, zorder=0)
     axes.axvline(0, color=FAINT, lw=0.8, zorder=1)
     axes.axvline(1, color=INK, lw=1.0, zorder=1)
-    table = of.reindex(section.entries.index).rename_axis("entry").reset_index()
+    table = way.reindex(section.entries.index).rename_axis("entry").reset_index()
     table = table.assign(place=range(len(table)), at=table["fraction"].clip(lower=LOWEST_SHOWN))
     known = table.dropna(subset="fraction")
     axes.hlines(known["place"], 0, known["at"], color=FAINT, lw=1.2, zorder=2)
     beyond = known["fraction"] < LOWEST_SHOWN
     look = section_marks(section)
     draw_marks(axes, known[~beyond], "at", "place", look, size=50, zorder=3)
-    draw_marks(axes, known[beyond], "at", "place", {entry: Mark(of.colour, "<") for entry, of in look.items()}, 50, 3)
+    draw_marks(
+        axes, known[beyond], "at", "place", {entry: Mark(mark.colour, "<") for entry, mark in look.items()}, 50, 3
+    )
     for row in records(known):
         axes.annotate(
             percent(row.fraction),
@@ -70,8 +72,8 @@ def _draw_way(axes: Axes, section: Section, of: pd.DataFrame) -> None:
     for row in records(table[table["fraction"].isna()]):
         axes.text(0.02, row.place, "no value", va="center", fontsize=SMALL, color=FAINT)
     axes.set(xlabel="", ylabel="")
-    lowest = of["fraction"].clip(lower=LOWEST_SHOWN).min()
-    low, high = min(-0.06, lowest - 0.08), max(1.06, of["fraction"].max() + 0.3)
+    lowest = way["fraction"].clip(lower=LOWEST_SHOWN).min()
+    low, high = min(-0.06, lowest - 0.08), max(1.06, way["fraction"].max() + 0.3)
     axes.set_xlim(low, high)
     ticks = [0, 0.5, 1] if high - low < 1.3 else [0, 1]  # where the range is wide, three would touch
     axes.set_xticks(ticks, [percent(tick) for tick in ticks])

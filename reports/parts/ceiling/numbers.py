@@ -122,7 +122,7 @@ def gene_table(section: Section, of_genes: pd.DataFrame) -> pd.DataFrame:
             "n_slices": count,
         }
     index = pd.MultiIndex.from_product([cube.entries, cube.genes], names=["entry", "gene"])
-    table = pd.DataFrame({name: of.ravel() for name, of in values.items()}, index=index).reset_index()
+    table = pd.DataFrame({name: value.ravel() for name, value in values.items()}, index=index).reset_index()
     return table.loc[table["n_slices"] > 0, columns].reset_index(drop=True)
 
 

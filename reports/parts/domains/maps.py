@@ -89,12 +89,12 @@ def domains_figure(
             left = (LEFT + column * (side + GAP)) / width
             axes = figure.add_axes((left, bottom, side / width, side / height))
             axes.set_label(f"{name}, {what}")
-            one = of_slice[of_slice["entry"] == (what if what in entries else of_slice["entry"].iloc[0])]
-            if one.empty:
+            drawn = of_slice[of_slice["entry"] == (what if what in entries else of_slice["entry"].iloc[0])]
+            if drawn.empty:
                 axes.text(0.5, 0.5, "no prediction", transform=axes.transAxes, ha="center", va="center", color=FAINT)
                 axes.set_axis_off()
                 continue
-            _map(axes, one, what, colour, tissue.get(name))
+            _map(axes, drawn, what, colour, tissue.get(name))
             if column:
                 ari, nmi = scores[["ari", "nmi"]].xs((what, name)).to_numpy(dtype=float)
                 axes.set_title(

@@ -62,10 +62,9 @@ def over_runs(runs: pd.DataFrame) -> pd.DataFrame:
     table = groups[["k", "n_spots"]].first()
     first = runs[runs["kmeans_seed"] == 0].set_index(["column", "slice"])
     for score in SCORES:
-        of = groups[score].agg(["mean", "min", "max"])
-        table = table.assign(
-            **{score: of["mean"], f"{score}_low": of["min"], f"{score}_high": of["max"], f"{score}_first": first[score]}
-        )
+        over = groups[score].agg(["mean", "min", "max"])
+        columns = {score: over["mean"], f"{score}_low": over["min"], f"{score}_high": over["max"]}
+        table = table.assign(**columns, **{f"{score}_first": first[score]})
     return table.reset_index()
 
 
@@ -169,14 +168,14 @@ def _drawn_scores(section: Section, spots: pd.DataFrame) -> pd.DataFrame:
 def _table(section: Section, table: pd.DataFrame, printed: pd.DataFrame, n_slices: int) -> Table:
     with_printed = len(printed) > 0
 
-    def row(name: str, of: pd.Series) -> tuple[Cell, ...]:
-        mark = "" if of["complete"] else f" {INCOMPLETE}"
+    def row(name: str, scores: pd.Series) -> tuple[Cell, ...]:
+        mark = "" if scores["complete"] else f" {INCOMPLETE}"
         cells = [
-            Cell(of["label"], of["label"].lower()),
-            Cell(f"{of['n_slices']}/{n_slices}{mark}", float(of["n_slices"])),
+            Cell(scores["label"], scores["label"].lower()),
+            Cell(f"{scores['n_slices']}/{n_slices}{mark}", float(scores["n_slices"])),
         ]
         for score in SCORES:
-            cells += [_value(of, score), number_cell(of[f"{score}_first"], 3)]
+            cells += [_value(scores, score), number_cell(scores[f"{score}_first"], 3)]
         if with_printed:
             method = OBSERVED if name == OBSERVED else str(section.entries.loc[name, "method"])
             of_method = printed[printed["method"] == method]
@@ -186,7 +185,7 @@ def _table(section: Section, table: pd.DataFrame, printed: pd.DataFrame, n_slice
         return tuple(cells)
 
     blocks = [
-        tuple(row(str(name), of) for name, of in table[table["kind"] == kind].iterrows())
+        tuple(row(str(name), scores) for name, scores in table[table["kind"] == kind].iterrows())
         for kind in (OBSERVED, "method", "control")
     ]
     columns = ["method", "slices", *(head for score in ("ARI", "NMI") for head in (score, f"{score}, seed 0"))]

@@ -97,12 +97,12 @@ def _finding(section: Section, tested: Tested) -> str:
 
 def _ahead(section: Section, tested: Tested) -> str:
     """Which of the two is ahead by patient, and by how much."""
-    of = tested.comparison
-    a, b = label_of(section, of.a), label_of(section, of.b)
-    if of.difference == 0:
+    pair = tested.comparison
+    a, b = label_of(section, pair.a), label_of(section, pair.b)
+    if pair.difference == 0:
         return f"By patient they are level in {TITLE}."
     ahead, behind = (a, b) if tested.ahead else (b, a)
-    return f"By patient {ahead} is {number(abs(of.difference))} ahead of {behind} in {TITLE}."
+    return f"By patient {ahead} is {number(abs(pair.difference))} ahead of {behind} in {TITLE}."
 
 
 def _further(section: Section, tested: Sequence[Tested]) -> list[str]:
@@ -123,7 +123,7 @@ def _unrecorded(tested: Sequence[Tested]) -> list[str]:
 
 def _means(scores: pd.DataFrame) -> dict[str, Interval]:
     by_entry = scores.groupby("entry", sort=False)
-    return {str(entry): bootstrap_interval(of, np.random.default_rng(0)) for entry, of in by_entry}
+    return {str(entry): bootstrap_interval(own, np.random.default_rng(0)) for entry, own in by_entry}
 
 
 def _ranked(ranks: Ranks) -> bool:
