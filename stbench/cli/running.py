@@ -17,6 +17,7 @@ from .. import registry
 from ..errors import PlaceError, UserError
 from ..system.locate import data_root
 from .console import err, out, with_bar
+from .feeding import feeding
 from .lists import seed_list
 from .recording import record_in_mlflow
 from .setting import Setting, prepare_setting
@@ -100,7 +101,8 @@ def _run_experiments(
             markup=False,
         )
     todo = _outstanding(directory, keys, setting.retry_failed)
-    summary = _run_trials(directory, todo, setting.engine.build(setting.device), taken_away)
+    with feeding(directory, setting.mlflow and bool(todo)):
+        summary = _run_trials(directory, todo, setting.engine.build(setting.device), taken_away)
     if setting.mlflow:
         record_in_mlflow(directory)
     print_summary(summary[summary["key"].isin(keys)])

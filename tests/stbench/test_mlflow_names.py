@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.utils.validation import path_not_unique, validate_param_and_metric_name
 
-from stbench.results.mlflow_names import LONGEST, joined, read, written
+from stbench.results.tracking.names import LONGEST, joined, read, written
 
 awkward = st.text(st.sampled_from("_x2B5FA0+/. ²é肝$-:"), min_size=1, max_size=12) | st.text(min_size=1, max_size=40)
 

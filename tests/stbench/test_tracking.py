@@ -145,7 +145,12 @@ def test_two_datasets_in_one_directory_have_metrics_of_their_own_each_with_one_v
     assert {name: values for name, values in before.items() if len(values) != 1} == {}
     assert "0 trials recorded" in stbench_command("track", results).out
     assert _histories(results) == before
-    _, children = _runs(results)
+    (parent,), children = _runs(results)
+    # no parameter can be changed: what a later command adds has a number
+    assert (parent.data.params["dataset"], parent.data.params["dataset.2"]) == ("one", "other")
+    assert (parent.data.params["method"], parent.data.params["seed"]) == ("colour_ridge", "0")
+    assert not {"method.2", "seed.2", "split.2"} & parent.data.params.keys()
+    assert parent.data.tags["stbench.command"] == parent.data.params.get("command.2", parent.data.params["command"])
     (child,) = [child for child in children if "mse/A_x2B_B" in child.data.metrics]
     assert child.data.tags["stbench.name.A_x2B_B"] == "A+B"
     assert child.data.params["fold"] == "A+B"
@@ -158,13 +163,14 @@ def test_any_path_holds_the_store(folder: str, tmp_path: Path, monkeypatch: pyte
 
     from mlflow import MlflowClient
 
-    from stbench.results.mlflow_store import opened
+    from stbench.results.tracking.store import opened
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (tmp_path / folder).mkdir()
-    with opened(tmp_path / folder / "r") as (client, artifacts):
+    with opened(tmp_path / folder / "r") as store:
+        client = store.client
         assert isinstance(client, MlflowClient)
-        experiment = client.create_experiment("stbench", artifact_location=artifacts)
+        experiment = client.create_experiment("stbench", artifact_location=store.artifacts)
         run = client.create_run(experiment)
         client.log_metric(run.info.run_id, "mse", 0.5)
         (tmp_path / "report.html").write_text("page")
@@ -206,7 +212,7 @@ def test_what_passes_and_what_stays() -> None:
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, PERMISSION_DENIED, TEMPORARILY_UNAVAILABLE
 
-    from stbench.results.mlflow_store import passes_by
+    from stbench.results.tracking.store import passes_by
 
     for error in (
         MlflowException("API request failed with exception HTTPConnectionPool: refused"),

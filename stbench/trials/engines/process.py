@@ -48,10 +48,9 @@ class WorkerProcess:
         read_requests, self._requests = os.pipe()
         self.replies, write_replies = os.pipe()
         os.set_blocking(self.replies, False)
-        read_life, self._life = os.pipe()  # nothing is written to it: it ends with this process
-        pipes = (read_requests, write_replies, read_life)
+        pipes = (read_requests, write_replies)
         command = [sys.executable, "-m", "stbench.cli", "worker", str(results)]
-        command += ["--requests", str(read_requests), "--replies", str(write_replies), "--life", str(read_life)]
+        command += ["--requests", str(read_requests), "--replies", str(write_replies)]
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(slot.threads))
         if slot.gpu is not None:
             environment[VISIBLE] = slot.gpu
@@ -120,7 +119,6 @@ class WorkerProcess:
         self.leave()
         if self.replies >= 0:
             os.close(self.replies)
-            os.close(self._life)
             self.replies = -1
         with contextlib.suppress(OSError):
             if self.log.stat().st_size == 0:

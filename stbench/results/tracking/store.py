@@ -11,18 +11,18 @@ import logging
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-REQUEST_LIMITS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-}
+QUIET = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}  # of the two lines for every run of a server
+NO_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}  # of MLflow's own, which create again what was created
+REQUEST_TIMEOUT_S = "20"  # unless the user has another
+AGAIN = 2  # times that what an outage ended is asked once more, unless the user has another number
 DATABASE_ATTEMPTS = 3  # MLflow makes ten, over a minute and a half
 SPECIAL = frozenset("?#%")  # mean something in a URL, and versions of SQLAlchemy differ in how to write them
 OUTAGES = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED", "ABORTED"}
@@ -47,11 +47,49 @@ def own_database(results: Path) -> Path:
     return results.resolve().parent / "mlflow.db"
 
 
+@dataclass(frozen=True)
+class Store:
+    """An opened store.
+
+    ``artifacts``: where those of a new experiment go, if that is ours to say. ``again``: how often to ask once more
+    after an outage; ``backoff_s``: how long to wait before the first time.
+    """
+
+    client: MlflowClient
+    artifacts: str | None
+    again: int
+    backoff_s: float
+
+
 @contextlib.contextmanager
-def opened(results: Path) -> Iterator[tuple[MlflowClient, str | None]]:
-    """A client of the store, and where its artifacts go if that is ours to say (else ``None``)."""
-    for name, value in REQUEST_LIMITS.items():
-        os.environ.setdefault(name, value)
+def opened(results: Path) -> Iterator[Store]:
+    """The store that ``results`` are recorded in. While it is open MLflow asks once and prints nothing."""
+    again = max(0, int(os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES", AGAIN)))
+    backoff_s = max(0.0, float(os.environ.get("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", 1)))
+    timeout = {"MLFLOW_HTTP_REQUEST_TIMEOUT": os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT", REQUEST_TIMEOUT_S)}
+    with _environment(QUIET | NO_RETRIES | timeout), _client(results) as (client, artifacts):
+        # a SQLite file has waited for its lock already
+        own_file = tracking_uri(results).startswith("sqlite:")
+        yield Store(client, artifacts, 0 if own_file else again, backoff_s)
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Have variables of the process's environment, which MLflow reads at each request, for a while."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _client(results: Path) -> Iterator[tuple[MlflowClient, str | None]]:
     from mlflow import MlflowClient
 
     uri = os.environ.get("MLFLOW_TRACKING_URI")
@@ -69,9 +107,34 @@ def opened(results: Path) -> Iterator[tuple[MlflowClient, str | None]]:
         yield MlflowClient(tracking_uri=uri), local
         return
     path = own_database(results)
-    _require_writable(path)
     with _plain(path) as plain:
+        if not path.exists():
+            _make(plain)
+        _require_writable(path)
         yield MlflowClient(tracking_uri=f"sqlite:///{plain}"), (path.parent / "mlartifacts").as_uri()
+
+
+def _make(path: Path) -> None:
+    """Make the SQLite file with all its tables; it appears complete or not at all, whoever else makes it meanwhile.
+
+    MLflow makes its tables one after the other, over seconds. It refuses, for good, a file whose making was ended.
+    """
+    from mlflow.store.db import utils
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder:
+        new = Path(folder) / path.name
+        engine = utils.create_sqlalchemy_engine(f"sqlite:///{new}")  # type: ignore[no-untyped-call]
+        utils._initialize_tables(engine)  # type: ignore[no-untyped-call]
+        engine.dispose()
+        with contextlib.suppress(FileExistsError):  # another process was quicker
+            try:
+                os.link(new, path)
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without links
+                if not path.exists():
+                    os.replace(new, path)
 
 
 def _require_writable(path: Path) -> None:
