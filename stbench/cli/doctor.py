@@ -20,6 +20,7 @@ def doctor(data: DataOption = None) -> None:
 
     from ..data.inventory import list_dataset
     from ..system.environment import machine, versions
+    from ..system.file_system import abilities
 
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_column(style="bold")
@@ -33,7 +34,8 @@ def doctor(data: DataOption = None) -> None:
     for name in registry.dataset_names():
         listing = list_dataset(registry.dataset(name, root))
         facts.add_row(f"  {name}", f"{len(listing.present)}/{listing.n_expected} slices")
-    facts.add_row("cache", str(cache_root()))
+    facts.add_row("cache", f"{cache_root()}: {', '.join(abilities(cache_root()))}")
+    facts.add_row("results here", f"{Path('results').absolute()}: {', '.join(abilities(Path('results')))}")
     cached = sorted(path.name for path in Path(torch.hub.get_dir(), "checkpoints").glob("*.pth"))
     facts.add_row(
         "weights", ", ".join(cached) or "none in torch's cache: they are downloaded on first use, or --weights PATH"

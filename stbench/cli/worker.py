@@ -28,6 +28,7 @@ def worker(
     ] = None,
     requests: Annotated[int, typer.Option(hidden=True)] = -1,
     replies: Annotated[int, typer.Option(hidden=True)] = -1,
+    life: Annotated[int, typer.Option(hidden=True)] = -1,
 ) -> None:
     """Run planned trials, listed in a file, in one process that stays warm."""
     from ..results.record import read_run
@@ -40,7 +41,7 @@ def worker(
                 raise UserError("there is nothing to run - list keys of planned trials in a file: --trials FILE")
             from ..trials.worker import serve
 
-            serve(results, requests, replies, stop)
+            serve(results, requests, replies, life, stop)
             return
         from ..trials.engines.serial import SerialEngine
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import tempfile
 import time
@@ -30,16 +31,12 @@ def replacing(path: Path) -> Iterator[Path]:
     path = Path(path)
     with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+        # as any other file of the user's: umask and what the folder passes on decide who may read it
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         try:
             with writing_to(path):  # while what was written still takes its room
                 yield temporary
-            # mkstemp makes the file private; a result is as readable as any other file of the user's
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)
             flush(temporary)
             os.replace(temporary, path)
         finally:
@@ -63,8 +60,8 @@ def replacing_directory(path: Path) -> Iterator[Path]:
     path = Path(path)
     with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
-        temporary.chmod(0o755)
+        temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+        temporary.mkdir()
         try:
             with writing_to(path):
                 yield temporary
@@ -195,13 +192,24 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, default=str) + "\n")
 
 
+CUT_S, CUT_LOOKS = 0.1, 5  # between two looks at a file that ends early, and how many
 ANEW = "restore it, or delete it to have it made again"
 
 
 def read_json(path: Path, way_out: str = ANEW) -> Any:
-    """What a JSON file holds. ``UserError``, which ends in ``way_out``, where it cannot be read."""
+    """What a JSON file holds. ``UserError``, which ends in ``way_out``, where it cannot be read.
+
+    One that ends early is looked at again: a network file system may show a file that was replaced just now with its
+    new content and its old length.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_no_number)
+        text = Path(path).read_text(encoding="utf-8")
+        for _ in range(CUT_LOOKS):
+            if text.endswith("\n") or text.rstrip().endswith(("}", "]")):
+                break
+            time.sleep(CUT_S)
+            text = Path(path).read_text(encoding="utf-8")
+        return json.loads(text, parse_constant=_no_number)
     except OSError as error:
         raise DamagedFileError(
             f"{path} cannot be read ({(error.strerror or str(error)).lower()}) - {way_out}"

@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import queue
-import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -27,8 +27,12 @@ PROGRESS_S = 0.5  # between two reports of a trial's progress
 LOOK_S = 0.2  # between two looks at whether to stop, while there is nothing to do
 
 
-def serve(results: Path, requests: int, replies: int, should_stop: Callable[[], bool]) -> None:
-    """Run the trials that are named on the descriptor ``requests``, and report on ``replies``, a JSON line each."""
+def serve(results: Path, requests: int, replies: int, life: int, should_stop: Callable[[], bool]) -> None:
+    """Run the trials that are named on the descriptor ``requests``, and report on ``replies``, a JSON line each.
+
+    ``life`` is the end of a pipe whose other end the engine alone holds.
+    """
+    _watch_over(life)
     waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     engine_is_gone = threading.Event()
 
@@ -49,7 +53,7 @@ def serve(results: Path, requests: int, replies: int, should_stop: Callable[[], 
     import torch  # noqa: F401 - before the first trial, whose time is limited
 
     threading.Thread(target=receive, daemon=True).start()
-    threading.Thread(target=_leave_without_engine, args=(engine_is_gone, results), daemon=True).start()
+    threading.Thread(target=_say_goodbye, args=(engine_is_gone, results), daemon=True).start()
     reply(ready=True)
     while not should_stop():
         try:
@@ -72,13 +76,23 @@ def serve(results: Path, requests: int, replies: int, should_stop: Callable[[], 
             raise
 
 
-def _leave_without_engine(engine_is_gone: threading.Event, results: Path) -> None:
-    """End the process and its children, whatever it hangs in, some time after its engine went."""
+def _watch_over(life: int) -> None:
+    """Let a shell end this process and its children some time after the engine went, whatever they hang in.
+
+    This process cannot do that itself: native code may never give Python back its lock, and children may ignore what
+    they are asked. The shell is of the same group, so nobody else can have the group's number while it lives.
+    """
+    script = f"cat >/dev/null; sleep {PATIENCE_S}; kill -KILL 0"
+    subprocess.Popen(["/bin/sh", "-c", script], stdin=life)
+    os.close(life)
+
+
+def _say_goodbye(engine_is_gone: threading.Event, results: Path) -> None:
+    """Shortly before the end, say of a trial that does not stop that its method is not to blame."""
     engine_is_gone.wait()
-    time.sleep(PATIENCE_S)
+    time.sleep(0.9 * PATIENCE_S)
     with contextlib.suppress(Exception):  # whatever the place says now, this process is to end
         attempts.interrupt_own(results, "the engine was gone, and the trial did not stop in time")
-    os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
 class _Throttled:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -17,14 +16,9 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+from conformance import TROUBLED, Heard, conforms, numbers, plan_trials, trouble
 
-from stbench import registry
-from stbench.data.prepare import prepare
-from stbench.data.splits import loso
 from stbench.errors import Interrupted, PlaceError, UserError
-from stbench.method import configure
-from stbench.results.plan import Execution, Experiment, MethodChoice, plan
-from stbench.results.summary import write_summary
 from stbench.system import cores
 from stbench.system.processes import Process
 from stbench.trials import attempts
@@ -34,33 +28,9 @@ from stbench.trials.engines.process import Slot
 from stbench.trials.engines.serial import SerialEngine
 from stbench.trials.engines.slots import SlotsEngine
 from stbench.trials.outcome import state_of
-from stbench.trials.spec import DataSpec
 from stbench.trials.state import TrialState
 
-TROUBLED = f"{Path(__file__).parent / 'troubled_method.py'}:Troubled"
 MIB = 2**20
-
-
-class Heard:
-    """A listener that writes down what it hears."""
-
-    def __init__(self) -> None:
-        self.begun: list[str] = []
-        self.lost: list[str] = []
-        self.states: dict[str, TrialState] = {}
-
-    def started(self, key: str) -> None:
-        self.begun.append(key)
-
-    def progress(self, key: str, done: int, total: int, text: str) -> None:
-        pass
-
-    def again(self, key: str, reason: str) -> None:
-        self.lost.append(f"{key} {reason}")
-
-    def ended(self, key: str, state: TrialState) -> None:
-        assert key not in self.states, "a trial ended twice"
-        self.states[key] = state
 
 
 @pytest.fixture
@@ -68,26 +38,9 @@ def planned(tmp_path: Path) -> Callable[..., tuple[Path, list[str]]]:
     """A results directory with trials of the troubled method: two folds, and as many seeds as are asked for."""
 
     def make(seeds: int, name: str = "results") -> tuple[Path, list[str]]:
-        cache = os.environ["STBENCH_CACHE"]
-        data = prepare(registry.dataset("demo"), "spot-log10-cp10k", Path(cache), slices=["P1a", "P2a"])
-        keys = {name: slide.key for name, slide in data.slides.items()}
-        spec = DataSpec("demo", data.name, None, cache, data.target.name, keys)
-        method = registry.method(TROUBLED)
-        choice = MethodChoice(TROUBLED, method, "quick", {}, configure(method, "quick", "demo", {}))
-        experiment = Experiment(data, spec, [choice], "loso", loso(data.patients), range(seeds))
-        results = tmp_path / name
-        return results, plan(experiment, Execution(results, "stbench run", "cpu"))
+        return tmp_path / name, plan_trials(tmp_path / name, seeds, TROUBLED)
 
     return make
-
-
-def trouble(results: Path, **of_keys: str) -> None:
-    (results / "troubles.json").write_text(json.dumps(of_keys))
-
-
-def numbers(results: Path) -> pd.DataFrame:
-    table = write_summary(results)
-    return table.drop(columns=["fit_s", "predict_s", "peak_mem_mb"]).sort_values(["key", "slice"], ignore_index=True)
 
 
 def engine(n_slots: int = 2, **limits: float) -> SlotsEngine:
@@ -100,44 +53,17 @@ def nothing_is_left(results: Path) -> bool:
     return not mine
 
 
-def test_every_trial_ends_as_it_should_and_the_others_as_if_nothing_had_happened(planned: Callable) -> None:
-    results, keys = planned(10)
-    raises, dies, hangs, allocates, breaks_once = keys[3], keys[6], keys[9], keys[14], keys[10]
-    named = {raises: "raise", dies: "die", hangs: "hang", allocates: "allocate", breaks_once: "break once"}
-    trouble(results, **named)
-    heard = Heard()
-    engine(seconds=15.0, resident_bytes=2500 * MIB).run(results, keys, heard, lambda: False)
-    assert Counter(state.state for state in heard.states.values()) == {"finished": 16, "failed": 4}
-    assert set(heard.states) == set(keys)
-    assert heard.states[raises].cause is None
-    assert heard.states[raises].reason == "RuntimeError: the method was asked to raise"
-    assert heard.states[dies].cause == "killed"
-    assert heard.states[dies].reason.startswith("its process was killed by signal 9 (SIGKILL), 2 times")
-    assert heard.states[dies].attempts == 2
-    assert (heard.states[breaks_once].state, heard.states[breaks_once].attempts) == ("finished", 2)
-    assert set(heard.lost) == {
-        f"{dies} its process was killed by signal 9 (SIGKILL)",
-        f"{breaks_once} the device failed: CUDA error: an illegal memory access was encountered",
+def test_every_trial_ends_as_it_should_and_the_others_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    heard = conforms(engine(seconds=15.0, resident_bytes=2500 * MIB), tmp_path, 15.0)
+    assert len(heard.lost) == 2
+    assert {line.partition(" ")[2] for line in heard.lost} == {
+        "its process was killed by signal 9 (SIGKILL)",
+        "the device failed: CUDA error: an illegal memory access was encountered",
     }
     # every worker has its share of the threads
-    assert {line.split()[1] for line in (results / "begun.txt").read_text().splitlines()} == {"1"}
-    assert (heard.states[hangs].cause, heard.states[allocates].cause) == ("timeout", "oom")
-    assert "more than the 15 s that a trial may take" in heard.states[hangs].reason
-    assert "of memory that a trial may take" in heard.states[allocates].reason
-    assert nothing_is_left(results)
-
-    calm, _ = planned(10, "calm")
-    fine = [key for key in keys if heard.states[key].state == "finished"]
-    SerialEngine().run(calm, fine, Heard(), lambda: False)
-    of_both = [table[table["key"].isin(fine)].reset_index(drop=True) for table in map(numbers, (results, calm))]
-    pd.testing.assert_frame_equal(*of_both, check_exact=True)
-
-    # what ended is not run again, by whichever engine
-    begun = (results / "begun.txt").read_text()
-    again = Heard()
-    SerialEngine().run(results, keys, again, lambda: False)
-    assert again.states == heard.states
-    assert (results / "begun.txt").read_text() == begun
+    begun = (tmp_path / "results" / "begun.txt").read_text()
+    assert {line.split()[1] for line in begun.splitlines()} == {"1"}
+    assert nothing_is_left(tmp_path / "results")
 
 
 def test_a_wish_to_stop_lets_trials_save_what_they_have(planned: Callable) -> None:
@@ -178,8 +104,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
-from test_engines import Heard
-from stbench.trials import attempts
+from conformance import Heard
 from stbench.trials.engines import slots
 from stbench.trials.engines.limits import Limits
 slots.SlotsEngine([slots.Slot(1)] * 2, Limits()).run(Path(sys.argv[1]), sys.argv[2].split(","), Heard(), lambda: False)
@@ -188,7 +113,7 @@ slots.SlotsEngine([slots.Slot(1)] * 2, Limits()).run(Path(sys.argv[1]), sys.argv
 
 def test_workers_do_not_outlive_an_engine_that_is_killed(planned: Callable) -> None:
     results, keys = planned(1)
-    trouble(results, **dict.fromkeys(keys, "wait"))
+    trouble(results, **{keys[0]: "wait", keys[1]: "hold"})
     here = str(Path(__file__).parent)
     running = subprocess.Popen([sys.executable, "-c", PROGRAM, str(results), ",".join(keys), here])
     begun = results / "begun.txt"
@@ -196,12 +121,14 @@ def test_workers_do_not_outlive_an_engine_that_is_killed(planned: Callable) -> N
     while not (begun.is_file() and len(begun.read_text().splitlines()) == 2):
         assert time.monotonic() < until
         time.sleep(0.1)
-    workers = [psutil.Process(child.pid) for child in psutil.Process(running.pid).children()]
+    workers = psutil.Process(running.pid).children()
     assert len(workers) == 2
+    family = psutil.Process(running.pid).children(recursive=True)
+    assert len(family) >= 5  # a shell that watches over each, and what one trial started
     running.kill()
     running.wait()
-    gone, alive = psutil.wait_procs(workers, timeout=25)
-    assert (len(gone), alive) == (2, [])
+    _, alive = psutil.wait_procs(family, timeout=25)
+    assert alive == []
     assert {state_of(results, key).state for key in keys} == {"interrupted"}
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,8 @@ import own_sections
 import pytest
 
 from stbench.cli import main
-from stbench.system import files
+from stbench.system.file_system import abilities
+from stbench.system.files import replacing_directory, write_text
 
 ROOT = Path(__file__).parents[2]
 MEAN = ("--methods", "training_mean", "--preset", "quick", "--no-mlflow")
@@ -34,14 +36,14 @@ def read_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     """Make a folder read-only, also for root; any file made in it otherwise is found by :func:`_content`."""
 
     def forbid(folder: Path) -> None:
-        real = files.tempfile.mkstemp
+        real = os.open
 
-        def mkstemp(*, dir: Path, **more: object) -> object:
-            if folder in (dir, *Path(dir).parents):
+        def opened(path: str | Path, flags: int, *more: object, **named: object) -> int:
+            if flags & os.O_CREAT and folder in Path(os.fsdecode(path)).parents:
                 raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-            return real(dir=dir, **more)
+            return real(path, flags, *more, **named)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(files.tempfile, "mkstemp", mkstemp)
+        monkeypatch.setattr(os, "open", opened)
 
     return forbid
 
@@ -164,3 +166,37 @@ def test_files_are_utf_8_whatever_the_locale() -> None:
         if opens.search(line) and not re.search(r"encoding=|def |\"[rw]b\"|_text\((path|page|results)", line)
     ]
     assert not silent
+
+
+def test_what_a_file_system_can_do_is_found_by_trying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room, locks, renames = abilities(tmp_path / "not" / "there")
+    assert room.endswith("GiB free")
+    assert (locks, renames) == ("file locks", "renames that fail where something is")
+    assert list(tmp_path.iterdir()) == []
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    monkeypatch.setattr("os.rename", lambda *_: None)
+    _, locks, renames = abilities(tmp_path)
+    assert locks.startswith("no file locks (no locks available)")
+    assert "keep results elsewhere" in renames
+
+
+def test_files_and_folders_are_as_readable_as_the_user_has_it(tmp_path: Path) -> None:
+    """What the umask leaves, and the group of a folder that passes it on."""
+    for mask in (0o022, 0o002, 0o077):
+        place = tmp_path / oct(mask)
+        place.mkdir()
+        place.chmod(0o2775)
+        before = os.umask(mask)
+        try:
+            write_text(place / "file", "text")
+            with replacing_directory(place / "folder") as folder:
+                (folder / "inside").touch()
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((place / "file").stat().st_mode) == 0o666 & ~mask
+        assert stat.S_IMODE((place / "folder").stat().st_mode) == 0o2777 & ~mask
+        assert (place / "folder").stat().st_gid == place.stat().st_gid

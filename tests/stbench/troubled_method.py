@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,6 +51,9 @@ class Troubled:
         if trouble == "hang":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             time.sleep(600)
+        if trouble == "hold":  # the interpreter's lock, and have a child that ignores what it is asked
+            subprocess.Popen(["/bin/sh", "-c", "trap '' TERM HUP INT; sleep 600; sleep 600"])
+            ctypes.PyDLL(None).sleep(600)
         if trouble == "allocate":
             hoard = []
             for _ in range(300):

@@ -48,9 +48,10 @@ class WorkerProcess:
         read_requests, self._requests = os.pipe()
         self.replies, write_replies = os.pipe()
         os.set_blocking(self.replies, False)
-        pipes = (read_requests, write_replies)
+        read_life, self._life = os.pipe()  # nothing is written to it: it ends with this process
+        pipes = (read_requests, write_replies, read_life)
         command = [sys.executable, "-m", "stbench.cli", "worker", str(results)]
-        command += ["--requests", str(read_requests), "--replies", str(write_replies)]
+        command += ["--requests", str(read_requests), "--replies", str(write_replies), "--life", str(read_life)]
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(slot.threads))
         if slot.gpu is not None:
             environment[VISIBLE] = slot.gpu
@@ -119,6 +120,7 @@ class WorkerProcess:
         self.leave()
         if self.replies >= 0:
             os.close(self.replies)
+            os.close(self._life)
             self.replies = -1
         with contextlib.suppress(OSError):
             if self.log.stat().st_size == 0:

@@ -29,6 +29,7 @@ from .waiting import ATTEMPTS, Waiting
 
 TICK_S = 0.1
 WATCH_S = 1.0  # between two looks at the memory of workers
+STARTS = 5  # of workers that are killed one after the other before they are ready
 STOP_S = 30.0  # for a trial to save what it has when all is to stop
 TERM_S = 5.0  # for a trial that ran out of its time to save what it has
 
@@ -52,6 +53,7 @@ class _Run:
         self.workers: list[WorkerProcess] = []
         self.selector = selectors.DefaultSelector()
         self.watched = 0.0
+        self.lost_starts = 0
         self.oom_kills = killed_for_memory()
 
     def until_done(self, should_stop: Callable[[], bool]) -> None:
@@ -101,6 +103,7 @@ class _Run:
         for words in worker.hear():
             if "ready" in words:
                 worker.ready = True
+                self.lost_starts = 0
             elif "started" in words:
                 worker.since = time.monotonic()
                 self.listener.started(words["started"])
@@ -127,8 +130,7 @@ class _Run:
         key, words = worker.key, worker.last_words()
         code = self._dismiss(worker)
         if key is None:
-            if not worker.ready:
-                raise UserError(f"a worker cannot start on this machine (exit code {code}: {words}) - see {worker.log}")
+            self._note_start(worker, code, words)
             return
         state = state_of(self.results, key)
         if state.state in FINAL_STATES:  # it died after its work was done
@@ -150,6 +152,15 @@ class _Run:
             return
         last_seen = f", with {_gib(worker.resident)} of memory when last seen" if worker.resident else ""
         self._fail(key, "killed", f"{reason}, {ATTEMPTS} times{last_seen} - see {worker.log if words else 'its log'}")
+
+    def _note_start(self, worker: WorkerProcess, code: int, words: str) -> None:
+        """A worker without a trial is gone: a place where none can start is at fault, a signal may be chance."""
+        if worker.ready:
+            return
+        self.lost_starts += 1
+        if code >= 0 or self.lost_starts >= STARTS:
+            what = f"exit code {code}: {words}" if code >= 0 else f"{_how(code)}, {STARTS} times in a row"
+            raise UserError(f"a worker cannot start on this machine ({what}) - see {worker.log}")
 
     def _dismiss(self, worker: WorkerProcess) -> int:
         self.selector.unregister(worker.replies)
