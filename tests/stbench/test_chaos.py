@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from stbench.results.status import status_of
+from stbench.trials.attempts import read_state
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +46,12 @@ def workers_of(results: Path) -> list[psutil.Process]:
             if "worker" in process.cmdline() and str(results) in process.cmdline():
                 found.append(process)
     return found
+
+
+def workers_at_work(results: Path) -> list[int]:
+    """The process numbers of those that are within a trial just now."""
+    processes = [read_state(attempt).process for attempt in results.glob("attempts/*/*")]
+    return [process.pid for process in processes if process is not None and process.is_alive()]
 
 
 def assert_complete(results: Path, calm: Path) -> None:
@@ -75,10 +82,12 @@ def test_workers_and_runs_that_are_killed_lose_nothing(tmp_path: Path, calm: Pat
     def kill_workers() -> None:
         nonlocal n_killed
         while not over.wait(rng.uniform(1.0, 4.0)):
-            ready = [worker for worker in workers_of(results) if time.time() - worker.create_time() > 5]
-            if ready:
+            at_work = workers_at_work(results)
+            while not at_work and not over.wait(0.05):
+                at_work = workers_at_work(results)
+            if at_work:
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    rng.choice(ready).kill()
+                    psutil.Process(rng.choice(at_work)).kill()
                     n_killed += 1
 
     killer = threading.Thread(target=kill_workers)
