@@ -12,7 +12,7 @@ WORKERS ?= 2
 # `.venv/bin/coverage report` names the lines that none runs. `make test COVERAGE=` measures nothing, and is quicker
 COVERAGE ?= --cov --cov-report= --cov-fail-under=95
 
-.PHONY: demo test test-slow test-gpu lint benchmark clean
+.PHONY: demo test fast-tests test-slow test-gpu lint benchmark clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -31,7 +31,11 @@ lint: $(READY)
 	ln -s $(addprefix $(CURDIR)/,$(wildcard stbench/*) methods datasets reports) $(TYPES)/stbench/
 	cd $(TYPES) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p stbench
 
-test: lint
+# lint has one process, so the tests need not wait for it
+test: $(READY)
+	$(MAKE) --jobs 2 lint fast-tests
+
+fast-tests: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(COVERAGE) -m "not slow and not gpu"
 
 test-slow: $(READY)

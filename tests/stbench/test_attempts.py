@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from stbench.cli import main
 from stbench.errors import DeviceFailed, Interrupted
 from stbench.system.beats import Observer
 from stbench.system.processes import Process
@@ -22,11 +24,20 @@ GONE = Process.here().model_copy(update={"started": "0"})
 ELSEWHERE = Process.here().model_copy(update={"boot": "another machine's"})
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    os.environ["STBENCH_CACHE"] = str(tmp_path_factory.getbasetemp() / "stbench-cache")
+    results = tmp_path_factory.mktemp("finished") / "r"
+    with pytest.raises(SystemExit) as left:
+        main(["run", "--methods", "training_mean", *DEMO, "--out", str(results)])
+    assert not left.value.code
+    return results
+
+
 @pytest.fixture
-def results(tmp_path: Path, stbench_command: Callable) -> Path:
+def results(tmp_path: Path, finished: Path) -> Path:
     """Two trials of a control that finished."""
-    assert stbench_command("run", "--methods", "training_mean", *DEMO, "--out", tmp_path / "r").code == 0
-    return tmp_path / "r"
+    return Path(shutil.copytree(finished, tmp_path / "r"))
 
 
 @pytest.fixture

@@ -81,6 +81,7 @@ def test_a_wish_to_stop_lets_trials_save_what_they_have(planned: Callable) -> No
     assert [state.state for state in heard.states.values()] == ["finished"] * 4
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_worker_alone_is_no_failure(planned: Callable) -> None:
     """Somebody, or a scheduler, asks a worker to stop: its trial is saved, and goes on in another."""
     results, keys = planned(1)
@@ -91,6 +92,7 @@ def test_a_signal_to_one_worker_alone_is_no_failure(planned: Callable) -> None:
     assert heard.lost == [f"{keys[0]} its process was asked to stop from outside"]
 
 
+@pytest.mark.slow
 def test_a_trial_that_heeds_its_time_limit_has_failed_all_the_same(planned: Callable) -> None:
     results, keys = planned(1)
     trouble(results, **{keys[0]: "wait"})
@@ -200,6 +202,7 @@ def test_a_worker_runs_a_list(planned: Callable, tmp_path: Path, stbench_command
     assert (done.code, "there is nothing to run" in done.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_ends_a_run_at_once(planned: Callable) -> None:
     results, keys = planned(1)
     trouble(results, **dict.fromkeys(keys, "hang"))
@@ -316,6 +319,7 @@ def test_a_plug_in_that_was_named_by_a_relative_path_is_found_from_any_folder(
     assert {state_of(again, key).state for key in keys} == {"interrupted", "pending"}
 
 
+@pytest.mark.slow
 def test_what_stops_the_run_lets_other_trials_save_what_they_have(planned: Callable, tmp_path: Path) -> None:
     results, keys = planned(1)
     trouble(results, **{keys[0]: "wait", keys[1]: "place"})
