@@ -34,6 +34,12 @@ SplitOption = Annotated[
     ),
 ]
 FoldsOption = Annotated[int | None, typer.Option(help="Number of folds of kfold (5).")]
+OnlyFoldsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--only-folds", metavar="A2,B1", help="Run these folds now. All are planned, and tables count what is missing."
+    ),
+]
 TargetOption = Annotated[
     str,
     typer.Option(help=f"Scale that is predicted: {', '.join(TARGET_NAMES)}.", autocompletion=complete_target),
@@ -75,6 +81,8 @@ UnsafePrecisionOption = Annotated[
 ]
 RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")]
 MlflowOption = Annotated[bool, typer.Option(help="Record in MLflow (MLFLOW_TRACKING_URI, else a SQLite file).")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be run, and stop.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Print what would be run, and roughly what it would take, and stop.")
+]
 
 ResultsArgument = Annotated[list[Path], typer.Argument(metavar="RESULTS...")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..data.splits import SPLITS, make_folds
@@ -17,15 +17,21 @@ if TYPE_CHECKING:
     from ..dataset import Dataset
 
 
-def require_data(opened: Dataset, slices: str | None, split: str, folds: int | None) -> None:
+def require_data(
+    opened: Dataset, slices: str | None, split: str, folds: int | None, only_folds: Sequence[str] | None = None
+) -> None:
     """Stop, before anything that takes time, if slices are missing, cannot be read, or are too few for the split.
 
-    ``slices``, ``split`` and ``folds`` are as they were typed.
+    ``slices``, ``split`` and ``folds`` are as they were typed; ``only_folds`` must be names of the split's folds.
     """
     from ..data.prepare import choose, require_readable
 
     sources, _ = choose(opened, slice_list(slices))
-    split_folds(split, folds, {source.id: source.patient for source in sources})
+    named = split_folds(split, folds, {source.id: source.patient for source in sources})
+    known = [fold.name for each in named.values() for fold in each]
+    for name in only_folds or ():
+        if name not in known:
+            raise unknown(f"fold of --split {split}", name, known)
     require_readable(sources)
 
 

@@ -19,6 +19,8 @@ from ..system.locate import data_root
 from .console import err, out, with_bar
 from .feeding import feeding
 from .lists import seed_list
+from .outstanding import outstanding
+from .planning import forecast_of, in_best_order, say_plan
 from .recording import record_in_mlflow
 from .setting import Setting, prepare_setting
 from .summary import print_summary
@@ -56,7 +58,7 @@ def run_choices(
             require_free(directory)
     experiments = _experiments(setting, chosen, ablation)
     if setting.dry_run:
-        _say_folds(experiments)
+        say_plan(experiments, directory, setting)
         return
     command = "stbench " + shlex.join(sys.argv[1:])
     with _owning(directory, command, setting) as taken_away:
@@ -87,8 +89,10 @@ def _run_experiments(
     from ..results.summary import superseded
 
     execution = Execution(directory, command, setting.device, setting.precision, setting.save_models)
+    engine = setting.engine.build(setting.device)
+    forecast = forecast_of(experiments, directory, engine)
     superseded_before = superseded(directory)
-    keys = [key for experiment in experiments for key in plan(experiment, execution)]
+    keys = [key for experiment in experiments for key in plan(experiment, execution, forecast.see)]
     for prepared in {experiment.data_spec.target: experiment.data for experiment in experiments}.values():
         _say_audit(directory, setting, prepared)
     n_superseded = len(superseded(directory).keys() - superseded_before.keys())
@@ -100,9 +104,9 @@ def _run_experiments(
             soft_wrap=True,
             markup=False,
         )
-    todo = _outstanding(directory, keys, setting.retry_failed)
+    todo = in_best_order(outstanding(directory, keys, setting.retry_failed, setting.chosen_folds()), forecast, engine)
     with feeding(directory, setting.mlflow and bool(todo)):
-        summary = _run_trials(directory, todo, setting.engine.build(setting.device), taken_away)
+        summary = _run_trials(directory, todo, engine, taken_away)
     if setting.mlflow:
         record_in_mlflow(directory)
     print_summary(summary[summary["key"].isin(keys)])
@@ -136,14 +140,15 @@ def _run_trials(directory: Path, todo: Sequence[str], engine: Engine, taken_away
 
     trials, table = read_run(directory).trials, SummaryTable(directory)
     table.write()
-    written = time.monotonic()
+    due = time.monotonic() + SUMMARY_INTERVAL_S
 
     def after_trial(key: str) -> None:
-        nonlocal written
+        nonlocal due
         # the table is derived from all trials: fresh enough to be looked at, but it must not cost more than they do
-        if time.monotonic() - written > SUMMARY_INTERVAL_S:
+        began = time.monotonic()
+        if began > due:
             table.write()
-            written = time.monotonic()
+            due = time.monotonic() + max(SUMMARY_INTERVAL_S, 20 * (time.monotonic() - began))
 
     try:
         with (
@@ -163,11 +168,11 @@ def _run_trials(directory: Path, todo: Sequence[str], engine: Engine, taken_away
 def _say_audit(directory: Path, setting: Setting, prepared: PreparedDataset) -> None:
     """Audit the data before anything is trained, and print what a reader of the numbers must know."""
     from ..results.evidence import write_evidence
-    from ..results.record import trial_specs
+    from ..results.record import examples
 
     leaks = {
         f"{spec.title} ({', '.join(filter(None, (spec.preset, spec.variant)))})": spec.leak
-        for spec in trial_specs(directory).values()
+        for spec in examples(directory, apart_from=("fold", "seed"))
         if spec.leak and (spec.data.name, spec.data.target) == (prepared.name, prepared.target.name)
     }
     opened = registry.dataset(setting.dataset, data_root(setting.data))
@@ -179,39 +184,3 @@ def _say_audit(directory: Path, setting: Setting, prepared: PreparedDataset) -> 
         serious = [finding for finding in record.findings if finding.verdict in ("warning", "leak")]
         counts = ", ".join(f"{finding.title} ({finding.count}/{finding.of})" for finding in serious)
         out.print(f"audit of {record.split}: {record.badge}{f'; {counts}' if counts else ''}", soft_wrap=True)
-
-
-def _say_folds(experiments: Sequence[Experiment]) -> None:
-    """Print what a run would do."""
-    first = experiments[0]
-    for experiment in experiments:
-        if experiment.data is first.data:  # the folds are the same on every target
-            for fold in experiment.folds:
-                out.print(f"{experiment.split}: {fold.statement()}")
-    n_trials = sum(experiment.n_trials for experiment in experiments)
-    names = dict.fromkeys(choice.method.name for experiment in experiments for choice in experiment.methods)
-    out.print(f"{n_trials} trials: {', '.join(names)}; seeds {', '.join(map(str, first.seeds))}", soft_wrap=True)
-
-
-def _outstanding(results: Path, keys: list[str], retry_failed: bool) -> list[str]:
-    """The keys of the trials that are still to run; prints how many results are reused."""
-    from collections import Counter
-
-    from ..trials.attempts import put_back
-    from ..trials.outcome import state_of
-    from ..trials.state import FINAL_STATES
-
-    states: dict[str, str] = {key: state_of(results, key).state for key in keys}
-    if retry_failed:
-        for key in [key for key, state in states.items() if state == "failed"]:
-            put_back(results, key)
-            states[key] = "pending"
-    counts = Counter(states.values())
-    todo = [key for key in keys if states[key] not in FINAL_STATES]
-    ended = ", ".join(f"{counts[state]} {state}" for state in FINAL_STATES if counts[state])
-    reused = f"; reused: {ended}" if ended else ""
-    resumed = f"; {counts['interrupted']} resume where they were interrupted" if counts["interrupted"] else ""
-    out.print(f"{len(keys)} trials, {len(todo)} to run{resumed}{reused}", soft_wrap=True)
-    if counts["failed"] and not retry_failed:
-        out.print("failed trials are not run again without --retry-failed", style="yellow")
-    return todo

@@ -12,7 +12,7 @@ from ..system.locate import cache_root, data_root
 from ..system.user_paths import expanded
 from .console import out, say_once
 from .engine_options import ONE_AT_A_TIME, EngineOptions
-from .lists import seed_list
+from .lists import seed_list, words
 from .preparing import check_split, notes_of, prepare_slices, require_data, split_folds
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Setting:
     save_models: bool
     mlflow: bool
     dry_run: bool
+    only_folds: str | None = None
 
     def check(self) -> None:
         """Raise ``UserError``, before any work, for what cannot be run.
@@ -56,11 +57,16 @@ class Setting:
         check_split(self.split, self.folds)
         seed_list(self.seeds)
         precision = resolve_precision(self.precision)
-        require_data(registry.dataset(self.dataset, data_root(self.data)), self.slices, self.split, self.folds)
+        opened = registry.dataset(self.dataset, data_root(self.data))
+        require_data(opened, self.slices, self.split, self.folds, self.chosen_folds())
 
         from ..training.device import resolve_device
 
         require_capable(precision, resolve_device(self.device))  # a device that is not there, or cannot
+
+    def chosen_folds(self) -> list[str] | None:
+        """The names of the folds whose trials are run now; None: all."""
+        return None if self.only_folds is None else words(self.only_folds, "--only-folds")
 
     def check_precision(self, methods: Sequence[type[Method]]) -> None:
         """Refuse a precision that is not safe for some of ``methods``, or warn where the user insists on it."""

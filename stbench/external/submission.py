@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..results.record import read_run
 from ..results.run_record import SectionRecord
 from ..scores.alarms import Alarm
 from ..system.environment import versions
-from ..system.files import replacing_directory, write_json, writing_to
+from ..system.files import replacing_directory, write_text, writing_to
 from ..trials.history import History
 from ..trials.outcome import list_files, read_ended
 from ..trials.scoring import mean_target, score_predictions
@@ -179,7 +179,7 @@ def _write_trial(work: Path, spec: TrialSpec, data: PreparedDataset, submission:
     notes = [DECLARED, *dict.fromkeys(note for found in given for note in found.notes)]
     notes += score_predictions(spec, data, training, completed, work)
     raised = [alarm for found in given for alarm in alarms_of(found, data)]
-    write_json(work / "spec.json", asdict(spec))
+    write_text(work / "spec.json", spec.as_json())
     History(work / "history.jsonl").write_csv(work / "history.csv")
     lines = [f"trial {spec.key}: {spec.label}, scored from predictions made elsewhere"]
     lines += [f"slice {found.slice}: {found.source}, content {found.digest}" for found in given]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,20 @@ from typing import Any
 from .. import registry
 from ..data.prepared import PreparedDataset
 from ..data.splits import Fold
-from ..errors import DamagedFileError, UserError
+from ..errors import UserError
 from ..method import Method, MethodConfig, Needs
 from ..system.calls import Calls
 from ..system.files import writing_to
 from ..system.locks import locked
+from ..system.many_files import ManyFiles
 from ..training.precision import resolve_precision
 from ..trials.declarations import declared
 from ..trials.outcome import state_of
-from ..trials.spec import EXTERNAL, DataSpec, TrialSpec, in_words
-from .record import read_run, record_plan, spec_at
-from .run_record import AblationRecord
+from ..trials.spec import DataSpec, TrialSpec, in_words
+from ..trials.survey import ended_keys
+from .namesakes import refuse_namesakes
+from .record import record_plan
+from .run_record import AblationRecord, TrialIdentity, TrialRecord
 from .summary import UNKNOWN_WEIGHTS
 
 
@@ -85,19 +89,17 @@ class Execution:
     save_models: bool = False
 
 
-def plan(experiment: Experiment, execution: Execution) -> list[str]:
-    """Write the specs of the experiment's trials into the results directory and return their keys.
+def specs_of(experiment: Experiment, execution: Execution) -> Iterator[TrialSpec]:
+    """The trials of an experiment: by seed, then by fold, so that those on the same data follow each other.
 
-    The directory may be new, or that of a run to be resumed: its earlier trials stay, and one with the same identity
-    (say, of an older version of a method) is replaced in the table by the new one. Trials are in the order of the
-    folds, so that those on the same data follow each other.
+    Who trains comes before who reuses its model. However many they are, they are made one after the other.
     """
-    results, data, methods = execution.results, experiment.data, experiment.methods
+    data, methods = experiment.data, experiment.methods
     lent = [choice.trained_by for choice in methods if choice.trained_by is not None]
-    distinct = {id(choice): choice for choice in (*methods, *lent)}
-    described = {place: described_once(choice) for place, choice in distinct.items()}  # once, and not for every trial
+    described = {id(choice): described_once(choice) for choice in (*methods, *lent)}  # once, and not for every trial
 
-    def spec_of(choice: MethodChoice, fold: Fold, seed: int) -> TrialSpec:
+    def spec_of(choice: MethodChoice, fold: Fold, patients: Mapping[str, str], seed: int) -> TrialSpec:
+        trained_by = "" if choice.trained_by is None else spec_of(choice.trained_by, fold, patients, seed).key
         return TrialSpec(
             **described[id(choice)],
             data=experiment.data_spec,
@@ -105,40 +107,93 @@ def plan(experiment: Experiment, execution: Execution) -> list[str]:
             fold=fold.name,
             train=fold.train,
             test=fold.test,
-            patients={name: data.patients[name] for name in (*fold.train, *fold.test)},
+            patients=patients,
             seed=seed,
             device=execution.device,
             precision=resolve_precision(execution.precision, choice.method),
             save_model=execution.save_models or choice.keep_model or choice in lent,
-            trained_by="" if choice.trained_by is None else spec_of(choice.trained_by, fold, seed).key,
+            trained_by=trained_by,
         )
 
-    for choice in methods:
-        _refuse_namesake(results, choice)
-    # who trains comes before who reuses
     ordered = sorted(methods, key=lambda choice: choice.trained_by is not None)
-    specs = [
-        spec_of(choice, fold, seed) for seed in experiment.seeds for fold in experiment.folds for choice in ordered
-    ]
-    for spec in specs:
+    for seed in experiment.seeds:
+        for fold in experiment.folds:
+            patients = {name: data.patients[name] for name in (*fold.train, *fold.test)}
+            for choice in ordered:
+                yield spec_of(choice, fold, patients, seed)
+
+
+def plan(
+    experiment: Experiment, execution: Execution, see: Callable[[TrialSpec], object] = lambda spec: None
+) -> list[str]:
+    """Write the specs of the experiment's trials into the results directory and return their keys.
+
+    The directory may be new, or that of a run to be resumed: its earlier trials stay, and one with the same identity
+    (say, of an older version of a method) is replaced in the table by the new one. Trials are in the order of
+    :func:`specs_of`; ``see`` is shown each.
+    """
+    results = execution.results
+    refuse_namesakes(results, [(choice.reference, choice.method) for choice in experiment.methods])
+    _require_models(experiment, execution)
+    with writing_to(results):
+        (results / "trials").mkdir(parents=True, exist_ok=True)
+        planned = _write_specs(results, specs_of(experiment, execution), see)
+        with locked(results / ".run.lock"):
+            record_plan(
+                results,
+                experiment.data,
+                planned,
+                experiment.folds,
+                experiment.split,
+                execution.command,
+                experiment.ablation,
+            )
+    return list(planned)
+
+
+def _write_specs(
+    results: Path, specs: Iterable[TrialSpec], see: Callable[[TrialSpec], object] = lambda spec: None
+) -> dict[str, TrialRecord]:
+    """Write what trials are; returns what ``run.json`` says of each, by its key."""
+    planned: dict[str, TrialRecord] = {}
+    with ManyFiles(results / "specs") as files:
+        for spec in specs:
+            name, text = f"{spec.key}.json", spec.as_json()
+            earlier = files.read(name)
+            if earlier is not None and earlier != text and not spec.save_model and _keeps_its_model(earlier):
+                text = replace(spec, save_model=True).as_json()
+            if earlier != text:
+                files.write(name, text)
+            planned[spec.key] = TrialRecord(identity=TrialIdentity.of(spec), label=spec.label)
+            see(spec)
+    return planned
+
+
+def _keeps_its_model(text: str) -> bool:
+    """Whether an earlier command, which may have planned others to reuse it, wants the model of a trial kept."""
+    try:
+        fields = json.loads(text)
+    except ValueError:  # cut, by a command that died: it is written anew
+        return False
+    return isinstance(fields, dict) and fields.get("save_model") is True
+
+
+def _require_models(experiment: Experiment, execution: Execution) -> None:
+    """``UserError`` where a trial would reuse the model of one that ended and kept none."""
+    results = execution.results
+    reusing = [choice for choice in experiment.methods if choice.trained_by is not None]
+    ended = ended_keys(results)
+    if not reusing or not ended:
+        return
+    for spec in specs_of(replace(experiment, methods=reusing), execution):
         trained = results / "trials" / spec.trained_by
-        if not spec.trained_by or (trained / "model").is_dir():
+        if spec.trained_by not in ended or (trained / "model").is_dir():
             continue
         if state_of(results, spec.trained_by).state == "finished":
             raise UserError(
                 f"{trained} kept no model, which {spec.variant} would reuse - delete it and run the same command "
                 "again, or give another --out"
             )
-    with writing_to(results):
-        (results / "specs").mkdir(parents=True, exist_ok=True)
-        (results / "trials").mkdir(exist_ok=True)
-        for spec in specs:
-            spec.write(results)
-        with locked(results / ".run.lock"):
-            record_plan(
-                results, data, specs, experiment.folds, experiment.split, execution.command, experiment.ablation
-            )
-    return [spec.key for spec in specs]
 
 
 def described_once(choice: MethodChoice) -> dict[str, Any]:
@@ -161,39 +216,11 @@ def described_once(choice: MethodChoice) -> dict[str, Any]:
     }
 
 
-def _refuse_namesake(results: Path, choice: MethodChoice) -> None:
-    """``UserError`` where ``results`` has trials of another method of the same name: one would replace the other.
-
-    The same method is what the registry finds at the same place, whatever became of its code since, or the same code
-    elsewhere.
-    """
-    if not (results / "run.json").is_file():
-        return
-    here = registry.origin(choice.reference)
-    for key in read_run(results).trials:
-        try:
-            spec = spec_at(results, key)
-        except DamagedFileError:  # planned again now, or told by whoever reads the trials
-            continue
-        if spec.name != choice.method.name or spec.method.startswith(EXTERNAL):
-            continue
-        origin = spec.origin or spec.method  # of an older version: as it was typed
-        same_class = origin.rpartition(":")[2] == here.rpartition(":")[2]  # one file may hold several
-        same_code = same_class and spec.method_source == registry.source_digest(choice.method)
-        if origin in (here, choice.reference) or same_code:
-            continue
-        raise UserError(
-            f"{results} has trials of '{spec.name}' from {origin}, and {here} calls itself '{spec.name}' too - rename "
-            "one, or give another --out: results are told apart by the name"
-        )
-
-
 def record_finished(
     results: Path, data: PreparedDataset, specs: Sequence[TrialSpec], folds: Sequence[Fold], split: str, command: str
 ) -> None:
     """Enter trials whose ``trials/KEY`` is complete already into ``results``, all in one step, as :func:`plan` does."""
     with writing_to(results):
-        for spec in specs:
-            spec.write(results)
+        planned = _write_specs(results, specs)
         with locked(results / ".run.lock"):
-            record_plan(results, data, specs, folds, split, command, ablation=None)
+            record_plan(results, data, planned, folds, split, command, ablation=None)

@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ..data.prepared import PreparedDataset
 from ..data.splits import Fold
-from ..errors import UserError
+from ..errors import DamagedFileError, UserError
 from ..system.environment import machine, versions
-from ..system.files import write_json
+from ..system.files import write_text
+from ..system.many_files import laid_out
 from ..trials.spec import TrialSpec
 from . import run_record
 from .run_record import LAYOUT, AblationRecord, RunRecord, SectionRecord, TrialIdentity, TrialRecord
+
+DEEP = 20  # levels of run.json that are laid out, beside those of its trials: all of them
 
 
 def record_plan(
     results: Path,
     data: PreparedDataset,
-    specs: Sequence[TrialSpec],
+    planned: Mapping[str, TrialRecord],
     folds: Sequence[Fold],
     split: str,
     command: str,
     ablation: AblationRecord | None,
 ) -> None:
-    """Enter a plan into ``run.json``; earlier trials stay, but for those whose question ``specs`` answer anew."""
+    """Enter a plan into ``run.json``; earlier trials stay, but for those whose question ``planned`` answer anew."""
     now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     section = SectionRecord.of(data, tuple(folds), split)
-    planned = {spec.key: TrialRecord(identity=TrialIdentity.of(spec), label=spec.label) for spec in specs}
     record = read_run(results) if (results / "run.json").is_file() else _new_run(now)
     answered = {trial.identity for trial in planned.values()}
     kept = {key: trial for key, trial in record.trials.items() if trial.identity not in answered}
     gone = record.superseded | {key: trial for key, trial in record.trials.items() if key not in kept}
-    trials = kept | planned
+    trials = kept | dict(planned)
     changes = {
         "updated": now,
         "commands": tuple(dict.fromkeys([*record.commands, command])),
@@ -45,7 +49,17 @@ def record_plan(
         "sections": _with_section(record.sections, section),
         "ablation": _joined_ablation(results, record.ablation, ablation),
     }
-    write_json(results / "run.json", record.model_copy(update=changes).model_dump(mode="json"))
+    write_text(results / "run.json", _text(record.model_copy(update=changes)))
+
+
+def _text(record: RunRecord) -> str:
+    """JSON with a trial on a line, as there may be very many, and everything else with a value on a line."""
+    content = record.model_dump(mode="json")
+    fields = (
+        f"{json.dumps(name)}: {laid_out(value, 1 if name in ('trials', 'superseded') else DEEP).rstrip()}"
+        for name, value in content.items()
+    )
+    return "{\n" + ",\n".join(fields) + "\n}\n"
 
 
 def _new_run(now: str) -> RunRecord:
@@ -94,6 +108,21 @@ def read_run(results: Path) -> RunRecord:
 def trial_specs(results: Path) -> dict[str, TrialSpec]:
     """The trials that count in a results directory, key to spec, in the order in which they were planned."""
     return {key: spec_at(results, key) for key in read_run(results).trials}
+
+
+def examples(results: Path, apart_from: Collection[str]) -> Iterator[TrialSpec]:
+    """Of the trials that count and differ in nothing but the fields ``apart_from`` of their identity, one each.
+
+    What follows from a method and its configuration is the same for all of them, and they may be very many.
+    """
+    seen: set[TrialIdentity] = set()
+    for key, trial in read_run(results).trials.items():
+        kind = trial.identity.model_copy(update=dict.fromkeys(apart_from, ""))
+        if kind in seen:
+            continue
+        with suppress(DamagedFileError):  # another stands for it; who reads all trials tells
+            yield spec_at(results, key)
+            seen.add(kind)
 
 
 def spec_at(results: Path, key: str) -> TrialSpec:

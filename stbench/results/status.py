@@ -10,9 +10,9 @@ from typing import Any
 
 from ..trials.attempts import HISTORY
 from ..trials.history import History
-from ..trials.outcome import state_of
 from ..trials.owner import owner_of
 from ..trials.state import FINAL_STATES, TrialState
+from ..trials.survey import states_of
 from .record import read_run
 
 ORDER = ("running", "pending", "interrupted", "finished", "failed", "skipped")
@@ -89,8 +89,9 @@ def status_of(results: Path) -> Status:
     """Read it from the directory. Raises ``UserError`` where it is not one."""
     counts: Counter[str] = Counter()
     at_work, failed, ended = [], [], []
-    for key, trial in read_run(results).trials.items():
-        state = state_of(results, key)
+    trials = read_run(results).trials
+    for key, state in states_of(results, trials):
+        trial = trials[key]
         counts[state.state] += 1
         if state.state == "running":
             at_work.append(_at_work(results, key, trial.label, state))

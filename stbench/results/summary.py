@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterable
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from ..data.splits import same_patient
 from ..errors import PlaceError
 from ..system.files import write_text
-from ..trials.outcome import read_table, state_of
+from ..trials.scores_file import read_scores
 from ..trials.spec import TrialSpec
+from ..trials.state import EndedState, TrialState
+from ..trials.survey import ended_keys, states_of
 from .record import read_run, spec_at
 from .summary_schema import SUMMARY_COLUMNS
 
+Row = list[object]  # in the order of SUMMARY_COLUMNS
+Rows = list[Row]
+
+PLACE = {name: place for place, name in enumerate(SUMMARY_COLUMNS)}
+BLANK: Row = [math.nan] * len(SUMMARY_COLUMNS)
 UNKNOWN_WEIGHTS = "unknown"  # the label of what cannot say where its weights come from
 
 log = logging.getLogger("stbench")
@@ -29,20 +38,21 @@ def superseded(results: Path) -> dict[str, str]:
     """
     if not (results / "run.json").is_file():
         return {}
-    found = read_run(results).superseded
-    return {key: trial.label for key, trial in found.items() if (results / "trials" / key).is_dir()}
+    ended = ended_keys(results)
+    return {key: trial.label for key, trial in read_run(results).superseded.items() if key in ended}
 
 
 class SummaryTable:
     """The summary of one results directory, for whoever looks at it again and again while trials run.
 
-    The rows of a trial that ended are kept: nothing changes them but another attempt, which is written later.
+    The rows of a trial that ended are kept: nothing changes them but another attempt, which is written later. Of the
+    others what their specs say is kept. So a further look costs a listing, and a look at each trial that was begun.
     """
 
     def __init__(self, results: Path) -> None:
         self.results = results
-        self._specs: dict[str, TrialSpec] = {}
-        self._ended: dict[str, tuple[tuple[int, int], list[dict[str, Any]]]] = {}
+        self._planned: dict[str, Rows] = {}
+        self._ended: dict[str, tuple[tuple[int, int], Rows]] = {}
 
     def collect(self) -> pd.DataFrame:
         """One row per trial and test slice, whatever the trial's state (columns: ``SUMMARY_COLUMNS``).
@@ -50,18 +60,12 @@ class SummaryTable:
         A trial without metrics (failed, skipped, pending, interrupted) has its rows too, with the reason and no
         metrics.
         """
-        rows: list[dict[str, Any]] = []
-        for key in read_run(self.results).trials:
-            trial = self.results / "trials" / key
-            written = (_written_at(trial / "state.json"), _written_at(trial / "metrics.csv"))
-            known = self._ended.get(key)
-            if known is None or known[0] != written:
-                if key not in self._specs:
-                    self._specs[key] = spec_at(self.results, key)
-                known = written, _rows(self.results, key, self._specs[key])
-            if written[0]:
-                self._ended[key] = known
-            rows += known[1]
+        ended = ended_keys(self.results)
+        # looked at before the files are read: what changes meanwhile is read again the next time
+        written = {key: self._written_at(key, ended) for key in read_run(self.results).trials}
+        changed = [key for key, stamp in written.items() if key not in self._ended or self._ended[key][0] != stamp]
+        anew = {key: self._rows(key, state, written[key]) for key, state in states_of(self.results, changed)}
+        rows = [row for key in written for row in (anew[key] if key in anew else self._ended[key][1])]
         return pd.DataFrame(rows, columns=list(SUMMARY_COLUMNS))
 
     def write(self) -> pd.DataFrame:
@@ -69,6 +73,22 @@ class SummaryTable:
         summary = self.collect()
         write_text(self.results / "summary.csv", summary.to_csv(index=False))
         return summary
+
+    def _written_at(self, key: str, ended: set[str]) -> tuple[int, int]:
+        """When the files that the rows of a trial are made of were written last; 0 where one is not there."""
+        if key not in ended:
+            return 0, 0
+        trial = os.path.join(self.results, "trials", key)
+        return _written_at(os.path.join(trial, "state.json")), _written_at(os.path.join(trial, "metrics.csv"))
+
+    def _rows(self, key: str, state: TrialState, written: tuple[int, int]) -> Rows:
+        if key not in self._planned:
+            self._planned[key] = _of_spec(key, spec_at(self.results, key))
+        rows = _with_outcome(self._planned[key], state, self.results / "trials" / key)
+        if written[0]:
+            self._ended[key] = written, rows
+            del self._planned[key]
+        return rows
 
 
 def collect(results: Path) -> pd.DataFrame:
@@ -81,13 +101,16 @@ def write_summary(results: Path) -> pd.DataFrame:
     return SummaryTable(results).write()
 
 
-def _written_at(path: Path) -> int:
+def _written_at(path: str) -> int:
     """When a file was written last; 0 where it is not there."""
-    return path.stat().st_mtime_ns if path.is_file() else 0
+    try:
+        return os.stat(path).st_mtime_ns
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
 
 
-def _rows(results: Path, key: str, spec: TrialSpec) -> list[dict[str, Any]]:
-    state = state_of(results, key)
+def _of_spec(key: str, spec: TrialSpec) -> Rows:
+    """What a trial's spec says: a row for each of its test slices, blank in all other columns."""
     common = {
         "key": key,
         "dataset": spec.data.name,
@@ -102,34 +125,46 @@ def _rows(results: Path, key: str, spec: TrialSpec) -> list[dict[str, Any]]:
         "variant": spec.variant,
         "weights": spec.weights,
         "seed": spec.seed,
+        "precision": spec.precision,
+        "leak": spec.leak,
+        "trained_by": spec.trained_by,
+    }
+    rows = []
+    for name in spec.test:
+        replicates = same_patient([name], spec.train, spec.patients)
+        own = {"slice": name, "patient": spec.patients[name], "same_patient_training_slices": len(replicates)}
+        rows.append(_filled(BLANK, common | own))
+    return rows
+
+
+def _with_outcome(planned: Rows, state: TrialState, trial: Path) -> Rows:
+    """The rows of a trial's spec with what became of it."""
+    common = {
         "fit_s": state.fit_s,
         "predict_s": state.predict_s,
         "peak_mem_mb": state.peak_mem_mb,
         "n_parameters": state.n_parameters,
         "device": state.device,
-        "precision": spec.precision,
         "tf32": " ".join(state.tf32 or []),  # what was computed in it, as far as the device has it
         "state": state.state,
         "reason": state.reason,
-        "leak": spec.leak,
-        "trained_by": spec.trained_by,
         "alarms": _joined(alarm.kind for alarm in state.alarms or []),
         "notes": _joined(state.notes or []),
     }
-    scores: dict[str, dict[Hashable, Any]] = {}
-    if state.state == "finished":
-        table = read_table(results / "trials" / key, "metrics.csv", spec.test)
-        assert table is not None  # a finished trial without it has no state
-        scores = {str(row["slice"]): row for row in table.to_dict("records")}
-    rows = []
-    for name in spec.test:
-        replicates = same_patient([name], spec.train, spec.patients)
-        rows.append(
-            common
-            | {"slice": name, "patient": spec.patients[name], "same_patient_training_slices": len(replicates)}
-            | {str(column): value for column, value in scores.get(name, {}).items()}
-        )
-    return rows
+    scores: Mapping[str, Mapping[str, object]] = {}
+    if isinstance(state, EndedState) and state.state == "finished":
+        scores = read_scores(trial, state, [str(row[PLACE["slice"]]) for row in planned])
+    return [_filled(row, common | dict(scores.get(str(row[PLACE["slice"]]), {}))) for row in planned]
+
+
+def _filled(row: Row, values: Mapping[str, object]) -> Row:
+    """A copy of ``row`` with ``values`` in their columns; what has no column is left out."""
+    filled = list(row)
+    for name, value in values.items():
+        place = PLACE.get(name)
+        if place is not None:
+            filled[place] = sys.intern(value) if type(value) is str else value  # the same words stand in many rows
+    return filled
 
 
 def _joined(texts: Iterable[object]) -> str:

@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import pandas as pd
-
 
 class History:
     """The training history of one trial: one row per epoch, on disk as it comes, so that a crash loses nothing."""
@@ -38,6 +36,8 @@ class History:
         return float(sum(row.get("seconds", 0.0) for row in self._earlier.values()))
 
     def write_csv(self, path: Path) -> None:
+        import pandas as pd  # here, as who looks at a run imports this module, and starts fast
+
         table = pd.DataFrame.from_dict(self.rows, orient="index").sort_index()
         table.index.name = "epoch"
         table.to_csv(path)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +15,8 @@ from .. import NUMBERS
 from ..data.targets import target
 from ..errors import DamagedFileError, first_problem
 from ..method import Run
-from ..system.files import read_object, value_digest, write_json
+from ..system.files import read_object, value_digest, write_text
+from ..system.many_files import compact
 from ..system.precision import tf32_allowed
 
 EXTERNAL = "predictions:"  # in front of the name of a method whose predictions were made elsewhere
@@ -32,6 +34,11 @@ class DataSpec:
     cache: str
     target: str
     keys: Mapping[str, str]  # slice to the key of its prepared content, in fold order
+
+    @cached_property
+    def as_json(self) -> str:
+        """On one line."""
+        return compact({each.name: getattr(self, each.name) for each in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class TrialSpec:
     changes: Mapping[str, Any] = field(default_factory=dict)  # what was changed against the preset: setting to value
     origin: str = ""  # which method of that name it is, wherever it was called from: see registry.origin
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Digest of what determines the outcome. Where data and results lie, and on which device, is not part of it."""
         reuse = {"trained_by": self.trained_by} if self.trained_by else {}
@@ -93,13 +100,21 @@ class TrialSpec:
         precision = "" if self.precision == "fp32" else self.precision
         return f"{' '.join(filter(None, (self.name, self.variant, precision)))} {self.fold} seed {self.seed}"
 
+    def as_json(self) -> str:
+        """The content of its file, a field on a line."""
+        texts = {each.name: compact(getattr(self, each.name)) for each in fields(self) if each.name != "data"}
+        texts["data"] = self.data.as_json  # many trials share it
+        return "{\n" + ",\n".join([f'  "{name}": {text}' for name, text in texts.items()]) + "\n}\n"
+
     def write(self, results: Path) -> None:
-        write_json(results / "specs" / f"{self.key}.json", asdict(self))
+        write_text(results / "specs" / f"{self.key}.json", self.as_json())
 
     @classmethod
     def read(cls, path: Path) -> TrialSpec:
         """The spec in a file of :meth:`write`, its types checked. Raises ``DamagedFileError``."""
-        again = f"delete {path} and run the command again that planned it"
+        with suppress(OSError, ValidationError):
+            return _spec_adapter().validate_json(Path(path).read_bytes())
+        again = f"delete {path} and run the command again that planned it"  # what is wrong with it is looked for now
         fields = read_object(path, again)
         try:
             return _spec_adapter().validate_python(fields)

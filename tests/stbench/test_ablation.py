@@ -70,7 +70,7 @@ class Switched:
     def fit(self, slides, run):
         with open(os.environ["TRAININGS"], "a") as log:
             log.write(f"{self.config.level}\\n")
-        if self.config.fails:
+        if self.config.fails or os.path.exists(os.environ["TRAININGS"] + ".fail"):
             raise RuntimeError("asked to fail")
         self.learnt = self.config.level * np.concatenate([slide.target for slide in slides]).mean(axis=0)
 
@@ -295,6 +295,23 @@ def test_where_the_training_failed_its_variants_fail_with_that_reason(
     assert trained["reason"] == "RuntimeError: asked to fail"
     assert reused["reason"] == f"trial {trained['key']}, whose model it reuses, failed: RuntimeError: asked to fail"
     assert (summary.loc[""]["state"] == "finished").all()
+
+
+def test_a_retry_of_the_training_retries_what_failed_because_of_it(
+    switched: str, tmp_path: Path, stbench_command: Callable
+) -> None:
+    """Also variants of another command, which this one does not plan."""
+    results, trouble = tmp_path / "r", tmp_path / "trainings.txt.fail"
+    trouble.touch()
+    assert stbench_command("ablate", switched, *DEMO, "--only", "shift", "--out", results).code == 1
+    assert set(summary_of(results)["state"]) == {"failed"}
+    trouble.unlink()
+    assert "0 to run; reused: 2 failed" in stbench_command("run", "--methods", switched, *DEMO, "--out", results).out
+    done = stbench_command("run", "--methods", switched, *DEMO, "--out", results, "--retry-failed")
+    assert "2 trials, 6 to run" in done.out
+    assert done.code == 0
+    assert set(summary_of(results)["state"]) == {"finished"}
+    assert len(trainings(tmp_path)) == 4
 
 
 def test_a_variant_launched_alone_trains_what_it_reuses_first(

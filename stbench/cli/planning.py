@@ -1,0 +1,162 @@
+"""What a run will take, as ``--dry-run`` prints it. Nothing is written to the results directory."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .console import out
+
+if TYPE_CHECKING:
+    from ..results.plan import Experiment
+    from ..trials.cost import Cost
+    from ..trials.engines.protocol import Engine
+    from ..trials.forecast import Forecast
+    from ..trials.spec import TrialSpec
+    from .setting import Setting
+
+ORDER = ("finished", "failed", "skipped", "running", "interrupted", "pending")
+
+
+def forecast_of(experiments: Iterable[Experiment], results: Path, engine: Engine) -> Forecast:
+    """What the trials of ``experiments`` will take, once it is shown them."""
+    from ..trials.cost import Costs, Size
+    from ..trials.forecast import Forecast
+
+    sizes = {
+        slide.key: Size(slide.n_spots, len(experiment.data.genes))
+        for experiment in experiments
+        for slide in experiment.data.slides.values()
+    }
+    return Forecast(Costs(results, sizes, threads=_threads(engine)))
+
+
+def in_best_order(keys: Sequence[str], forecast: Forecast, engine: Engine) -> list[str]:
+    """The longest first, where several run at a time; one after the other, those on the same data follow each other."""
+    return list(keys) if _at_a_time(engine) == 1 else forecast.longest_first(keys)
+
+
+def _at_a_time(engine: Engine) -> int | None:
+    """How many trials the engine runs at a time; None where that is for others to say: a cluster."""
+    from ..trials.engines.serial import SerialEngine
+    from ..trials.engines.slots import SlotsEngine
+
+    if isinstance(engine, SlotsEngine):
+        return len(engine.slots)
+    return 1 if isinstance(engine, SerialEngine) else None
+
+
+def _threads(engine: Engine) -> int:
+    """Cores that each trial has."""
+    from ..system.cores import usable_cores
+    from ..trials.engines.slots import SlotsEngine
+
+    return engine.slots[0].threads if isinstance(engine, SlotsEngine) else usable_cores()
+
+
+def say_plan(experiments: Sequence[Experiment], results: Path, setting: Setting) -> None:
+    """Print the folds, the trials by state, and what those that are still to run will take."""
+    from ..results.plan import Execution, specs_of
+    from ..trials.state import FINAL_STATES
+    from ..trials.survey import states_of
+
+    execution = Execution(results, "", setting.device, setting.precision, setting.save_models)
+    engine = setting.engine.build(setting.device)
+    forecast = forecast_of(experiments, results, engine)
+    chosen = setting.chosen_folds()
+    _say_folds(experiments, chosen)
+    kinds: dict[str, str] = {}  # trial to the row of the table that it counts in
+    folds: dict[str, str] = {}
+    for experiment in experiments:
+        for spec in specs_of(experiment, execution):
+            forecast.see(spec)
+            kinds[spec.key], folds[spec.key] = _kind(spec), spec.fold
+    states = {key: state.state for key, state in states_of(results, kinds)}
+    counts: Counter[str] = Counter(states.values())
+    out.print("by state: " + ", ".join(f"{counts[state]:,} {state}" for state in ORDER if counts[state]))
+    final = {state for state in FINAL_STATES if not (setting.retry_failed and state == "failed")}
+    todo = [key for key, state in states.items() if state not in final and (chosen is None or folds[key] in chosen)]
+    if not todo:
+        out.print("nothing is to be run")
+        return
+    n_slots = _at_a_time(engine)
+    together = forecast.seconds_on(n_slots or 1, in_best_order(todo, forecast, engine))
+    at_a_time = f"{n_slots} at a time" if n_slots else "one after the other"
+    _say_costs(forecast, todo, kinds, f"roughly {duration(together)}, {at_a_time}")
+
+
+def _kind(spec: TrialSpec) -> str:
+    return " ".join(filter(None, (spec.name, spec.variant)))
+
+
+def _say_folds(experiments: Sequence[Experiment], chosen: Sequence[str] | None) -> None:
+    first = experiments[0]
+    for experiment in experiments:
+        if experiment.data is first.data:  # the folds are the same on every target
+            for fold in experiment.folds:
+                if chosen is None or fold.name in chosen:
+                    out.print(f"{experiment.split}: {fold.statement()}")
+    n_trials = sum(experiment.n_trials for experiment in experiments)
+    names = dict.fromkeys(choice.method.name for experiment in experiments for choice in experiment.methods)
+    out.print(f"{n_trials:,} trials: {', '.join(names)}; seeds {', '.join(map(str, first.seeds))}", soft_wrap=True)
+
+
+def _say_costs(forecast: Forecast, todo: Sequence[str], kinds: Mapping[str, str], time: str) -> None:
+    from rich.table import Table
+
+    rows: dict[str, list[Cost]] = defaultdict(list)
+    for key in todo:
+        rows[kinds[key]].append(forecast.cost(key))
+    table = Table(box=None, pad_edge=False)
+    for number, title in enumerate(("to run", "trials", "each", "together", "memory", "GPU", "on disk", "from")):
+        table.add_column(title, justify="left" if number in (0, 7) else "right", no_wrap=number < 7)
+    for kind, costs in rows.items():
+        total = sum(cost.seconds for cost in costs)
+        table.add_row(
+            kind,
+            f"{len(costs):,}",
+            duration(total / len(costs)),
+            duration(total),
+            amount(max(cost.memory_bytes for cost in costs)),
+            _gpu_memory(costs),
+            amount(sum(cost.disk_bytes for cost in costs)),
+            _basis(costs),
+        )
+    out.print(table)
+    costs = [cost for row in rows.values() for cost in row]
+    on_gpu = sum(cost.seconds for cost in costs if cost.gpu_memory_bytes is not None)
+    out.print(
+        f"{time}; {f'{on_gpu / 3600:,.1f} GPU hours' if on_gpu else 'no GPU'}; "
+        f"{amount(sum(cost.disk_bytes for cost in costs))} on disk; a trial takes at most "
+        f"{amount(max(cost.memory_bytes for cost in costs))} of memory",
+        soft_wrap=True,
+    )
+    if any(cost.basis == "table" for cost in costs):
+        out.print("a table knows neither this machine nor changed settings: take it times or divided by three")
+
+
+def _gpu_memory(costs: Sequence[Cost]) -> str:
+    found = [cost.gpu_memory_bytes for cost in costs if cost.gpu_memory_bytes is not None]
+    return amount(max(found)) if found else ""
+
+
+def _basis(costs: Sequence[Cost]) -> str:
+    n_past = max(cost.n_past for cost in costs)
+    table = "a table, rough" if any(cost.basis == "table" for cost in costs) else ""
+    past = f"{n_past} past trial{'s' if n_past > 1 else ''}" if n_past else ""
+    return " and ".join(filter(None, (past, table)))
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3.4 h``, ``5.2 days``"""
+    for unit, size, digits in (("days", 86400, 1), ("h", 3600, 1), ("min", 60, 0)):
+        if seconds >= (2 * size if unit == "days" else size):
+            return f"{seconds / size:.{digits}f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def amount(n_bytes: float) -> str:
+    """``310 MiB``, ``4.2 GiB``"""
+    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.0f} MiB"
