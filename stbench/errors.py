@@ -38,6 +38,10 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the state was saved 
     """Raised inside a trial after SIGINT, SIGTERM or SIGHUP, once its state is on disk."""
 
 
+class LeftToOthers(Exception):  # noqa: N818 - not an error: the trials are in other hands
+    """Raised by an engine that does not wait for its trials. The message says, in a few lines, how to go on."""
+
+
 def first_problem(error: ValidationError) -> str:
     """The first thing that a model refused, as ``where: what``."""
     first = error.errors()[0]

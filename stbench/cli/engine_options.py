@@ -16,15 +16,18 @@ if TYPE_CHECKING:
     from ..trials.engines.limits import Limits
     from ..trials.engines.process import Slot
     from ..trials.engines.protocol import Engine
+    from ..trials.engines.slurm.arrays import Layout
 
 MEMORY_OF_A_WORKER = 3 * 2**30  # bytes, for --slots auto: the libraries, and the patches of a section or two
 LITTLE = 0.5  # free memory of a GPU, as a share of all, below which a warning is due
-ENGINES = ("local",)
-# option to the engine that alone knows it
-BELONG_TO = {
-    "slots": "local",
-    "slots_per_gpu": "local",
-    "trial_memory": "local",
+ENGINES = ("local", "slurm", "script")
+BELONG_TO = {  # option to the engines that know it
+    "slots": ("local",),
+    "slots_per_gpu": ("local",),
+    "slurm": ("slurm", "script"),
+    "slurm_setup": ("slurm", "script"),
+    "max_parallel": ("slurm", "script"),
+    "detach": ("slurm",),
 }
 
 
@@ -55,6 +58,23 @@ class EngineOptions:
     take_over: Annotated[
         bool, typer.Option("--take-over", help="Take the directory from a command of which nobody knows if it lives.")
     ] = False
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OPTION=VALUE",
+            help="An option of sbatch, as partition=gpu or time=4:00:00; OPTION= takes a default out. Repeatable.",
+        ),
+    ] = None
+    slurm_setup: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LINE", help="A line of shell before a job's worker starts: module load X. Repeatable."),
+    ] = None
+    max_parallel: Annotated[
+        int | None, typer.Option(metavar="N", help="Workers of --engine slurm that run at a time, at most.")
+    ] = None
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Submit, and leave; the same command again waits and collects.")
+    ] = False
 
     def check(self, device: str) -> None:
         """Raise ``UserError`` for what is no engine, no number or no limit."""
@@ -66,6 +86,16 @@ class EngineOptions:
         if self.slots_per_gpu is not None and device not in ("auto", "cuda"):
             raise UserError(f"--slots-per-gpu chooses the device of each trial - leave out --device {device}")
         self._n_slots(self._limits())
+        self._layout()
+        if self.engine == "slurm":
+            from ..trials.engines.slurm.commands import require_slurm
+
+            require_slurm()
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether trials run on this machine, so that what it lacks is what they lack."""
+        return self.engine == "local"
 
     def build(self, device: str) -> Engine:
         """Who runs the trials: this process, or worker processes, where several are to run or limits to be kept.
@@ -75,6 +105,14 @@ class EngineOptions:
         from ..trials.engines.limits import Limits
 
         limits = self._limits()
+        if self.engine == "script":
+            from ..trials.engines.script import ScriptEngine
+
+            return ScriptEngine(self._layout())
+        if self.engine == "slurm":
+            from ..trials.engines.slurm.engine import SlurmEngine
+
+            return SlurmEngine(self._layout(), self.detach)
         if self.slots_per_gpu is None and self._n_slots(limits) == 1 and limits == Limits():
             from ..trials.engines.serial import SerialEngine
 
@@ -104,9 +142,27 @@ class EngineOptions:
 
     def _refuse_others(self) -> None:
         """Refuse an option that the chosen engine would not heed."""
-        for name, engine in BELONG_TO.items():
-            if engine != self.engine and getattr(self, name) != getattr(type(self), name):
-                raise UserError(f"--{name.replace('_', '-')} is an option of --engine {engine}, not of {self.engine}")
+        for name, engines in BELONG_TO.items():
+            if self.engine not in engines and getattr(self, name) != getattr(type(self), name):
+                theirs = " and ".join(engines)
+                raise UserError(f"--{name.replace('_', '-')} is an option of --engine {theirs}, not of {self.engine}")
+
+    def _layout(self) -> Layout:
+        """What was typed of Slurm's jobs."""
+        from ..trials.engines.slurm.arrays import Layout
+        from ..trials.engines.slurm.options import SbatchOptions
+        from ..trials.engines.slurm.script import WorkerCommand
+
+        if self.max_parallel is not None and self.max_parallel < 1:
+            raise UserError(f"--max-parallel {self.max_parallel} is no number of workers - give 1 or more")
+        for line in self.slurm_setup or ():
+            if not line.strip() or "\n" in line:
+                raise UserError("--slurm-setup takes one line of shell - repeat it for more")
+        limits: list[str] = []
+        for option, given in (("--trial-time", self.trial_time), ("--trial-memory", self.trial_memory)):
+            limits += [option, given] if given is not None else []
+        command = WorkerCommand(tuple(self.slurm_setup or ()), tuple(limits))
+        return Layout(SbatchOptions.parse(self.slurm or ()), command, self.max_parallel)
 
     def _limits(self) -> Limits:
         from ..trials.engines.limits import Limits, bytes_of, seconds_of
@@ -154,3 +210,8 @@ def say_shared(gpus: Sequence[Gpu], per_gpu: int) -> None:
 
 
 ONE_AT_A_TIME = EngineOptions()
+
+
+def local_engine(trial_time: str | None, trial_memory: str | None) -> Engine:
+    """What runs the list of a worker: one trial after the other, within these limits."""
+    return EngineOptions(trial_time=trial_time, trial_memory=trial_memory).build("auto")

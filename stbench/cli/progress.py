@@ -70,6 +70,9 @@ class ConsoleListener:
             f"{self.labels[key]}: {reason}; it is tried once more", style="yellow", markup=False, highlight=False
         )
 
+    def note(self, text: str) -> None:
+        self.console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
     def _take_away(self, key: str) -> None:
         bar = self._at_work.pop(key, None)
         if bar is not None:
@@ -84,7 +87,8 @@ class ConsoleListener:
             if note not in self._notes:
                 self._notes.add(note)
                 self.console.print(f"note: {note}", style="yellow", markup=False, highlight=False)
-        seconds = time.monotonic() - self._started.get(key, time.monotonic())
+        began = self._started.get(key, time.monotonic())  # unseen where another process ran it, between two looks
+        seconds = time.monotonic() - began if state.started is None else (state.ended or 0.0) - state.started
         if state.state != "finished":
             line = f"{self.labels[key]}: {state.state} - {state.reason}"
             self.console.print(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from .. import registry
-from ..errors import PlaceError, UserError
+from ..errors import LeftToOthers, PlaceError, UserError
 from ..system.locate import data_root
 from .console import err, out, with_bar
 from .feeding import feeding
@@ -105,8 +105,12 @@ def _run_experiments(
             markup=False,
         )
     todo = in_best_order(outstanding(directory, keys, setting.retry_failed, setting.chosen_folds()), forecast, engine)
-    with feeding(directory, setting.mlflow and bool(todo)):
-        summary = _run_trials(directory, todo, engine, taken_away)
+    try:
+        with feeding(directory, setting.mlflow and bool(todo)):
+            summary = _run_trials(directory, todo, engine, taken_away)
+    except LeftToOthers as left:
+        out.print(str(left), soft_wrap=True, markup=False, highlight=False)
+        return
     if setting.mlflow:
         record_in_mlflow(directory)
     print_summary(summary[summary["key"].isin(keys)])

@@ -62,7 +62,8 @@ class Setting:
 
         from ..training.device import resolve_device
 
-        require_capable(precision, resolve_device(self.device))  # a device that is not there, or cannot
+        if self.engine.runs_here:
+            require_capable(precision, resolve_device(self.device))  # a device that is not there, or cannot
 
     def chosen_folds(self) -> list[str] | None:
         """The names of the folds whose trials are run now; None: all."""

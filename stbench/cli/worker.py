@@ -26,6 +26,14 @@ def worker(
         str | None,
         typer.Option("--time-limit", metavar="3h50m", help="Save the trial at work after this time, and leave."),
     ] = None,
+    trial_time: Annotated[
+        str | None, typer.Option("--trial-time", metavar="2h30m", help="End a trial that runs for longer: failed.")
+    ] = None,
+    trial_memory: Annotated[
+        str | None, typer.Option("--trial-memory", metavar="16G", help="End a trial that takes more memory: failed.")
+    ] = None,
+    left: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    requeue: Annotated[bool, typer.Option("--requeue", hidden=True)] = False,
     requests: Annotated[int, typer.Option(hidden=True)] = -1,
     replies: Annotated[int, typer.Option(hidden=True)] = -1,
     life: Annotated[int, typer.Option(hidden=True)] = -1,
@@ -33,6 +41,7 @@ def worker(
     """Run planned trials, listed in a file, in one process that stays warm."""
     from ..results.record import read_run
     from ..system.interrupt import stop_on_signals
+    from .engine_options import local_engine
 
     planned = read_run(results).trials
     with stop_on_signals() as stop:
@@ -43,10 +52,12 @@ def worker(
 
             serve(results, requests, replies, life, stop)
             return
-        from ..trials.engines.serial import SerialEngine
+        from ..trials.engines.slurm.node import Leaving
 
         listener, until = _Lines(), _deadline(time_limit)
-        SerialEngine().run(results, _listed(trials, planned), listener, lambda: stop() or time.monotonic() > until)
+        keys, engine = _listed(trials, planned), local_engine(trial_time, trial_memory)
+        with Leaving(left, results, keys, stop, requeue):
+            engine.run(results, keys, listener, lambda: stop() or time.monotonic() > until)
     if listener.states["failed"]:
         raise typer.Exit(1)
 
@@ -82,6 +93,9 @@ class _Lines:
 
     def again(self, key: str, reason: str) -> None:
         pass
+
+    def note(self, text: str) -> None:
+        out.print(text, soft_wrap=True, markup=False)
 
     def ended(self, key: str, state: TrialState) -> None:
         self.states[state.state] += 1

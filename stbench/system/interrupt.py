@@ -1,6 +1,7 @@
 """Signals as a wish to stop soon: the trial at work saves its state, and the same command goes on later.
 
-SIGINT is Ctrl-C, SIGTERM a scheduler or an administrator, SIGHUP a terminal that was closed or a connection that broke.
+SIGINT is Ctrl-C, SIGTERM a scheduler or an administrator, SIGUSR2 a scheduler's warning before the end of a job, SIGHUP
+a terminal that was closed or a connection that broke.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def receives_sigint() -> bool:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Within this context SIGINT, SIGTERM and SIGHUP are requests.
+    """Within this context SIGINT, SIGTERM, SIGUSR2 and SIGHUP are requests.
 
     Outside the main thread signals are left as they are, and SIGHUP is where it is ignored already, as under ``nohup``.
     """
@@ -50,7 +51,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, request._receive) for number in numbers}

@@ -41,6 +41,9 @@ class Heard:
     def again(self, key: str, reason: str) -> None:
         self.lost.append(f"{key} {reason}")
 
+    def note(self, text: str) -> None:
+        pass
+
     def ended(self, key: str, state: TrialState) -> None:
         assert key not in self.states, "a trial ended twice"
         self.states[key] = state

@@ -206,6 +206,9 @@ class Heard:
     def again(self, key: str, reason: str) -> None:
         pass
 
+    def note(self, text: str) -> None:
+        pass
+
     def ended(self, key: str, state: TrialState) -> None:
         self.states[key] = state
 

@@ -21,8 +21,14 @@ class Listener(Protocol):
 
     def ended(self, key: str, state: TrialState) -> None: ...
 
+    def note(self, text: str) -> None:
+        """Something of the whole that whoever waits should know, in one line."""
+
 
 class Engine(Protocol):
-    """Runs trials until all are done or ``should_stop()``; raises ``Interrupted`` if it stopped before that."""
+    """Runs trials until all are done or ``should_stop()``; raises ``Interrupted`` if it stopped before that.
+
+    One that gives trials out of its hands raises ``LeftToOthers``.
+    """
 
     def run(self, results: Path, keys: Sequence[str], listener: Listener, should_stop: Callable[[], bool]) -> None: ...
