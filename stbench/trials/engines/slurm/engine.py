@@ -161,6 +161,8 @@ class _Run:
     def _close(self, worker: Worker, how: How, undone: list[str]) -> None:
         submission, left = self.fleet.submissions[worker.token], self.fleet.left(worker)
         log = submission.log(worker.number)
+        if how == "never" and submission.record.job is not None:
+            how = "lost"  # sbatch gave its number
         if how in ("killed", "lost", "cancelled") and was_out_of_memory(log):
             how = "oom"
         before = {key: submission.record.tried.get(key, Tried()) for key in undone}

@@ -82,7 +82,8 @@ def plan_lists(
     planned = {}
     for wanted in sorted(by_class, key=lambda each: (-each.memory_bytes, each.on_gpu)):
         units = by_class[wanted]
-        single, shared = [], []
+        single: list[list[Job]] = []
+        shared: list[list[Job]] = []
         for unit in units:
             (shared if apart.isdisjoint(job.key for job in unit) else single).append(unit)
         planned[wanted] = [[job.key for job in unit] for unit in single] + _pack(shared, seconds, at_a_time)

@@ -87,7 +87,7 @@ class Leaving:
                 log.warning("no trial got further in %d runs: this worker is not run again", FRUITLESS)
         left = Left(
             why=why,
-            said="" if error is None else said(error),
+            said="" if error is None else str(error) if isinstance(error, Interrupted) else said(error),
             node=os.environ.get("SLURMD_NODENAME", ""),
             requeued=again,
             fruitless=self.fruitless,
