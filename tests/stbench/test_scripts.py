@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_engines import Heard, planned, trouble
+from conformance import Heard, trouble
+from test_engines import planned
 
 from stbench.errors import LeftToOthers
 from stbench.trials.engines.script import ScriptEngine

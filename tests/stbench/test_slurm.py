@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conformance import Heard, trouble
 from one_node_slurm import lacking, one_node
-from test_engines import Heard, planned, trouble
+from test_engines import planned
 
 from stbench.errors import Interrupted, LeftToOthers, UserError
 from stbench.trials.engines.slurm.arrays import Layout

@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_engines import Heard, planned
+from conformance import Heard
+from test_engines import planned
 
 from stbench.errors import Interrupted, LeftToOthers, UserError
 from stbench.system.interrupt import StopRequest
@@ -281,7 +282,7 @@ def test_ctrl_c_reaches_jobs_and_hears_of_a_hanging_sbatch(planned: Callable, sl
     slurm.say(**{"sbatch.hangs": ""})
     began = time.monotonic()
     with pytest.raises(Interrupted):
-        engine().run(results, keys, Told(), lambda: bool(slurm.sent))
+        engine().run(results, keys, Told(), lambda: bool((slurm.folder / "queue.txt").read_text()))
     assert time.monotonic() - began < FAST.stop_s + 5
     assert "scancel --state=PENDING 1" in slurm.asked
     assert "scancel --state=RUNNING --batch --signal=USR2 1" in slurm.asked

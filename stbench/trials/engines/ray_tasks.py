@@ -150,6 +150,9 @@ class _Nobody:
     def again(self, key: str, reason: str) -> None:
         pass
 
+    def note(self, text: str) -> None:
+        pass
+
     def ended(self, key: str, state: TrialState) -> None:
         pass
 
