@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
 MEMORY_OF_A_WORKER = 3 * 2**30  # bytes, for --slots auto: the libraries, and the patches of a section or two
 LITTLE = 0.5  # free memory of a GPU, as a share of all, below which a warning is due
-ENGINES = ("local", "slurm", "script")
+ENGINES = ("local", "slurm", "ray", "script")
 BELONG_TO = {  # option to the engines that know it
     "slots": ("local",),
-    "slots_per_gpu": ("local",),
+    "slots_per_gpu": ("local", "ray"),
     "slurm": ("slurm", "script"),
     "slurm_setup": ("slurm", "script"),
-    "max_parallel": ("slurm", "script"),
+    "max_parallel": ("slurm", "ray", "script"),
+    "ray_address": ("ray",),
     "detach": ("slurm",),
 }
 
@@ -70,7 +71,13 @@ class EngineOptions:
         typer.Option(metavar="LINE", help="A line of shell before a job's worker starts: module load X. Repeatable."),
     ] = None
     max_parallel: Annotated[
-        int | None, typer.Option(metavar="N", help="Workers of --engine slurm that run at a time, at most.")
+        int | None, typer.Option(metavar="N", help="Workers of Slurm, or tasks of Ray, at a time, at most.")
+    ] = None
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT|auto", help="Of a Ray cluster (RAY_ADDRESS, else one is started on this machine)."
+        ),
     ] = None
     detach: Annotated[
         bool, typer.Option("--detach", help="Submit, and leave; the same command again waits and collects.")
@@ -87,6 +94,10 @@ class EngineOptions:
             raise UserError(f"--slots-per-gpu chooses the device of each trial - leave out --device {device}")
         self._n_slots(self._limits())
         self._layout()
+        if self.engine == "ray":
+            from ..trials.engines.ray_tasks import require_ray
+
+            require_ray()
         if self.engine == "slurm":
             from ..trials.engines.slurm.commands import require_slurm
 
@@ -109,6 +120,10 @@ class EngineOptions:
             from ..trials.engines.script import ScriptEngine
 
             return ScriptEngine(self._layout())
+        if self.engine == "ray":
+            from ..trials.engines.ray_tasks import RayEngine
+
+            return RayEngine(self.ray_address, limits, self.max_parallel, self.slots_per_gpu or 1)
         if self.engine == "slurm":
             from ..trials.engines.slurm.engine import SlurmEngine
 

@@ -150,11 +150,19 @@ class _Nobody:
     def again(self, key: str, reason: str) -> None:
         pass
 
+    def ended(self, key: str, state: TrialState) -> None:
+        pass
+
     def note(self, text: str) -> None:
         pass
 
-    def ended(self, key: str, state: TrialState) -> None:
-        pass
+
+def require_ray() -> None:
+    """Raise ``UserError`` where Ray is not installed."""
+    import importlib.util
+
+    if importlib.util.find_spec("ray") is None:
+        raise UserError("--engine ray needs Ray - pip install 'stbench[ray]'")
 
 
 @contextmanager
@@ -171,10 +179,9 @@ def _flag(results: Path) -> Iterator[Path]:
 @contextmanager
 def _cluster(address: str | None) -> Iterator[Any]:
     """Ray, connected. Raises ``UserError``: it is not installed, there is no such cluster, or versions differ."""
-    try:
-        import ray
-    except ImportError as error:
-        raise UserError("--engine ray needs Ray - pip install 'stbench[ray]'") from error
+    require_ray()
+    import ray
+
     address = address or os.environ.get("RAY_ADDRESS")
     environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     common: dict[str, Any] = {
