@@ -39,21 +39,29 @@ def in_best_order(keys: Sequence[str], forecast: Forecast, engine: Engine) -> li
 
 
 def _at_a_time(engine: Engine) -> int | None:
-    """How many trials the engine runs at a time; None where that is for others to say: a cluster."""
+    """How many trials the engine runs at a time, at most; None where a cluster says."""
+    from ..trials.engines.script import ScriptEngine
     from ..trials.engines.serial import SerialEngine
     from ..trials.engines.slots import SlotsEngine
+    from ..trials.engines.slurm.engine import SlurmEngine
 
     if isinstance(engine, SlotsEngine):
         return len(engine.slots)
+    if isinstance(engine, SlurmEngine | ScriptEngine):
+        return engine.layout.at_a_time
     return 1 if isinstance(engine, SerialEngine) else None
 
 
 def _threads(engine: Engine) -> int:
     """Cores that each trial has."""
     from ..system.cores import usable_cores
+    from ..trials.engines.script import ScriptEngine
     from ..trials.engines.slots import SlotsEngine
+    from ..trials.engines.slurm.engine import SlurmEngine
 
-    return engine.slots[0].threads if isinstance(engine, SlotsEngine) else usable_cores()
+    if isinstance(engine, SlotsEngine):
+        return engine.slots[0].threads
+    return engine.layout.threads if isinstance(engine, SlurmEngine | ScriptEngine) else usable_cores()
 
 
 def say_plan(experiments: Sequence[Experiment], results: Path, setting: Setting) -> None:

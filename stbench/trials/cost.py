@@ -69,6 +69,7 @@ class Past(NamedTuple):
     rate: Rate
     on_gpu: bool
     reuses: bool  # another's model
+    threads: int | None  # that it computed with; None: not known
     fit_s: float
     rest_s: float
     peak_bytes: float
@@ -137,7 +138,9 @@ class Costs:
             return Cost(fit_s + rest_s, int(row.memory_mib * 2**20), gpu_memory, int(disk), "table")
         near = sorted(past, key=lambda each: abs(math.log((each.work.spots or 1) / (work.spots or 1))))[:NEAREST]
         seconds = median(
-            each.fit_s * _ratio(_fit_s(work, row, on_gpu), _fit_s(each.work, each.rate, on_gpu))
+            each.fit_s
+            * (1 if on_gpu else (each.threads or threads) / threads)
+            * _ratio(_fit_s(work, row, on_gpu), _fit_s(each.work, each.rate, on_gpu))
             + each.rest_s * _ratio(work.test_spots, each.work.test_spots)
             for each in near
         )
@@ -236,6 +239,7 @@ def _past(spec: TrialSpec, state: EndedState, work: Work) -> Past:
         rate=rate(spec.name, spec.preset),
         on_gpu=state.device not in (None, "cpu"),
         reuses=bool(spec.trained_by),
+        threads=state.threads,
         fit_s=fit_s,
         rest_s=max(predict_s, whole - fit_s) if in_one_go else predict_s,
         peak_bytes=(state.peak_mem_mb or 0.0) * 2**20,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -26,7 +27,7 @@ def read_scores(trial: Path, state: EndedState, slices: Collection[str]) -> Mapp
     """
     try:
         found = _read(trial, state)
-    except (ValueError, KeyError, csv.Error):
+    except (OSError, ValueError, KeyError, csv.Error):
         found = {}
     if found.keys() == set(slices) and all(row.keys() >= set(COLUMNS[NAME][0]) for row in found.values()):
         return found
@@ -36,9 +37,10 @@ def read_scores(trial: Path, state: EndedState, slices: Collection[str]) -> Mapp
 
 
 def _read(trial: Path, state: EndedState) -> dict[str, Row]:
-    """Raises ``ValueError``, ``KeyError`` or ``csv.Error`` where anything is unusual."""
+    """Raises ``OSError``, ``ValueError``, ``KeyError`` or ``csv.Error`` where anything is unusual."""
     record = (state.files or {})[NAME]
-    content = (trial / NAME).read_bytes()
+    with open(os.path.join(trial, NAME), "rb") as file:
+        content = file.read()
     if hashlib.blake2b(content, digest_size=16).hexdigest() != record.digest:
         raise ValueError("it is not what the trial wrote")
     names, *lines = csv.reader(io.StringIO(content.decode("utf-8"), newline=""), strict=True)

@@ -55,8 +55,16 @@ def test_a_past_trial_of_the_same_kind_is_scaled_by_spots_and_epochs(tmp_path: P
     assert (found.basis, found.n_past) == ("past", 1)
     assert found.seconds == pytest.approx(30.0 + 4.0)
     assert found.memory_bytes == 1500 * 2**20
+    assert Costs(tmp_path, threads=4).of(third).seconds == found.seconds  # nobody knows with how many threads it ran
     longer = replace(second, config={**second.config, "epochs": 100})
     assert costs.of(longer).seconds == pytest.approx(2 * 50.0 + 2.0)
+
+
+def test_on_a_cpu_threads_count(tmp_path: Path) -> None:
+    first, _, third = planned(tmp_path)
+    finish(tmp_path, first.key, "S0", fit_s=60.0, started=0.0, ended=60.0, predict_s=0.0, threads=2)
+    assert Costs(tmp_path, threads=1).of(third).seconds == pytest.approx(60.0)
+    assert Costs(tmp_path, threads=4).of(third).seconds == pytest.approx(15.0)
 
 
 def test_the_median_of_past_trials_tells(tmp_path: Path) -> None:
