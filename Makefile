@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)
-	$(BIN)/stbench run --methods all --dataset demo --preset quick --out results/demo
+	$(BIN)/stbench run --methods all --dataset demo --preset quick --slots 2 --out results/demo
 	$(BIN)/stbench report results/demo
 
 lint: $(READY)
