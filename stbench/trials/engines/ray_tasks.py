@@ -11,6 +11,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,17 +24,18 @@ from ...errors import Interrupted, PlaceError, UserError
 from ...system.cores import usable_cores
 from ...system.files import writing_to
 from ...system.gpus import VISIBLE
-from ..attempts import lost_in_a_row
+from ..attempts import attempts_of, lost_in_a_row
 from ..outcome import state_of
 from ..run import end_from_outside
 from ..state import FINAL_STATES, TrialState
 from .limits import Limits
 from .process import Slot
 from .protocol import Listener
-from .slots import STOP_S, SlotsEngine
+from .slots import STARTS, STOP_S, SlotsEngine
 from .waiting import ATTEMPTS, Waiting
 
 LOOK_S = 0.5
+LISTEN_S = 10.0  # for a cluster's address to take a connection
 PASSED_ON = ("STBENCH_DATA", "STBENCH_CACHE", "TORCH_HOME", "HF_HOME", "HF_HUB_OFFLINE", "XDG_CACHE_HOME")
 
 
@@ -63,6 +65,8 @@ class _Run:
         self.limits = engine.limits
         self.waiting = Waiting(results, keys, listener)
         self.at_work: dict[Any, str] = {}
+        self.begun: dict[str, int] = {}  # attempts at a trial when a task of it was lost
+        self.lost_starts = 0
         resources = ray.cluster_resources()
         n_cpus, n_gpus = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
         possible = n_gpus * engine.slots_per_gpu if n_gpus else n_cpus
@@ -115,6 +119,7 @@ class _Run:
             reason = f"its task of Ray was lost ({type(error).__name__})"
         state = state_of(self.results, key)
         if state.state not in FINAL_STATES:
+            self._require_begun(key, reason)
             if lost_in_a_row(self.results, key) < ATTEMPTS:
                 self.waiting.again(key)
                 self.listener.again(key, reason)
@@ -122,6 +127,17 @@ class _Run:
             state = end_from_outside(self.results, key, "killed", f"{reason}, {ATTEMPTS} times")
         self.waiting.settle(key)
         self.listener.ended(key, state)
+
+    def _require_begun(self, key: str, reason: str) -> None:
+        """Raise ``UserError`` where task after task is lost before it has begun: no trial is to blame for that."""
+        n_begun = len(attempts_of(self.results, key))
+        self.lost_starts = self.lost_starts + 1 if n_begun == self.begun.get(key, 0) else 0
+        self.begun[key] = n_begun
+        if self.lost_starts >= STARTS:
+            raise PlaceError(
+                f"Ray lost {STARTS} tasks one after the other before their trials had begun ({reason}) - look at the "
+                "cluster (ray status), or choose another --engine"
+            )
 
     def _stop(self) -> None:
         """Let the trials at work save what they have; what does not in time is ended, to be gone on with later."""
@@ -176,6 +192,13 @@ def _flag(results: Path) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
+def _require_listener(address: str) -> None:
+    """Raise ``OSError`` where nobody listens at ``HOST:PORT``; Ray itself would wait for minutes."""
+    host, _, port = address.partition("://")[2].rpartition(":") if "://" in address else address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=LISTEN_S).close()
+
+
 @contextmanager
 def _cluster(address: str | None) -> Iterator[Any]:
     """Ray, connected. Raises ``UserError``: it is not installed, there is no such cluster, or versions differ."""
@@ -192,6 +215,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
     place = None
     try:
         if address:
+            _require_listener(address)
             ray.init(address=address, **common)
         else:
             # of its own, short enough for a socket's name: /tmp/ray belongs to whoever came first
