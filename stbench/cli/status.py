@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,9 +14,11 @@ from .console import out
 
 if TYPE_CHECKING:
     from ..results.status import AtWork, Status
+    from ..trials.engines.slurm.queue import QueuedJob
 
 FAILURES_SHOWN = 5
 LOOK_S = 2.0
+ASK_SLURM_S = 30.0
 SILENT_S = 600.0  # without a word from a trial, before that is worth telling
 
 
@@ -27,12 +30,12 @@ def status(
     """How far a run is: trials by state, what is at work, what failed. Writes nothing and disturbs nobody."""
     from ..results.status import status_of
 
-    found = status_of(results)
+    found, queue = status_of(results), _Queue(results)
     if as_json:
-        out.print_json(json.dumps(found.as_json()))
+        out.print_json(json.dumps(found.as_json() | {"slurm": queue.as_json(found)}))
         return
     if not watch:
-        for line in _lines(found):
+        for line in _lines(found, queue):
             out.print(line, soft_wrap=True, markup=False, highlight=False)
         return
     if not out.is_terminal:  # a log file: a line whenever something changed
@@ -49,11 +52,36 @@ def status(
     from rich.live import Live
     from rich.text import Text
 
-    with Live(Text("\n".join(_lines(found))), console=out, auto_refresh=False) as live:
+    with Live(Text("\n".join(_lines(found, queue))), console=out, auto_refresh=False) as live:
         while found.n_open:
             time.sleep(LOOK_S)
             found = status_of(results)
-            live.update(Text("\n".join(_lines(found))), refresh=True)
+            live.update(Text("\n".join(_lines(found, queue))), refresh=True)
+
+
+class _Queue:
+    """Slurm's jobs for a results directory, asked for seldom, and not where nothing is left to run."""
+
+    def __init__(self, results: Path) -> None:
+        self.results = results
+        self._asked: float | None = None
+        self._jobs: list[QueuedJob] = []
+
+    def lines(self, found: Status) -> list[str]:
+        from ..trials.engines.slurm.queue import why_waiting
+
+        return why_waiting(self._look(found))
+
+    def as_json(self, found: Status) -> list[dict[str, Any]]:
+        return [asdict(job) for job in self._look(found) if not job.has_ended]
+
+    def _look(self, found: Status) -> list[QueuedJob]:
+        from ..trials.engines.slurm.queue import jobs_of_run
+
+        now = time.monotonic()
+        if found.n_open and (self._asked is None or now - self._asked > ASK_SLURM_S):
+            self._asked, self._jobs = now, jobs_of_run(self.results) or []
+        return self._jobs
 
 
 def _counted(found: Status) -> str:
@@ -61,7 +89,7 @@ def _counted(found: Status) -> str:
     return f"{found.n_trials} trials: {counts}"
 
 
-def _lines(found: Status) -> list[str]:
+def _lines(found: Status, queue: _Queue) -> list[str]:
     now = time.time()
     lines = [_counted(found)]
     rate = found.per_hour(now)
@@ -70,6 +98,7 @@ def _lines(found: Status) -> list[str]:
     if found.owner:
         lives = {True: "at work", False: "no longer there", None: "not to be seen from here"}[found.owner_lives]
         lines.append(f"owner ({lives}): {found.owner}")
+    lines += queue.lines(found)
     for trial in found.at_work:
         epochs = f", {trial.epochs} epochs" if trial.epochs else ""
         attempt = f", attempt {trial.attempt}" if trial.attempt > 1 else ""

@@ -39,7 +39,7 @@ SlurmdLogFile={folder}/slurmd.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
+SelectTypeParameters={resources}
 SchedulerParameters=sched_interval=2,batch_sched_delay=0,sched_min_interval=0
 MpiDefault=none
 ReturnToService=2
@@ -48,7 +48,6 @@ InactiveLimit=0
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=8000 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 PartitionName=short Nodes={host} MaxTime=00:10:00 State=UP
-{more}
 """
 
 
@@ -65,19 +64,22 @@ def _found(name: str) -> str | None:
 
 
 @contextmanager
-def one_node(more: str = "", cpus: int | None = None) -> Iterator[Path]:
-    """A cluster for this context; gives its configuration, for ``SLURM_CONF``. ``more``: further lines of it."""
+def one_node(more: str = "", memory: bool = False) -> Iterator[Path]:
+    """A cluster for this context; gives its configuration, for ``SLURM_CONF``.
+
+    ``more``: further lines of it, with ``{host}`` for the node; ``memory``: it is given out as cores are.
+    """
     folder = Path(tempfile.mkdtemp(prefix="one-node-"))  # short: a socket's path may have 107 characters
     folder.chmod(0o755)
     try:
-        yield _start(folder, more, cpus or os.cpu_count() or 1)
+        yield _start(folder, more, memory)
     finally:
         for daemon in ("slurmd", "slurmctld", "munged"):
             _end(folder / f"{daemon}.pid")
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(folder: Path, more: str, cpus: int) -> Path:
+def _start(folder: Path, more: str, memory: bool) -> Path:
     for name in ("state", "spool"):
         (folder / name).mkdir()
     key = folder / "munge.key"
@@ -86,7 +88,15 @@ def _start(folder: Path, more: str, cpus: int) -> Path:
     port = _free_port()
     host = socket.gethostname().partition(".")[0]
     conf = folder / "slurm.conf"
-    conf.write_text(CONF.format(folder=folder, host=host, port=port, second=_free_port(), cpus=cpus, more=more))
+    facts = {
+        "folder": folder,
+        "host": host,
+        "port": port,
+        "second": _free_port(),
+        "cpus": os.cpu_count(),
+        "resources": "CR_CPU_Memory" if memory else "CR_CPU",
+    }
+    conf.write_text((CONF + more).format(**facts))
     munge = [f"--{name}={folder}/munge.{name.partition('-')[0]}" for name in ("key-file", "socket", "log-file")]
     subprocess.run(
         [_found("munged"), "--force", *munge, f"--pid-file={folder}/munged.pid", f"--seed-file={folder}/munge.seed"],

@@ -96,6 +96,7 @@ def test_a_gpu_is_asked_for_where_the_device_says_so_and_can_be_asked_for_otherw
         ("=5", "names no option of sbatch"),
         ("time=4h", "time=4h is no time of Slurm's"),
         ("comment=a\nb", "its value holds characters that no line of a file can hold"),
+        ("signal=B:USR1@60", "workers heed USR2, TERM, INT and HUP, and die of others"),
         ("job-name=", "job-name is how jobs are found again"),
     ],
 )

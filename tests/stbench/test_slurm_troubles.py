@@ -5,6 +5,7 @@ The commands are stand-ins at the front of PATH. No worker runs: the test itself
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -349,3 +350,16 @@ def test_a_site_that_forbids_it_is_told(
     monkeypatch.setattr(node, "CALL_S", 0.5)
     (slurm.folder / "scontrol").write_text("#!/bin/sh\nexec sleep 60\n")
     assert not leaving(results, keys, tmp_path / "left.json", 12, requeue=True).requeued
+
+
+def test_status_tells_why_jobs_wait(planned: Callable, slurm: FakeSlurm, stbench_command: Callable) -> None:
+    results, keys = planned(1)
+    slurm.say(state="PENDING", reason="QOSMaxGRESPerUser")
+    with pytest.raises(LeftToOthers):
+        engine(detach=True).run(results, keys, Told(), lambda: False)
+    shown = stbench_command("status", results).out
+    assert "1 worker waits in Slurm's queue: QOSMaxGRESPerUser - this does not pass by itself: more was asked" in shown
+    (job,) = json.loads(stbench_command("status", results, "--json").out)["slurm"]
+    assert (job["state"], job["reason"]) == ("PENDING", "QOSMaxGRESPerUser")
+    slurm.say(mood="fails")
+    assert "Slurm" not in stbench_command("status", results).out

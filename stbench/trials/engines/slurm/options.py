@@ -141,3 +141,5 @@ def _require_possible(word: str, name: str, value: str) -> None:
         raise UserError(f"--slurm {name}: its value holds characters that no line of a file can hold")
     if name in ("time", "time-min") and value:
         seconds_of_limit(value)
+    if name == "signal" and value and not re.search(r"\b(SIG)?(USR2|TERM|INT|HUP)\b", value.upper()):
+        raise UserError(f"--slurm signal={value}: workers heed USR2, TERM, INT and HUP, and die of others")
