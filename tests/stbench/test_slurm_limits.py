@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conformance import conforms, trouble
 from one_node_slurm import lacking, one_node
 from test_engines import planned
-from test_slurm import Once, Told, ask, begun, engine, logs, never
+from test_slurm import FAST, Once, Told, ask, begun, engine, logs, never
 
 from stbench.trials.engines.slurm.submission import submissions
 
@@ -86,7 +87,8 @@ def test_a_preempted_worker_saves_what_there_is_and_is_run_again_by_slurm(planne
         ask("sbatch", "--partition=high", "--cpus-per-task=2", "--output=/dev/null", "--wrap=sleep 2")
 
     heard = Told()
-    engine("partition=low", "mem=1G").run(results, keys, heard, Once(results, 1, preempt))
+    calm = replace(FAST, cache_s=20.0)  # longer than a job takes to end
+    engine("partition=low", "mem=1G", pace=calm).run(results, keys, heard, Once(results, 1, preempt))
     assert [heard.states[key].state for key in keys] == ["finished", "finished"]
     assert sorted(begun(results).values()) == [1, 2]
     (submission,) = submissions(results)  # no second one was needed

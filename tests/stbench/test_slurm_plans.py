@@ -306,6 +306,19 @@ def test_a_worker_that_was_asked_to_leave_may_be_run_again_by_slurm() -> None:
     assert sight.how_it_left(Left(why="asked"), False, 501.0, PACE) == "left"
 
 
+def test_a_worker_that_was_asked_to_leave_is_waited_for_while_its_job_ends() -> None:
+    """As after preemption: squeue says COMPLETING, then PENDING."""
+    sight = Sight()
+    sight.saw(QueuedJob("7", 0, "COMPLETING", "n", "name", "None"), 0.0)
+    assert sight.how_it_left(Left(why="asked"), False, 1.0, PACE) is None
+    assert sight.how_it_left(Left(why="asked"), False, 55.0, PACE) is None
+    assert sight.how_it_left(Left(why="asked"), False, 65.0, PACE) == "left"  # squeue does not answer any more
+    for now in (66.0, 110.0, 290.0):
+        sight.saw(QueuedJob("7", 0, "COMPLETING", "n", "name", "None"), now)
+        assert sight.how_it_left(Left(why="asked"), False, now, PACE) is None
+    assert sight.how_it_left(Left(why="asked"), False, 302.0, PACE) == "left"
+
+
 def test_a_worker_that_asked_to_be_run_again_has_not_left() -> None:
     sight = Sight()
     sight.saw(RUNNING, 0.0)

@@ -17,6 +17,7 @@ from .queue import QueuedJob
 How = Literal["left", "killed", "oom", "timeout", "cancelled", "site", "lost", "never"]
 # what slurmstepd writes into a job's log, where its state alone does not tell
 OOM = re.compile(r"slurmstepd.*(?:oom[-_]kill|exceeded (?:job )?memory limit)", re.IGNORECASE)
+STUCK = 5  # times as long as is waited elsewhere, for a job that ends and ends
 LOG_TAIL = 4096  # bytes of a log that are looked at
 OF_STATES: dict[str, How] = {
     "OUT_OF_MEMORY": "oom",
@@ -52,10 +53,12 @@ class Sight:
     absent_since: float | None = None
     absences: int = 0
     left_since: float | None = None
+    heard: float | None = None  # when squeue answered properly last
     seen: bool = field(default=False)
 
     def saw(self, job: QueuedJob | None, now: float) -> None:
         """Squeue answered properly; ``job``: what it says of this worker, if anything."""
+        self.heard = now
         if job is None:
             self.absences += 1
             self.absent_since = now if self.absent_since is None else self.absent_since
@@ -89,8 +92,9 @@ class Sight:
         if self.left_since is not None and left is not None:
             # one that was asked to leave may be run again by Slurm itself, as after preemption
             over = absent or self.ended_since is not None or left.why != "asked"
-            unseen = not self.is_waiting and now - self.left_since > pace.cache_s
-            return "left" if over or unseen else None
+            silent = self.heard is None or now - self.heard > pace.cache_s
+            patience = pace.cache_s if silent else STUCK * pace.cache_s  # its job may hang in the site's epilog
+            return "left" if over or (not self.is_waiting and now - self.left_since > patience) else None
         if self.ended_since is not None and self.job is not None and now - self.ended_since > pace.cache_s:
             return OF_STATES.get(self.job.state, "killed")
         if absent and not is_working:
