@@ -317,6 +317,10 @@ def test_a_worker_that_was_asked_to_leave_is_waited_for_while_its_job_ends() -> 
         sight.saw(QueuedJob("7", 0, "COMPLETING", "n", "name", "None"), now)
         assert sight.how_it_left(Left(why="asked"), False, now, PACE) is None
     assert sight.how_it_left(Left(why="asked"), False, 302.0, PACE) == "left"
+    sight.saw(QueuedJob("7", 0, "PENDING", "", "name", "BeginTime"), 303.0)
+    assert sight.how_it_left(Left(why="asked"), False, 600.0, PACE) is None
+    sight.saw(RUNNING, 601.0)  # again: in a moment it takes away what it said when it left
+    assert sight.how_it_left(Left(why="asked"), False, 602.0, PACE) is None
 
 
 def test_a_worker_that_asked_to_be_run_again_has_not_left() -> None:

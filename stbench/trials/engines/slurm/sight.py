@@ -82,19 +82,20 @@ class Sight:
 
         ``left``: what it said at its end; ``is_working``: by the directory, it is at work on a trial.
         """
-        if left is None or left.requeued:
+        asked = left is not None and left.why == "asked"  # then Slurm itself may run it again, as after preemption
+        if left is None or left.requeued or (asked and self.is_waiting):
             self.left_since = None
         elif self.left_since is None:
             self.left_since = now
         absent = (
             self.absent_since is not None and self.absences >= pace.answers and now - self.absent_since > pace.cache_s
         )
-        if self.left_since is not None and left is not None:
-            # one that was asked to leave may be run again by Slurm itself, as after preemption
-            over = absent or self.ended_since is not None or left.why != "asked"
+        if left is not None and not left.requeued:
+            if absent or self.ended_since is not None or not asked:
+                return "left"
             silent = self.heard is None or now - self.heard > pace.cache_s
-            patience = pace.cache_s if silent else STUCK * pace.cache_s  # its job may hang in the site's epilog
-            return "left" if over or (not self.is_waiting and now - self.left_since > patience) else None
+            # as long as squeue answers, its job ends: it may hang in the site's epilog, or begin again
+            return "left" if self.left_for(pace.cache_s if silent else STUCK * pace.cache_s, now) else None
         if self.ended_since is not None and self.job is not None and now - self.ended_since > pace.cache_s:
             return OF_STATES.get(self.job.state, "killed")
         if absent and not is_working:
