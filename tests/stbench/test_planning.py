@@ -23,6 +23,7 @@ from stbench.trials.forecast import Forecast
 from stbench.trials.outcome import read_ended, read_table, state_of
 from stbench.trials.scores_file import read_scores
 from stbench.trials.spec import TrialSpec
+from stbench.trials.state import TrialState
 from stbench.trials.survey import states_of
 
 MEAN = choice("training_mean")
@@ -95,20 +96,42 @@ def test_specs_that_cannot_be_written_are_named_by_nothing(tmp_path: Path, monke
 # What is looked at --------------------------------------------------------------------------------------------------
 
 
-def test_only_what_was_begun_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states_of_many_are_those_of_each(tmp_path: Path) -> None:
     first, second, third = planned(tmp_path)
-    finish(tmp_path, second, "S1")
-    looked: list[str] = []
-    monkeypatch.setattr(
-        "stbench.trials.survey.state_of", lambda place, key, observer: looked.append(key) or state_of(place, key)
-    )
+    finish(tmp_path, second, "S1", alarms=[{"kind": "a", "text": "b"}])
+    (tmp_path / "attempts" / third / "token").mkdir(parents=True)
+    TrialState(state="interrupted", reason="asked to stop").write(tmp_path / "attempts" / third / "token")
     found = dict(states_of(tmp_path, [first, second, third]))
-    assert {key: state.state for key, state in found.items()} == {
-        first: "pending",
-        second: "finished",
-        third: "pending",
-    }
-    assert looked == [second]
+    assert found == {key: state_of(tmp_path, key) for key in (first, second, third)}
+    assert [state.state for state in found.values()] == ["pending", "finished", "interrupted"]
+
+
+def test_of_what_is_pending_nothing_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = planned(tmp_path)
+    monkeypatch.delattr("stbench.trials.survey.state_of")
+    assert [state.state for _, state in states_of(tmp_path, keys)] == ["pending"] * 3
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda trial: (trial / "metrics.csv").unlink(),
+        lambda trial: (trial / "genes.txt").write_text("cut"),
+        lambda trial: (trial / "state.json").write_text("{"),
+        lambda trial: (trial / "state.json").write_text(
+            '{"state": "finished", "reason": "", "started": NaN, "ended": 1}'
+        ),
+    ],
+)
+def test_what_is_damaged_is_told_of_many_as_of_one(tmp_path: Path, damage: Callable[[Path], object]) -> None:
+    key, *_ = planned(tmp_path)
+    finish(tmp_path, key, "S0", {"metrics.csv": "slice\n", "genes.txt": "complete"})
+    damage(tmp_path / "trials" / key)
+    with pytest.raises(DamagedFileError) as one:
+        state_of(tmp_path, key)
+    with pytest.raises(DamagedFileError) as many:
+        list(states_of(tmp_path, [key]))
+    assert str(many.value) == str(one.value)
 
 
 @pytest.mark.parametrize(
