@@ -7,12 +7,14 @@ into the summary; instead of training anything, what a finished trial leaves is 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 HERE = Path(__file__).parent
@@ -37,6 +39,13 @@ def made_up(results: Path, n_trials: int) -> list[str]:
     for key in keys:
         finish(results, key, spec_at(results, key).fold)
     return keys
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """A folder that does not stay, as pytest's own do: a million files."""
+    yield tmp_path
+    shutil.rmtree(tmp_path)
 
 
 # In a process of its own, whose memory is that of the work alone.
@@ -107,14 +116,14 @@ print(json.dumps({"trials": len(keys), "seconds": seconds, "gib": peak}))
 
 
 def test_100_000_trials_are_planned_given_out_and_collected(
-    tmp_path: Path, benchmark: BenchmarkFixture, tell: Callable[[str], None]
+    place: Path, benchmark: BenchmarkFixture, tell: Callable[[str], None]
 ) -> None:
-    keys = made_up(tmp_path / "before", MANY)
-    finished = tmp_path / "before" / "trials"
+    keys = made_up(place / "before", MANY)
+    finished = place / "before" / "trials"
     n_seeds = -(-MANY // SLICES)
 
     def work() -> dict[str, Any]:
-        command = [sys.executable, "-c", WORK, HERE.parent / "tests" / "stbench", tmp_path / "r", finished, n_seeds]
+        command = [sys.executable, "-c", WORK, HERE.parent / "tests" / "stbench", place / "r", finished, n_seeds]
         done = subprocess.run([*map(str, command)], check=True, capture_output=True, text=True, timeout=600)
         return json.loads(done.stdout.splitlines()[-1])
 
