@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import out
+from .worker import say_ended
 
 
 def trial(
@@ -22,6 +22,6 @@ def trial(
     read_run(results)  # a directory of another layout is refused
     with stop_on_signals() as stop:
         state = run_trial(results, key, should_stop=stop)
-    out.print(f"{key}: {state.state}{' - ' + state.reason if state.reason else ''}", soft_wrap=True)
+    say_ended(key, state)
     if state.state == "failed":
         raise typer.Exit(1)

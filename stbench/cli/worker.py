@@ -99,4 +99,9 @@ class _Lines:
 
     def ended(self, key: str, state: TrialState) -> None:
         self.states[state.state] += 1
-        out.print(f"{key}: {state.state}{' - ' + state.reason if state.reason else ''}", soft_wrap=True)
+        say_ended(key, state)
+
+
+def say_ended(key: str, state: TrialState) -> None:
+    """Print in one line what became of a trial."""
+    out.print(f"{key}: {state.state}{f' - {state.reason}' if state.reason else ''}", soft_wrap=True)

@@ -100,7 +100,7 @@ def score_submission(
         for spec in new:
             with replacing_directory(results / "trials" / spec.key) as work:
                 _write_trial(work, spec, data, submission)
-    record_finished(results, data, specs, folds, submission.split, command)
+    record_finished(results, SectionRecord.of(data, tuple(folds), submission.split), specs, command)
     return [spec.key for spec in specs], len(new)
 
 

@@ -25,7 +25,7 @@ from ..trials.spec import DataSpec, TrialSpec, in_words
 from ..trials.survey import ended_keys
 from .namesakes import refuse_namesakes
 from .record import record_plan
-from .run_record import AblationRecord, TrialIdentity, TrialRecord
+from .run_record import AblationRecord, SectionRecord, TrialIdentity, TrialRecord
 from .summary import UNKNOWN_WEIGHTS
 
 
@@ -139,15 +139,8 @@ def plan(
         (results / "trials").mkdir(parents=True, exist_ok=True)
         planned = _write_specs(results, specs_of(experiment, execution), see)
         with locked(results / ".run.lock"):
-            record_plan(
-                results,
-                experiment.data,
-                planned,
-                experiment.folds,
-                experiment.split,
-                execution.command,
-                experiment.ablation,
-            )
+            section = SectionRecord.of(experiment.data, tuple(experiment.folds), experiment.split)
+            record_plan(results, section, planned, execution.command, experiment.ablation)
     return list(planned)
 
 
@@ -216,11 +209,9 @@ def described_once(choice: MethodChoice) -> dict[str, Any]:
     }
 
 
-def record_finished(
-    results: Path, data: PreparedDataset, specs: Sequence[TrialSpec], folds: Sequence[Fold], split: str, command: str
-) -> None:
+def record_finished(results: Path, section: SectionRecord, specs: Sequence[TrialSpec], command: str) -> None:
     """Enter trials whose ``trials/KEY`` is complete already into ``results``, all in one step, as :func:`plan` does."""
     with writing_to(results):
         planned = _write_specs(results, specs)
         with locked(results / ".run.lock"):
-            record_plan(results, data, planned, folds, split, command, ablation=None)
+            record_plan(results, section, planned, command)

@@ -9,8 +9,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ..data.prepared import PreparedDataset
-from ..data.splits import Fold
 from ..errors import DamagedFileError, UserError
 from ..system.environment import machine, versions
 from ..system.files import write_text
@@ -24,16 +22,13 @@ DEEP = 20  # levels of run.json that are laid out, beside those of its trials: a
 
 def record_plan(
     results: Path,
-    data: PreparedDataset,
+    section: SectionRecord,
     planned: Mapping[str, TrialRecord],
-    folds: Sequence[Fold],
-    split: str,
     command: str,
-    ablation: AblationRecord | None,
+    ablation: AblationRecord | None = None,
 ) -> None:
     """Enter a plan into ``run.json``; earlier trials stay, but for those whose question ``planned`` answer anew."""
     now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    section = SectionRecord.of(data, tuple(folds), split)
     record = read_run(results) if (results / "run.json").is_file() else _new_run(now)
     answered = {trial.identity for trial in planned.values()}
     kept = {key: trial for key, trial in record.trials.items() if trial.identity not in answered}

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import MethodFailed
 from ..system.calls import named
+from ..system.finite import not_finite
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,12 +39,11 @@ def as_prediction(value: Any, slide: TestSlide, genes: Sequence[str], method: st
 
 def require_finite(prediction: np.ndarray, slide: PreparedSlide) -> np.ndarray:
     """``prediction``; ``MethodFailed``, with the place, where a value is NaN or infinite."""
-    bad = ~np.isfinite(prediction)
-    if bad.any():
-        spot, gene = np.argwhere(bad)[0]
+    wrong = not_finite(prediction)
+    if wrong is not None:
         raise MethodFailed(
-            f"{int(bad.sum())} predicted values for slice {slide.id} are NaN or infinite, or too large for float32 "
-            f"(first: spot {slide.spot_ids[spot]}, gene {slide.genes[gene]})"
+            f"{wrong.count} predicted values for slice {slide.id} are NaN or infinite, or too large for float32 "
+            f"(first: spot {slide.spot_ids[wrong.row]}, gene {slide.genes[wrong.column]})"
         )
     return prediction
 
