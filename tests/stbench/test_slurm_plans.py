@@ -89,6 +89,20 @@ def test_a_gpu_is_asked_for_where_the_device_says_so_and_can_be_asked_for_otherw
 
 
 @pytest.mark.parametrize(
+    ("words", "asks"),
+    [
+        ([], False),
+        (["gres=gpu:1"], True),
+        (["gpus-per-task=a100:1"], True),
+        (["gres=disk:1"], False),
+        (["gres="], False),
+    ],
+)
+def test_costs_are_those_of_what_a_job_will_have(words: list[str], asks: bool) -> None:
+    assert SbatchOptions.parse(words).asks_for_gpus is asks
+
+
+@pytest.mark.parametrize(
     ("word", "message"),
     [
         ("array=0-9", "--max-parallel says how many workers run at a time"),

@@ -47,7 +47,8 @@ class Arrays:
 
     def describe(self, keys: Iterable[str]) -> None:
         """Look up what trials will take."""
-        costs = Costs(self.results, threads=self.layout.threads)
+        # where a job has a GPU counts, not whether the machine that submits it has one
+        costs = Costs(self.results, on_gpu=self.layout.options.asks_for_gpus, threads=self.layout.threads)
         for key in keys:
             spec = TrialSpec.read(self.results / "specs" / f"{key}.json")
             cost = costs.of(spec)

@@ -73,6 +73,15 @@ class SbatchOptions:
         return seconds_of_limit(limit) if limit else None
 
     @property
+    def asks_for_gpus(self) -> bool:
+        """Whether a job will have a GPU, as far as its options say."""
+        return any(
+            name.startswith("gpus") or (name in ("gres", "tres-per-task", "tres-per-node") and "gpu" in value)
+            for name, value in self.typed.items()
+            if value
+        )
+
+    @property
     def chooses_memory(self) -> bool:
         """Whether the memory of jobs was typed, or taken out."""
         return bool({"mem", "mem-per-cpu", "mem-per-gpu", "exclusive"} & self.typed.keys())
