@@ -66,6 +66,7 @@ def test_every_trial_ends_as_it_should_and_the_others_as_if_nothing_had_happened
     assert nothing_is_left(tmp_path / "results")
 
 
+@pytest.mark.slow
 def test_a_wish_to_stop_lets_trials_save_what_they_have(planned: Callable) -> None:
     results, keys = planned(2)
     trouble(results, **dict.fromkeys(keys, "wait"))
@@ -279,7 +280,9 @@ def run_in_order(engine: object, results: Path, keys: list[str]) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("make", [SerialEngine, lambda: engine(1)], ids=["serial", "slots"])
+@pytest.mark.parametrize(
+    "make", [SerialEngine, pytest.param(lambda: engine(1), marks=pytest.mark.slow)], ids=["serial", "slots"]
+)
 def test_code_that_was_edited_since_the_plan_fails_no_trial(
     planned: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[], object]
 ) -> None:

@@ -39,7 +39,7 @@ CHANGES: dict[str, list[Callable[[], object]]] = {
     "signal handlers": [
         lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
         lambda: signal.signal(signal.SIGTERM, lambda *_: None),
-        lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        lambda: signal.signal(signal.SIGHUP, lambda *_: None),
     ],
     "the alarm clock": [lambda: signal.alarm(1000)],
     "warning filters": [

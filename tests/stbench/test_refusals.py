@@ -256,12 +256,15 @@ def test_weights_of_another_kind_are_one_line(tmp_path: Path, make: Callable[[Pa
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_are_wishes_to_stop_and_are_put_back(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    with stop_on_signals() as stop:
-        assert not stop()
-        os.kill(os.getpid(), number)
-        assert stop()
-    assert signal.getsignal(number) == before
+    at_first = signal.signal(number, signal.default_int_handler)  # also where the tests run under nohup
+    try:
+        with stop_on_signals() as stop:
+            assert not stop()
+            os.kill(os.getpid(), number)
+            assert stop()
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, at_first)
 
 
 def test_a_hangup_that_is_ignored_stays_ignored() -> None:

@@ -92,7 +92,9 @@ def test_after_kill_9_the_same_command_ends_with_the_same_numbers(tmp_path: Path
     _assert_same_numbers(tmp_path, uninterrupted)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=["SIGINT", "SIGTERM"]
+)
 def test_a_signal_saves_says_how_to_go_on_and_does_go_on(
     tmp_path: Path, uninterrupted: Path, number: signal.Signals
 ) -> None:

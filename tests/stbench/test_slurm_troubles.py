@@ -169,7 +169,7 @@ def test_a_state_that_nobody_knows_is_not_the_end(planned: Callable, slurm: Fake
     assert len(slurm.sent) == 1
 
 
-@pytest.mark.parametrize("how", ["sbatch.fails", "sbatch.hangs"])
+@pytest.mark.parametrize("how", ["sbatch.fails", pytest.param("sbatch.hangs", marks=pytest.mark.slow)])
 def test_sbatch_that_submits_and_does_not_say_so_is_not_asked_again(
     planned: Callable, slurm: FakeSlurm, how: str
 ) -> None:
@@ -182,6 +182,7 @@ def test_sbatch_that_submits_and_does_not_say_so_is_not_asked_again(
     assert submission.record.job == "1"
 
 
+@pytest.mark.slow
 def test_jobs_that_never_came_are_sent_anew_after_they_were_looked_for(planned: Callable, slurm: FakeSlurm) -> None:
     results, keys = planned(1)
     slurm.say(**{"sbatch.hangs": "", "lost": ""})
@@ -204,6 +205,7 @@ def test_jobs_that_never_came_are_sent_anew_after_they_were_looked_for(planned: 
     assert len(slurm.sent) == 2
 
 
+@pytest.mark.slow
 def test_as_many_workers_as_may_be_had_are_sent_and_others_later(planned: Callable, slurm: FakeSlurm) -> None:
     results, keys = planned(4)
     slurm.say(most="3", refusal="QOSMaxSubmitJobPerUserLimit")

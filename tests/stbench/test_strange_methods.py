@@ -182,7 +182,9 @@ CHANGE_EVERYTHING = "; ".join(
 )
 
 
-@pytest.mark.parametrize("place", ["on_init", "on_fit", "on_predict"])
+@pytest.mark.parametrize(
+    "place", ["on_fit", *(pytest.param(place, marks=pytest.mark.slow) for place in ("on_init", "on_predict"))]
+)
 def test_numbers_do_not_depend_on_what_ran_before(
     tmp_path: Path, stbench_command: Callable, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
