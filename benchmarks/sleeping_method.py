@@ -32,8 +32,10 @@ class Sleeping:
         return np.zeros((len(slide.patches), self.n_genes), dtype=np.float32)
 
     def save(self, directory: Path) -> None:
-        raise NotImplementedError
+        (directory / "n_genes").write_text(str(self.n_genes), encoding="utf-8")
 
     @classmethod
     def load(cls, directory: Path, device: str = "cpu") -> Sleeping:
-        raise NotImplementedError
+        method = cls(MethodConfig())
+        method.n_genes = int((directory / "n_genes").read_text(encoding="utf-8"))
+        return method

@@ -7,6 +7,9 @@ counts as a result. Trials of a version that kept no such list are checked by wh
 
 from __future__ import annotations
 
+import os
+import re
+import stat
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 UNLISTED = ("state.json", "log.txt")  # the list itself, and what may still be written when it is made
+NO_NUMBER = re.compile(rb"\b(NaN|Infinity)\b")  # that JSON does not know
 MAY_GO = ("model",)  # large, and no number depends on it: may be removed, as a whole, by whoever needs the room
 TEXT = ("slice", "patient", "target", "of", "label", "spot", "gene")
 COLUMNS = {  # that a table must have to be used at all; whether each slice must be in it
@@ -51,6 +55,9 @@ def read_ended(trial: Path) -> EndedState | None:
     Raises ``DamagedFileError`` where the state says nothing, and where a file that the trial wrote is missing or has
     another size.
     """
+    sound = _sound(trial)
+    if sound is not None:
+        return sound
     path = trial / "state.json"
     if not path.exists():
         return None
@@ -66,6 +73,27 @@ def read_ended(trial: Path) -> EndedState | None:
     if state.state == "finished" and not (trial / "metrics.csv").is_file():
         raise damaged(trial, "metrics.csv", "is missing")
     return state
+
+
+def _sound(trial: Path) -> EndedState | None:
+    """The state of a trial that ended and whose files are as they should be; ``None`` where anything is unusual.
+
+    It makes no path of every name, which costs more than to look at the files.
+    """
+    try:
+        with open(os.path.join(trial, "state.json"), "rb") as file:
+            content = file.read()
+        if NO_NUMBER.search(content):
+            return None
+        state = EndedState.model_validate_json(content)
+        files = state.files or {}
+        for name, record in files.items():
+            found = os.stat(os.path.join(trial, name))
+            if found.st_size != record.size or not stat.S_ISREG(found.st_mode):
+                return None
+    except (OSError, ValidationError):
+        return None
+    return state if "metrics.csv" in files or state.state != "finished" else None
 
 
 def state_of(results: Path, key: str, observer: Observer | None = None) -> TrialState:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from conformance import Heard
 
 from stbench.cli import main
 from stbench.errors import DeviceFailed, Interrupted
@@ -191,26 +192,6 @@ def test_attempts_that_get_further_are_not_counted_against_a_trial(
     for number, (state, epochs) in enumerate(history, start=1):
         earlier(results, key, GONE, state, epochs, number)
     assert attempts.lost_in_a_row(results, key) == lost
-
-
-class Heard:
-    def __init__(self) -> None:
-        self.states: dict[str, TrialState] = {}
-
-    def started(self, key: str) -> None:
-        pass
-
-    def progress(self, key: str, done: int, total: int, text: str) -> None:
-        pass
-
-    def again(self, key: str, reason: str) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
-
-    def ended(self, key: str, state: TrialState) -> None:
-        self.states[key] = state
 
 
 def test_a_trial_that_killed_whoever_took_it_has_failed_under_any_engine(results: Path, key: str) -> None:

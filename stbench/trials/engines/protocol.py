@@ -25,6 +25,25 @@ class Listener(Protocol):
         """Something of the whole that whoever waits should know, in one line."""
 
 
+class Quiet:
+    """A listener that does nothing with what it hears; others are made of it, and heed what they care for."""
+
+    def started(self, key: str) -> None:
+        pass
+
+    def progress(self, key: str, done: int, total: int, text: str) -> None:
+        pass
+
+    def again(self, key: str, reason: str) -> None:
+        pass
+
+    def ended(self, key: str, state: TrialState) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        pass
+
+
 class Engine(Protocol):
     """Runs trials until all are done or ``should_stop()``; raises ``Interrupted`` if it stopped before that.
 

@@ -27,10 +27,10 @@ from ...system.gpus import VISIBLE
 from ..attempts import attempts_of, lost_in_a_row
 from ..outcome import state_of
 from ..run import end_from_outside
-from ..state import FINAL_STATES, TrialState
+from ..state import FINAL_STATES
 from .limits import Limits
 from .process import Slot
-from .protocol import Listener
+from .protocol import Listener, Quiet
 from .slots import STARTS, STOP_S, SlotsEngine
 from .waiting import ATTEMPTS, Waiting
 
@@ -149,28 +149,9 @@ class _Run:
 
 
 def run_one(results: str, key: str, flag: str, threads: int, limits: Limits) -> None:
-    """What a task does, in a process of Ray's."""
+    """What a task does, in a process of Ray's. Nobody hears it: the command reads the directory."""
     gpu = os.environ.get(VISIBLE)
-    SlotsEngine([Slot(threads, gpu)], limits).run(Path(results), [key], _Nobody(), lambda: not os.path.exists(flag))
-
-
-class _Nobody:
-    """Hears what the task's own engine does; the command reads the directory."""
-
-    def started(self, key: str) -> None:
-        pass
-
-    def progress(self, key: str, done: int, total: int, text: str) -> None:
-        pass
-
-    def again(self, key: str, reason: str) -> None:
-        pass
-
-    def ended(self, key: str, state: TrialState) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
+    SlotsEngine([Slot(threads, gpu)], limits).run(Path(results), [key], Quiet(), lambda: not os.path.exists(flag))
 
 
 def require_ray() -> None:
