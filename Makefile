@@ -12,12 +12,16 @@ WORKERS ?= 2
 # `.venv/bin/coverage report` names the lines that none runs. `make test COVERAGE=` measures nothing, and is quicker
 COVERAGE ?= --cov --cov-report= --cov-fail-under=94
 
+# sources are compiled once, at the install (which uv leaves out) and at the first import of our own; where nothing is
+# kept, every process compiles torch again, for many seconds
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test fast-tests test-slow test-gpu lint benchmark clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
 
 demo: $(READY)

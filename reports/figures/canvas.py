@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import textwrap
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -50,13 +50,13 @@ def _say_boxes(letters: str) -> None:
     )
 
 
-def rendered(figure: Figure, form: str, foot: str = "") -> bytes:
-    """The figure as ``svg`` (text as outlines, no date: the same figure is the same bytes), ``png`` or ``webp`` (lossy,
-    for photographs on the page); below it a strip that holds the line ``foot``."""
+def rendered(figure: Figure, forms: Sequence[str], foot: str = "") -> dict[str, bytes]:
+    """The figure in each of ``forms``: ``svg`` (text as outlines, no date: the same figure is the same bytes), ``png`` or
+    ``webp`` (lossy, for photographs on the page); below it a strip that holds the line ``foot``."""
     if not foot:
-        return _saved(figure, form)
-    with _laid_out(figure, form), _footed(figure, foot) as canvas:
-        return _saved(figure, form, canvas)
+        return {form: _saved(figure, form) for form in forms}
+    with _laid_out(figure), _footed(figure, foot) as canvas:
+        return {form: _saved(figure, form, canvas) for form in forms}
 
 
 def _saved(figure: Figure, form: str, canvas: Bbox | None = None) -> bytes:
@@ -66,13 +66,15 @@ def _saved(figure: Figure, form: str, canvas: Bbox | None = None) -> bytes:
 
 
 @contextmanager
-def _laid_out(figure: Figure, form: str) -> Iterator[None]:
+def _laid_out(figure: Figure) -> Iterator[None]:
     """All stays where it is when the figure is saved without a strip, which is no room to be laid out in."""
     engine = figure.get_layout_engine()
     if engine is None:
         yield
         return
-    _saved(figure, form)
+    own, figure.dpi = figure.dpi, SAVED_WITH["png"]["dpi"]
+    figure.draw_without_rendering()
+    figure.dpi = own
     of_all = [legend for legend in figure.legends if legend.get_bbox_to_anchor() is figure.bbox]
     figure.set_layout_engine("none")
     for legend in of_all:  # anchored to all that is saved, the strip included

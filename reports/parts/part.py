@@ -63,5 +63,4 @@ def picture(section: Section, name: str, what: str, figure: Figure, tissue: bool
     from ..words.protocol import caption, protocol
 
     forms = ("webp", "png") if tissue else ("svg", "png")
-    foot = protocol(section)
-    return Picture(name, caption(section, what), {form: rendered(figure, form, foot) for form in forms})
+    return Picture(name, caption(section, what), rendered(figure, forms, protocol(section)))

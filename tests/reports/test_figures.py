@@ -112,7 +112,7 @@ def test_rows_hold_every_slice_once_in_order_and_never_too_many(capacity: int) -
 def test_the_same_figure_is_the_same_file_without_a_date_or_text_elements(load_fake) -> None:
     section = load_fake()
     with canvas.drawing():
-        first, second = (canvas.rendered(slice_figures.boxes(section), "svg") for _ in range(2))
+        first, second = (canvas.rendered(slice_figures.boxes(section), ["svg"])["svg"] for _ in range(2))
     assert first == second
     assert b"<dc:date>" not in first
     assert b"<text" not in first  # letters are outlines
@@ -152,7 +152,7 @@ def test_the_foot_of_a_figure_stands_below_it_and_leaves_it_as_it_was(load_fake,
         figure = legend_at_the_bottom() if bottom else slice_figures.dots(load_fake())
         before = len(figure.texts)
         bare, footed = (
-            np.asarray(Image.open(io.BytesIO(canvas.rendered(figure, "png", foot))).convert("L"))
+            np.asarray(Image.open(io.BytesIO(canvas.rendered(figure, ["png"], foot)["png"])).convert("L"))
             for foot in ("", "HER2+, leave one slice out")
         )
     n_rows = len(footed) - len(bare)

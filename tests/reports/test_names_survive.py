@@ -143,7 +143,7 @@ def test_figures_draw_dollars_and_underscores(caplog: pytest.LogCaptureFixture) 
         figure = Figure()
         texts = [figure.text(0, 0, name) for name in ("$x_1$", "$\\nocommand$", "a_$b", "肝")]
         assert not any(text.get_parse_math() for text in texts)
-        canvas.rendered(figure, "png")
+        canvas.rendered(figure, ["png"])
     assert ["肝" in record.getMessage() for record in caplog.records] == [True]
 
 
