@@ -51,8 +51,8 @@ def _say_boxes(letters: str) -> None:
 
 
 def rendered(figure: Figure, forms: Sequence[str], foot: str = "") -> dict[str, bytes]:
-    """The figure in each of ``forms``: ``svg`` (text as outlines, no date: the same figure is the same bytes), ``png`` or
-    ``webp`` (lossy, for photographs on the page); below it a strip that holds the line ``foot``."""
+    """The figure in each of ``forms``: ``svg`` (text as outlines, no date: the same figure is the same bytes), ``png``
+    or ``webp`` (lossy, for photographs on the page); below it a strip that holds the line ``foot``."""
     if not foot:
         return {form: _saved(figure, form) for form in forms}
     with _laid_out(figure), _footed(figure, foot) as canvas:
