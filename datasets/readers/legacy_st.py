@@ -9,6 +9,7 @@ what counts are the spots selected as lying under tissue that have a row of coun
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,16 @@ from stbench.errors import UserError, reason_of
 from stbench.slides.image import SlideImage
 from stbench.slides.slide import Slide
 from stbench.slides.spot_names import plain_name, spot_name
-from stbench.system.compressed import open_text
+from stbench.system.compressed import existing, open_text
 
 from .assemble import assemble, require_counts, unmatched
 from .pitch import square_grid_pitch
+from .reader import Opened, Reader
 
 if TYPE_CHECKING:
     import pandas as pd
+
+LONGEST_LINE = 4_000_000  # characters of a table's line that are looked at to recognise it
 
 
 @dataclass(frozen=True)
@@ -276,3 +280,36 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _open(slide_id: str, patient: str, values: dict[str, Any]) -> Opened:
+    files = tuple(existing(value) for value in values.values() if isinstance(value, Path))
+    return partial(read, slide_id, patient, **values), files
+
+
+def _recognises(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    try:
+        with open_text(path) as text:
+            lines = [text.readline(LONGEST_LINE), text.readline(LONGEST_LINE)]
+    except (UserError, OSError):  # of another kind, or it may not be read: not for this question to say
+        return None
+    separator = "\t" if "\t" in lines[0] else ","
+    names = [_name(field) for field in lines[0].split(separator)[1:]]
+    first_row = _name(lines[1].partition(separator)[0])
+    if plain_name(first_row) is None and not (names and _are_spots(names)):
+        return None
+    return "it is a table whose rows or columns are named as spots, <x>x<y>"
+
+
+READER = Reader(
+    name="legacy-st",
+    what="a table of counts with spots named <x>x<y> (first-generation Spatial Transcriptomics)",
+    source="counts",
+    open=_open,
+    recognises=_recognises,
+    other_paths=("spots", "image"),
+    optional_paths=("labels",),
+    numbers=("image_scale", "pitch_um", "spot_diameter_um"),
+)

@@ -11,7 +11,8 @@ import upstream
 
 from stbench.data.inventory import check_dataset
 from stbench.dataset import Dataset
-from stbench.datasets.manifest import common_genes, open_dataset_path
+from stbench.datasets.manifest import open_dataset_path
+from stbench.datasets.own_dataset import common_genes
 from stbench.errors import UserError
 from stbench.slides.checks import validate
 

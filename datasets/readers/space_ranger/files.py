@@ -76,19 +76,19 @@ def find(folder: Path, image: Path | None = None) -> SpaceRangerFiles:
 
 def _point_to_the_right_folder(folder: Path) -> None:
     """Refuse a folder that is not one section's output, where the right one lies near it, with its path."""
-    if _is_output(folder):
+    if is_output(folder):
         return
     for place in (folder, folder / "outs"):  # Visium HD bins its counts; each bin is laid out as a Visium section
         bins = place if place.name == "binned_outputs" else place / "binned_outputs"
-        squares = [square for square in _folders(bins) if _is_output(square)]
+        squares = [square for square in _folders(bins) if is_output(square)]
         if squares:
             usual = next((square for square in squares if square.name == "square_016um"), squares[-1])
             raise UserError(
                 f"{folder} is a Visium HD run ({named_files(squares)}) - name one of its bins, for example {usual}"
             )
-    inside = [place for place in (folder / "outs", *_folders(folder)) if _is_output(place)]
-    inside = inside or [place / "outs" for place in _folders(folder) if _is_output(place / "outs")]
-    inside = list(dict.fromkeys(inside)) or [place for place in [folder.absolute().parent] if _is_output(place)]
+    inside = [place for place in (folder / "outs", *_folders(folder)) if is_output(place)]
+    inside = inside or [place / "outs" for place in _folders(folder) if is_output(place / "outs")]
+    inside = list(dict.fromkeys(inside)) or [place for place in [folder.absolute().parent] if is_output(place)]
     if len(inside) == 1:
         raise UserError(f"{folder} is not the output folder of Space Ranger - did you mean {inside[0]}?")
     if inside:
@@ -96,7 +96,7 @@ def _point_to_the_right_folder(folder: Path) -> None:
         raise UserError(f"{folder} holds {len(inside)} sections ({some}) - name one, or list them in a manifest")
 
 
-def _is_output(folder: Path) -> bool:
+def is_output(folder: Path) -> bool:
     """A place of positions and a matrix side by side, whatever they are called in full."""
     return folder.is_dir() and any(folder.glob("*spatial/")) and any(folder.glob("*bc_matri*"))
 

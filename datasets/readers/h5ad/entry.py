@@ -1,0 +1,38 @@
+"""AnnData files in manifests and imports."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from stbench.system.compressed import existing
+
+from ..reader import Opened, Reader
+from .picture import named_image
+from .read import read
+
+
+def _open(slide_id: str, patient: str, values: dict[str, Any]) -> Opened:
+    files = tuple(existing(value) for value in values.values() if isinstance(value, Path))
+    named = named_image(values["file"], values.get("library"))
+    if named is not None and "image" not in values:
+        files += (named,)
+    options = {name: value for name, value in values.items() if name != "file"}
+    return partial(read, slide_id, patient, values["file"], **options), files
+
+
+def _recognises(path: Path) -> str | None:
+    return "its name ends in .h5ad" if path.is_file() and path.suffix.lower() == ".h5ad" else None
+
+
+READER = Reader(
+    name="h5ad",
+    what="an AnnData file (.h5ad)",
+    source="file",
+    open=_open,
+    recognises=_recognises,
+    optional_paths=("image",),
+    numbers=("pitch_um",),
+    words=("library", "label", "layer"),
+)

@@ -1,0 +1,67 @@
+"""What a format is to manifests and to ``stbench data import``: how it is recognised, what an entry holds, its reading.
+
+An entry describes one slide: ``id``, ``patient``, ``reader``, and the keys of that reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stbench.slides.slide import Slide
+
+# reads the slide when it is called, and every file that the slide's content depends on
+Opened = tuple[Callable[[], Slide], tuple[Path, ...]]
+
+ALWAYS = ("um_per_px",)  # numbers that an entry of every reader may hold
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One format.
+
+    Attributes
+    ----------
+    name : str
+        As it stands in a manifest, ``reader = "..."``.
+    what : str
+        What a path of this format is, for messages: ``"an output folder of Space Ranger"``.
+    source : str
+        The required path that ``stbench data import PATH`` gives, and by which the format is recognised.
+    open : callable
+        ``open(slide_id, patient, values)``, where ``values`` holds the entry's keys of this reader (paths as ``Path``,
+        numbers as ``float``, words as ``str``, switches as ``bool``). Looks for files, and reads none that is large.
+        Raises ``UserError`` for what is not there.
+    recognises : callable
+        ``recognises(path)`` says in words why a path is of this format, or ``None``: a path that it is not sure of is
+        not its own. Reads a few bytes at most, and raises nothing.
+    other_paths, optional_paths, numbers, words, switches : tuple of str
+        Further keys: paths that are required beside ``source``, paths that are not, positive numbers, texts, and
+        true or false.
+    """
+
+    name: str
+    what: str
+    source: str
+    open: Callable[[str, str, dict[str, Any]], Opened]
+    recognises: Callable[[Path], str | None]
+    other_paths: tuple[str, ...] = ()
+    optional_paths: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    switches: tuple[str, ...] = ()
+
+    @property
+    def required_paths(self) -> tuple[str, ...]:
+        return (self.source, *self.other_paths)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (*self.required_paths, *self.optional_paths)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All keys of an entry but ``id``, ``patient`` and ``reader``."""
+        return (*self.paths, *self.numbers, *ALWAYS, *self.words, *self.switches)
