@@ -26,6 +26,10 @@ class DeviceFailed(PlaceError):  # noqa: N818 - as Interrupted: no trial has fai
     """The GPU failed in a way that this process cannot get past."""
 
 
+class DeviceFull(PlaceError):  # noqa: N818 - as Interrupted: no trial has failed
+    """A GPU ran out of memory of which other processes hold what was wanted."""
+
+
 class DamagedFileError(PlaceError):
     """A file that an earlier command wrote is missing or is not what was written. It stops a run, not only a trial."""
 

@@ -19,11 +19,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import DeviceFailed, Interrupted, NotApplicable, PlaceError, UserError, said
+from ..errors import DeviceFailed, DeviceFull, Interrupted, NotApplicable, PlaceError, UserError, said
 from ..system.beats import Beat, Observer
 from ..system.environment import machine
 from ..system.files import OF_THE_PLACE, flush, refused_errno, writing_to
-from ..system.out_of_memory import broken_device, out_of_memory
+from ..system.out_of_memory import broken_device, crowded_out, out_of_memory
 from ..system.precision import tf32_flags
 from ..system.processes import Process
 from . import attempts, outcome
@@ -32,6 +32,10 @@ from .spec import EXTERNAL, TrialSpec
 from .state import FINAL_STATES, EndedState, TrialState
 from .work import work_on
 
+_DEVICE_FULL = (
+    "the GPU is full in trial {label} ({crowded}): the trial stays open - free the card, or give it fewer trials at a "
+    "time, and run the same command again"
+)
 _DEVICE_FAILED = (
     "the device failed in trial {label} ({broken}), and nothing that this process computes on it would count - run the "
     "same command again; if it fails again, look at the card (nvidia-smi), or at the method with CUDA_LAUNCH_BLOCKING=1"
@@ -123,6 +127,12 @@ def _attempt(
                     log.error("the device failed: %s\n%s", broken, _traceback())
                     state.model_copy(update={"reason": f"the device failed: {broken}"}).write(folder)
                     raise DeviceFailed(_DEVICE_FAILED.format(broken=broken, label=spec.label)) from error
+                crowded = crowded_out(error)
+                if crowded is not None:
+                    full = DeviceFull(_DEVICE_FULL.format(crowded=crowded, label=spec.label))
+                    log.info("interrupted: %s", full)
+                    state.model_copy(update={"state": "interrupted", "reason": str(full)}).write(folder)
+                    raise full from error
                 if refused_errno(error, folder) in OF_THE_PLACE:
                     raise  # as it comes: whoever called makes it the place's error, and the trial stays open
                 found = {"state": "failed", "reason": _reason(error, spec)}

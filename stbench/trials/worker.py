@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import DeviceFailed, Interrupted, UserError
+from ..errors import DeviceFailed, DeviceFull, Interrupted, UserError
 from . import attempts
 from .run import run_trial
 
@@ -68,6 +68,9 @@ def serve(results: Path, requests: int, replies: int, life: int, should_stop: Ca
             reply(ended=key)
         except Interrupted as pause:
             reply(interrupted=key, reason=str(pause))
+            return
+        except DeviceFull as full:
+            reply(full=key, reason=str(full))
             return
         except DeviceFailed:  # this process is of no use any more; another may be
             raise

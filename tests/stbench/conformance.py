@@ -30,6 +30,7 @@ class Heard:
     def __init__(self) -> None:
         self.begun: list[str] = []
         self.lost: list[str] = []
+        self.notes: list[str] = []
         self.states: dict[str, TrialState] = {}
 
     def started(self, key: str) -> None:
@@ -42,7 +43,7 @@ class Heard:
         self.lost.append(f"{key} {reason}")
 
     def note(self, text: str) -> None:
-        pass
+        self.notes.append(text)
 
     def ended(self, key: str, state: TrialState) -> None:
         assert key not in self.states, "a trial ended twice"

@@ -334,6 +334,31 @@ def test_what_stops_the_run_lets_other_trials_save_what_they_have(planned: Calla
     assert nothing_is_left(results)
 
 
+def test_memory_that_others_hold_costs_a_slot_and_no_trial(planned: Callable) -> None:
+    """Where the last slot is gone the run stops, and goes on when there is room."""
+    results, keys = planned(1)
+    trouble(results, **{keys[0]: "crowded"})
+    heard = Heard()
+    with pytest.raises(PlaceError, match=r"the GPU is full in trial .* other processes hold 61.9 of the 79.2 GiB"):
+        engine(1).run(results, keys, heard, lambda: False)
+    assert [state_of(results, key).state for key in keys] == ["interrupted", "pending"]
+    assert attempts.lost_in_a_row(results, keys[0]) == 0
+    assert [line.split()[0] for line in heard.lost] == [keys[0]]
+    (results / "troubles.json").unlink()
+    SerialEngine().run(results, keys, heard, lambda: False)
+    assert [state_of(results, key).state for key in keys] == ["finished", "finished"]
+
+
+@pytest.mark.slow
+def test_where_two_do_not_fit_on_a_card_one_goes_on(planned: Callable) -> None:
+    results, keys = planned(2)
+    trouble(results, **{keys[1]: "crowded once"})
+    heard = Heard()
+    engine(2).run(results, keys, heard, lambda: False)
+    assert [state_of(results, key).state for key in keys] == ["finished"] * 4
+    assert heard.notes == ["a slot is given up, as its GPU is full: 1 left"]
+
+
 def test_a_trial_that_another_command_works_on_is_left_to_it(planned: Callable) -> None:
     results, keys = planned(1)
     folder, number = attempts.begin(results, keys[0])

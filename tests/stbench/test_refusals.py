@@ -26,7 +26,7 @@ from stbench.results.ablation import parse_sweep
 from stbench.system.compressed import existing
 from stbench.system.files import refused_errno, replacing, writing_to
 from stbench.system.interrupt import stop_on_signals
-from stbench.system.out_of_memory import out_of_memory
+from stbench.system.out_of_memory import crowded_out, out_of_memory
 from stbench.training.checkpoint import Checkpoints, TrainingState
 from stbench.training.encoders import read_weights, weights_label
 from stbench.trials import attempt
@@ -179,6 +179,27 @@ def test_a_method_that_meets_a_full_disk_is_not_to_blame(
 )
 def test_out_of_memory_is_told_in_words(error: Exception, words: str | None) -> None:
     assert out_of_memory(error) == words
+
+
+@pytest.mark.parametrize(
+    ("wanted", "free", "own", "words"),
+    [
+        ("2.00 GiB", "1.25 GiB", "16.00 GiB", "hold 61.9 of the 79.2 GiB"),
+        ("512.00 MiB", "0 bytes", "16.00 GiB", "0.5 GiB more were wanted than the 16 GiB that it had, and other"),
+        ("2.00 GiB", "1.25 GiB", "77.60 GiB", None),  # 300 MB of a desktop
+        ("70.00 GiB", "1.25 GiB", "16.00 GiB", None),  # more than there is
+    ],
+)
+def test_memory_of_a_gpu_that_others_hold_is_told_from_what_a_method_wants(
+    wanted: str, free: str, own: str, words: str | None
+) -> None:
+    error = RuntimeError(
+        f"CUDA out of memory. Tried to allocate {wanted}. GPU 0 has a total capacity of 79.15 GiB of which {free} is "
+        f"free. Including non-PyTorch memory, this process has {own} memory in use. Of the allocated memory ..."
+    )
+    found = crowded_out(error)
+    assert found is None if words is None else words in str(found)
+    assert crowded_out(RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")) is None
 
 
 def test_numpy_s_word_for_it_is_understood() -> None:

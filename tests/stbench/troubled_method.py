@@ -17,6 +17,12 @@ import numpy as np
 from stbench.errors import Interrupted, PlaceError
 from stbench.method import MethodConfig, Needs, Run, TestSlide, TrainingSlide
 
+CROWDED = (  # as torch says it
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.15 GiB of which 1.25 GiB is "
+    "free. Process 4321 has 61.90 GiB memory in use. Including non-PyTorch memory, this process has 16.00 GiB memory "
+    "in use. Of the allocated memory 14.20 GiB is allocated by PyTorch."
+)
+
 
 class Troubled:
     name: ClassVar[str] = "troubled"
@@ -43,9 +49,12 @@ class Troubled:
             raise RuntimeError("the method was asked to raise")
         if trouble == "die":
             os.kill(os.getpid(), signal.SIGKILL)
-        if trouble == "break once" and len((trial.parents[1] / "begun.txt").read_text().split(trial.name)) == 2:
+        begun_once = len((trial.parents[1] / "begun.txt").read_text().split(trial.name)) == 2
+        if trouble == "break once" and begun_once:
             raise RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be ...")
-        if trouble == "leave once" and len((trial.parents[1] / "begun.txt").read_text().split(trial.name)) == 2:
+        if trouble == "crowded" or (trouble == "crowded once" and begun_once):
+            raise RuntimeError(CROWDED)
+        if trouble == "leave once" and begun_once:
             os.kill(os.getpid(), signal.SIGTERM)
             trouble = "wait"
         if trouble == "hang":

@@ -44,6 +44,7 @@ class WorkerProcess:
         self.resident = 0  # bytes, at the last look
         self.ready = False
         self.stopping = False
+        self.full = ""  # what it said of a GPU whose memory others have: its slot is not used again
         self._heard = b""
         read_requests, self._requests = os.pipe()
         self.replies, write_replies = os.pipe()

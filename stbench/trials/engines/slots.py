@@ -115,6 +115,11 @@ class _Run:
                 worker.key, worker.stopping = None, True
                 self.waiting.again(words["interrupted"], at_once=True)
                 self.listener.again(words["interrupted"], "its process was asked to stop from outside")
+            elif "full" in words:  # two trials may not fit where one does: this slot is not used again
+                worker.key, worker.stopping = None, True
+                worker.full = words["reason"]
+                self.waiting.again(words["full"], at_once=True)
+                self.listener.again(words["full"], words["reason"])
             elif "place" in words:
                 raise PlaceError(words["place"])
 
@@ -165,8 +170,15 @@ class _Run:
     def _dismiss(self, worker: WorkerProcess) -> int:
         self.selector.unregister(worker.replies)
         self.workers.remove(worker)
-        self.free_slots.append(worker.slot)
-        return worker.end()
+        code = worker.end()
+        if not worker.full:
+            self.free_slots.append(worker.slot)
+        elif not self.workers and not self.free_slots:
+            raise PlaceError(worker.full)
+        else:
+            left = len(self.workers) + len(self.free_slots)
+            self.listener.note(f"a slot is given up, as its GPU is full: {left} left")
+        return code
 
     def _fail(self, key: str, cause: Any, reason: str) -> None:
         state = end_from_outside(self.results, key, cause, reason)
