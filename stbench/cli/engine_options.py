@@ -136,6 +136,30 @@ class EngineOptions:
 
         return SlotsEngine(self._slots(device, limits), limits)
 
+    def within_memory(self, engine: Engine, peak_bytes: int) -> Engine:
+        """``engine`` with fewer slots, where memory would not hold a trial of ``peak_bytes`` in each of them.
+
+        So ``--slots auto`` is meant; a number that was given is kept, with a warning.
+        """
+        from ..system.cores import usable_cores, usable_memory
+        from ..trials.engines.process import Slot
+        from ..trials.engines.slots import SlotsEngine
+
+        if not isinstance(engine, SlotsEngine) or self.trial_memory is not None:
+            return engine
+        free, n_slots = usable_memory(), len(engine.slots)
+        fitting = max(1, free // max(peak_bytes, 1))
+        if fitting >= n_slots:
+            return engine
+        sizes = f"the largest takes about {_gib(peak_bytes)} of memory, and {_gib(free)} are free"
+        if self.slots != "auto":
+            warning = f"warning: {n_slots} trials at a time may take too much: {sizes} - give fewer, or --trial-memory"
+            out.print(warning, style="yellow", soft_wrap=True)
+            return engine
+        out.print(f"--slots auto: {fitting} at a time, not {n_slots}: {sizes}", soft_wrap=True)
+        threads = max(1, usable_cores() // fitting)
+        return SlotsEngine([Slot(threads, slot.gpu) for slot in engine.slots[:fitting]], engine.limits)
+
     def _slots(self, device: str, limits: Limits) -> list[Slot]:
         """With threads and, where trials go to GPUs that are not named, a GPU each, in turn."""
         from ..system.cores import usable_cores
@@ -197,6 +221,10 @@ class EngineOptions:
         if self.slots.isdigit() and int(self.slots) > 0:
             return int(self.slots)
         raise UserError(f"--slots {self.slots} is no number of trials at a time - give 1 or more, or auto")
+
+
+def _gib(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:.1f} GiB"
 
 
 def _gpus_to_share(device: str) -> list[str]:

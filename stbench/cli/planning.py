@@ -89,6 +89,7 @@ def say_plan(experiments: Sequence[Experiment], results: Path, setting: Setting)
     if not todo:
         out.print("nothing is to be run")
         return
+    engine = setting.engine.within_memory(engine, forecast.peak_bytes(todo))
     n_slots = _at_a_time(engine)
     together = forecast.seconds_on(n_slots or 1, in_best_order(todo, forecast, engine))
     at_a_time = f"{n_slots} at a time" if n_slots else "one after the other"

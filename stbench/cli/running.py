@@ -104,7 +104,9 @@ def _run_experiments(
             soft_wrap=True,
             markup=False,
         )
-    todo = in_best_order(outstanding(directory, keys, setting.retry_failed, setting.chosen_folds()), forecast, engine)
+    todo = outstanding(directory, keys, setting.retry_failed, setting.chosen_folds())
+    engine = setting.engine.within_memory(engine, forecast.peak_bytes(todo))
+    todo = in_best_order(todo, forecast, engine)
     try:
         with feeding(directory, setting.mlflow and bool(todo)):
             summary = _run_trials(directory, todo, engine, taken_away)

@@ -27,6 +27,10 @@ class Forecast:
         """What a trial will take that was seen."""
         return self._cost[key]
 
+    def peak_bytes(self, keys: Iterable[str]) -> int:
+        """Memory of the largest of ``keys``, of those that were seen; 0 where there is none."""
+        return max((self._cost[key].memory_bytes for key in keys if key in self._cost), default=0)
+
     def longest_first(self, keys: Sequence[str]) -> list[str]:
         """``keys`` by descending expected time, so that no long trial is left for the end; equal ones stay in order.
 

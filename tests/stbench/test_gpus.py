@@ -128,6 +128,25 @@ def test_slots_of_gpus(nvidia_smi: Callable, monkeypatch: pytest.MonkeyPatch, ca
         slots_of(slots_per_gpu=1)
 
 
+def test_slots_are_no_more_than_memory_holds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr("stbench.system.cores.usable_cores", lambda: 8)
+    monkeypatch.setattr("stbench.system.cores.usable_memory", lambda: 40 * 2**30)
+
+    def fitted(peak_gib: int, **options: object) -> list[int]:
+        chosen = EngineOptions(**options)  # type: ignore[arg-type]
+        engine = chosen.within_memory(chosen.build("cpu"), peak_gib * 2**30)
+        return [slot.threads for slot in engine.slots]  # type: ignore[attr-defined]
+
+    assert fitted(4, slots="auto") == [1] * 8
+    assert capsys.readouterr().out == ""
+    assert fitted(18, slots="auto") == [4, 4]
+    assert "2 at a time, not 8: the largest takes about 18.0 GiB of memory" in capsys.readouterr().out
+    assert fitted(60, slots="auto") == [8]
+    assert fitted(18, slots="4") == [2] * 4
+    assert "warning: 4 trials at a time may take too much" in " ".join(capsys.readouterr().out.split())
+    assert fitted(18, slots="4", trial_memory="9G") == [2] * 4
+
+
 def test_a_card_that_others_fill_is_told(nvidia_smi: Callable, capsys: pytest.CaptureFixture) -> None:
     nvidia_smi(memory=f"{A}, 1024, 40960\n")
     slots_of(slots_per_gpu=1)
