@@ -39,7 +39,7 @@ class ArrayFile:
     def __setitem__(self, index: int, row: np.ndarray) -> None:
         if row.shape != self.shape[1:] or not 0 <= index < self.shape[0]:
             raise ValueError(f"row {index} of the shape {row.shape} does not fit an array of {self.shape}")
-        content = memoryview(np.ascontiguousarray(row, self.dtype)).cast("B")
+        content = memoryview(np.asarray(row, self.dtype).tobytes())
         place = self._start + index * self._row_bytes
         while content:  # a write may stop early, for example at the edge of a quota: the next one says why
             written = os.pwrite(self._descriptor, content, place)
