@@ -26,7 +26,6 @@ def assemble(
     centres: np.ndarray,
     image: SlideImage,
     um_per_px: float | None,
-    um_per_px_from: str = "",
     spot_diameter_px: float | None = None,
     labels: Sequence[str | None] | None = None,
     notes: Sequence[str] = (),
@@ -35,8 +34,6 @@ def assemble(
     """A slide of ``counts`` (n_spots, n_genes; sparse, already checked to be counts) and what goes with its rows.
 
     Counts that are whole but for rounding are rounded, with a note.
-
-    ``um_per_px_from`` says in a few words where ``um_per_px`` comes from.
 
     ``array_xy`` (n_spots, 2) integers; ``centres`` (n_spots, 2) x, y in full-resolution pixels; ``labels`` one per
     spot, ``None`` where there is none.
@@ -68,7 +65,7 @@ def assemble(
         uns={"spatial": {slide_id: {"images": {}, "scalefactors": scale_factors, "metadata": metadata}}},
     )
     told = tuple(f"{slide_id}: {note}" for note in (*notes, *rounded))
-    return Slide(slide_id, patient, adata, image, um_per_px, told, evidence, um_per_px_from)
+    return Slide(slide_id, patient, adata, image, um_per_px, told, evidence)
 
 
 def _whole(counts: Any) -> tuple[Any, list[str]]:
@@ -96,6 +93,18 @@ def _perhaps_missing(labels: Sequence[str | None]) -> list[str]:
         f"{count} spots are labelled {name}, which is taken for a region's name: leave blank what has no label"
         for name, count in found.items()
     ]
+
+
+def sound_csr(data: Any, indices: Any, indptr: Any, shape: tuple[int, int]) -> Any:
+    """The CSR matrix of three arrays that come from a file.
+
+    Raises ``ValueError`` where they contradict each other: compiled code, which does not look, would read beyond them.
+    """
+    from scipy import sparse
+
+    matrix = sparse.csr_matrix((data, indices, indptr), shape=shape)
+    matrix.check_format(full_check=True)
+    return matrix
 
 
 def require_counts(values: np.ndarray, place: str) -> None:

@@ -10,8 +10,17 @@ from . import legacy_st
 from .h5ad import entry as h5ad
 from .reader import Reader
 from .space_ranger import entry as space_ranger
+from .xenium import entry as xenium
 
-READERS: dict[str, Reader] = {reader.name: reader for reader in (legacy_st.READER, space_ranger.READER, h5ad.READER)}
+READERS: dict[str, Reader] = {
+    reader.name: reader
+    for reader in (
+        legacy_st.READER,
+        space_ranger.READER,
+        h5ad.READER,
+        xenium.READER,
+    )
+}
 
 
 def reader_named(name: str, place: str) -> Reader:

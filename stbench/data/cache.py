@@ -15,7 +15,6 @@ from ..dataset import Dataset, SlideSource
 from ..errors import UserError, about_slice
 from ..slides.checks import check_slide, refuse
 from ..slides.slide import Slide
-from ..system.array_file import ArrayFile
 from ..system.files import file_digest, replacing_directory, value_digest, writing_to
 from ..system.locks import locked
 from .prepared import PADDING, PADDING_RULE, PreparedSlide
@@ -91,12 +90,11 @@ def _entry_name(dataset: Dataset, source: SlideSource, key: str) -> str:
 
 
 def _write(directory: Path, slide: Slide, panel: Sequence[str], patch_px: int, key: str) -> None:
-    shape = (slide.n_spots, patch_px, patch_px, 3)
-    with ArrayFile(directory / "patches.npy", shape, np.uint8) as patches:
-        _, n_padded = slide.image.cut(slide.centres, patch_px, pad=PADDING, out=patches)
+    patches, n_padded = slide.image.cut(slide.centres, patch_px, pad=PADDING)
     counts, total_counts = panel_counts(slide, panel)
     labels = slide.adata.obs["label"].tolist() if "label" in slide.adata.obs else None
     arrays = {
+        "patches": patches,
         "counts": counts,
         "total_counts": total_counts,
         "array_xy": slide.array_xy,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from stbench.errors import UserError, reason_of
 from stbench.system.compressed import existing, locked_hdf5, open_binary, open_text
 
-from ..assemble import require_counts, unmatched
+from ..assemble import require_counts, sound_csr, unmatched
 
 if TYPE_CHECKING:
     pass
@@ -88,7 +88,6 @@ def _lines(path: Path) -> list[str]:
 
 def _read_h5(path: Path) -> tuple[Any, list[str], list[str], Any]:
     import h5py
-    from scipy import sparse
 
     existing(path)
     try:
@@ -97,8 +96,8 @@ def _read_h5(path: Path) -> tuple[Any, list[str], list[str], Any]:
             n_genes, n_barcodes = (int(length) for length in group["shape"][:])
             barcodes = _strings(group["barcodes"])
             # genes x barcodes by columns is barcodes x genes by rows
-            arrays = (group["data"][:], group["indices"][:], group["indptr"][:])
-            matrix = sparse.csr_matrix(arrays, shape=(n_barcodes, n_genes))
+            data, indices, indptr = (group[name][:] for name in ("data", "indices", "indptr"))
+            matrix = sound_csr(data, indices, indptr, (n_barcodes, n_genes))
     except BlockingIOError as error:
         raise locked_hdf5(path) from error
     except (OSError, KeyError, ValueError) as error:

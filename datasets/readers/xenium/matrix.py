@@ -1,0 +1,92 @@
+"""The cell-feature matrix of a Xenium bundle: HDF5 and Matrix Market as Cell Ranger writes them, or zipped Zarr."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stbench.errors import UserError, reason_of
+from stbench.system.compressed import existing, open_text
+
+from ..assemble import require_counts, sound_csr
+from ..space_ranger.files import matrix_files
+from ..space_ranger.matrix import read_matrix as read_10x_matrix
+
+GENE = ("gene", "gene expression")  # feature types, in lower case
+
+
+@dataclass(frozen=True)
+class CellMatrix:
+    cells: list[str]
+    counts: Any  # CSR, cells x genes
+    genes: list[str]
+    not_genes: Counter[str]  # features of other types: control probes, code words
+
+
+def read_matrix(path: Path) -> CellMatrix:
+    if path.name.endswith(".zip"):
+        return _read_zarr(path)
+    counts, cells, genes = read_10x_matrix(path)
+    others = Counter(kind for kind in _feature_types(path) if kind.lower() not in GENE)
+    return CellMatrix(cells, counts, genes, others)
+
+
+def _feature_types(path: Path) -> list[str]:
+    """Of a matrix that has been read; empty where it does not say them."""
+    import h5py
+
+    if path.is_dir():
+        with open_text(matrix_files(path)[2]) as text:
+            rows = [line.rstrip("\r\n").split("\t") for line in text if line.strip()]
+        return [row[2].strip('"') for row in rows if len(row) > 2]
+    with h5py.File(path, "r") as file:
+        types = file.get("matrix/features/feature_type")
+        return [] if types is None else [value.decode() for value in types[:]]
+
+
+def _read_zarr(path: Path) -> CellMatrix:
+    """Features x cells by rows; names and types of features are attributes, a cell's name is a pair of numbers."""
+    import zarr
+
+    existing(path)
+    try:
+        with zarr.storage.ZipStore(path, mode="r") as store:
+            group: Any = zarr.open_group(store, mode="r")["cell_features"]
+            names, types = ([str(name) for name in group.attrs[key]] for key in ("feature_keys", "feature_types"))
+            data, indices, indptr = (np.asarray(group[name][...]) for name in ("data", "indices", "indptr"))
+            cells = _cell_names(np.asarray(group["cell_id"][...]))
+        counts = sound_csr(data, indices, indptr, (len(names), len(cells))).T.tocsr()
+    except (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
+        raise UserError(f"{path} is not a cell-feature matrix in Zarr ({reason_of(error)}) - fetch it again") from error
+    except Exception as error:  # zipfile's and zarr's own kinds
+        if type(error).__module__.partition(".")[0] not in ("zarr", "zipfile", "zlib", "numcodecs"):
+            raise
+        raise UserError(f"{path} is a damaged Zarr archive ({reason_of(error)}) - fetch it again") from error
+    require_counts(counts.data, str(path))
+    if len(types) != len(names):
+        raise UserError(f"{path}: {len(names)} features have {len(types)} types - fetch it again")
+    if len(set(cells)) < len(cells):
+        raise UserError(f"{path} names the cell {Counter(cells).most_common(1)[0][0]} more than once - fetch it again")
+    chosen = [column for column, kind in enumerate(types) if kind.lower() in GENE]
+    if not chosen:
+        raise UserError(f"{path} has no feature of the type 'gene' - it is not a matrix of genes")
+    others = Counter(kind for kind in types if kind.lower() not in GENE)
+    return CellMatrix(cells, counts[:, chosen], [names[column] for column in chosen], others)
+
+
+def _cell_names(pairs: np.ndarray) -> list[str]:
+    """Of (prefix, suffix) the names that other files of the bundle have.
+
+    The prefix in hexadecimal, eight digits, with the letters a to p for the digits; then the suffix: ``ffkpbaba-1``.
+    In the first version cells were numbered, without a suffix.
+    """
+    if pairs.ndim == 1:
+        return [str(int(number)) for number in pairs]
+    if pairs.ndim != 2 or pairs.shape[1] != 2:
+        raise ValueError(f"cell_id has the shape {pairs.shape}")
+    letters = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
+    return [f"{int(prefix):08x}".translate(letters) + f"-{int(suffix)}" for prefix, suffix in pairs.tolist()]
