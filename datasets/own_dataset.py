@@ -19,6 +19,7 @@ from .readers.table import READERS
 # A panel of common genes is refused below these numbers, and said below the last share, of the smallest slide's genes.
 FEWEST_COMMON, LEAST_SHARE, NOTABLE_SHARE = 10, 0.01, 0.5
 NOT_OF_READERS = ("id", "patient", "reader", *ALWAYS)  # keys of an entry that its reader is not handed
+STATED = "um_per_px of its entry"
 OTHER_SCALE = 0.03  # share by which a stated pixel size may differ from the reader's own before that is said
 
 
@@ -137,9 +138,9 @@ def _with_pixel_size(read: Callable[[], Slide], um_per_px: float) -> Slide:
     """The slide with the pixel size that its entry states, which counts more than what its reader makes of it."""
     slide = read()
     if slide.um_per_px is None or abs(slide.um_per_px / um_per_px - 1) <= OTHER_SCALE:
-        return replace(slide, um_per_px=um_per_px)
+        return replace(slide, um_per_px=um_per_px, um_per_px_from=STATED)
     note = (
         f"{slide.id}: a pixel is {um_per_px:.4g} µm wide, as its entry states (um_per_px); by its files it would be "
         f"{slide.um_per_px:.4g} µm"
     )
-    return replace(slide, um_per_px=um_per_px, notes=(*slide.notes, note))
+    return replace(slide, um_per_px=um_per_px, um_per_px_from=STATED, notes=(*slide.notes, note))

@@ -26,6 +26,7 @@ def assemble(
     centres: np.ndarray,
     image: SlideImage,
     um_per_px: float | None,
+    um_per_px_from: str = "",
     spot_diameter_px: float | None = None,
     labels: Sequence[str | None] | None = None,
     notes: Sequence[str] = (),
@@ -34,6 +35,8 @@ def assemble(
     """A slide of ``counts`` (n_spots, n_genes; sparse, already checked to be counts) and what goes with its rows.
 
     Counts that are whole but for rounding are rounded, with a note.
+
+    ``um_per_px_from`` says in a few words where ``um_per_px`` comes from.
 
     ``array_xy`` (n_spots, 2) integers; ``centres`` (n_spots, 2) x, y in full-resolution pixels; ``labels`` one per
     spot, ``None`` where there is none.
@@ -65,7 +68,7 @@ def assemble(
         uns={"spatial": {slide_id: {"images": {}, "scalefactors": scale_factors, "metadata": metadata}}},
     )
     told = tuple(f"{slide_id}: {note}" for note in (*notes, *rounded))
-    return Slide(slide_id, patient, adata, image, um_per_px, told, evidence)
+    return Slide(slide_id, patient, adata, image, um_per_px, told, evidence, um_per_px_from)
 
 
 def _whole(counts: Any) -> tuple[Any, list[str]]:

@@ -77,6 +77,7 @@ def read(
         centres=centres,
         image=SlideImage.from_file(image, image_scale),
         um_per_px=um_per_px,
+        um_per_px_from=f"the spots' pitch of {pitch_um:g} µm" if um_per_px is not None else "",
         spot_diameter_px=None if um_per_px is None or spot_diameter_um is None else spot_diameter_um / um_per_px,
         labels=None if labels is None else _labels(labels, spot_ids),
         notes=notes,

@@ -15,6 +15,7 @@ from ..dataset import Dataset, SlideSource
 from ..errors import UserError, about_slice
 from ..slides.checks import check_slide, refuse
 from ..slides.slide import Slide
+from ..system.array_file import ArrayFile
 from ..system.files import file_digest, replacing_directory, value_digest, writing_to
 from ..system.locks import locked
 from .prepared import PADDING, PADDING_RULE, PreparedSlide
@@ -90,11 +91,12 @@ def _entry_name(dataset: Dataset, source: SlideSource, key: str) -> str:
 
 
 def _write(directory: Path, slide: Slide, panel: Sequence[str], patch_px: int, key: str) -> None:
-    patches, n_padded = slide.image.cut(slide.centres, patch_px, pad=PADDING)
+    shape = (slide.n_spots, patch_px, patch_px, 3)
+    with ArrayFile(directory / "patches.npy", shape, np.uint8) as patches:
+        _, n_padded = slide.image.cut(slide.centres, patch_px, pad=PADDING, out=patches)
     counts, total_counts = panel_counts(slide, panel)
     labels = slide.adata.obs["label"].tolist() if "label" in slide.adata.obs else None
     arrays = {
-        "patches": patches,
         "counts": counts,
         "total_counts": total_counts,
         "array_xy": slide.array_xy,

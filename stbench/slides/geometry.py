@@ -16,6 +16,7 @@ import numpy as np
 
 from .image import SlideImage
 from .lattice import pitch
+from .pixel_size import check_pixel_size
 
 if TYPE_CHECKING:
     from .slide import Slide
@@ -32,8 +33,8 @@ LOOKED_AT = 512  # pixels of the longer side at which spots are sought on tissue
 
 
 def check_image(slide: Slide) -> list[Finding]:
-    """Whether the image of ``slide`` is the one of which there are smaller pictures; looks at no spot."""
-    return list(_pictures(slide))
+    """Whether the image of ``slide`` is as its smaller pictures and the size of its pixels say; looks at no spot."""
+    return [*_pictures(slide), *check_pixel_size(slide)]
 
 
 def check_spots(slide: Slide) -> list[Finding]:

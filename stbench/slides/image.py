@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from ..errors import UserError
 from ..system.compressed import existing
+from .cutting import Patches, Window, crossing, cut_windows, in_small
 from .picture_formats import (
     ORIENTATION,
     OpenSlidePixels,
@@ -27,9 +28,11 @@ from .picture_formats import (
     opened_slide,
     picture_array,
     picture_format,
+    png_bits,
     remarks,
 )
-from .tiff import TiffLayout, TiledTiff, decodes_to_rgb, needs_libtiff, opened_tiff, tag_of, tiff_array
+from .tiff import TiffLayout, decodes_to_rgb, opened_tiff, tag_of
+from .tiff_regions import level_for, scaled, tiff_pixels
 
 Level = Literal["full", "hires", "lowres"]
 
@@ -108,7 +111,8 @@ class SlideImage:
             if kind == "tiff":
                 with opened_tiff(self.path) as series:
                     coarse = [level for level in series.levels if max(level.shape) >= max_side]
-                    return _reduced(tiff_array(self.path, coarse[-1] if coarse else series.levels[0]), max_side)
+                    pixels = tiff_pixels(self.path, series, coarse[-1] if coarse else series.levels[0])
+                    return _reduced(in_small(pixels, max_side), max_side)
             if kind == "openslide":
                 with opened_slide(self.path) as slide:
                     return np.asarray(slide.get_thumbnail((max_side, max_side)).convert("RGB"))
@@ -119,10 +123,10 @@ class SlideImage:
                 return np.asarray(picture.convert("RGB"))
 
     def remarks(self) -> list[str]:
-        """What the file says beyond its pixels that a user should know; reads no more than its header.
+        """What the file says beyond its pixels that a user should know; reads its header, of 16 bits also the pixels.
 
-        An orientation tag, which is not applied; colours that had to be converted; a colour profile other than sRGB,
-        which is not applied.
+        An orientation tag, which is not applied; colours that had to be converted, samples that had to be scaled; a
+        colour profile other than sRGB, which is not applied.
         """
         if self.path is None:
             return []
@@ -137,40 +141,41 @@ class SlideImage:
                         tag_of(series.keyframe, "Orientation"),
                         None if model in ("RGB", "palette") or decodes_to_rgb(series.keyframe) else model,
                         tag_of(series.keyframe, "InterColorProfile"),
-                    )
+                    ) + [f"its samples are {text}" for text in scaled(self.path, series)]
             with opened_picture(self.path) as picture:
                 converted = "CMYK" if picture.mode == "CMYK" else None
-                return remarks(picture.getexif().get(ORIENTATION), converted, picture.info.get("icc_profile"))
+                said = remarks(picture.getexif().get(ORIENTATION), converted, picture.info.get("icc_profile"))
+            deep = kind == "png" and png_bits(self.path) == 16
+            return [*said, "its samples are of 16 bits: those in use become 8"] if deep else said
 
     def cut(
-        self, centres: np.ndarray, side: int, pad: int = 255, out: np.ndarray | None = None
-    ) -> tuple[np.ndarray, int]:
+        self, centres: np.ndarray, side: int | Window, pad: int = 255, out: Patches | None = None
+    ) -> tuple[Any, int]:
         """Cut a square window around every centre: the patches (n, side, side, 3) uint8, and how many were padded.
 
         ``centres`` is (n, 2) x, y and ``side`` a number of pixels, both at **full resolution**. A window covers
         [floor(c) - side // 2, floor(c) - side // 2 + side) on each axis. Where the image is coarser or finer than full
         resolution the same field of view is cut at the image's scale and resampled (bicubic, antialiased) to ``side``.
-        What lies beyond the border is filled with the constant ``pad`` (white); such windows are counted. ``out`` may
-        be an array to write into, for example a memory map. A centre outside the image is a ``UserError``.
+        With a :class:`Window` the field of view and the patch have sides of their own; it is resampled once, from the
+        coarsest level of a pyramid that is not coarser than the patch. What lies beyond the border is filled with the
+        constant ``pad`` (white); such windows are counted. ``out`` may be an array to write into, or what is written to
+        like one. A centre outside the image is a ``UserError``.
         """
         centres = np.asarray(centres, dtype=np.float64)
         if centres.ndim != 2 or centres.shape[1] != 2:
             raise ValueError(f"centres must have the shape (n, 2), not {centres.shape}")
-        if side < 1:
-            raise ValueError(f"a patch must have at least one pixel, not side={side}")
-        if out is None:
-            out = np.empty((len(centres), side, side, 3), dtype=np.uint8)
-        elif out.shape != (len(centres), side, side, 3) or out.dtype != np.uint8:
-            raise ValueError(f"out must be ({len(centres)}, {side}, {side}, 3) uint8, not {out.shape} {out.dtype}")
+        window = side if isinstance(side, Window) else Window.plain(side)
+        shape = (len(centres), window.px, window.px, 3)
+        patches: Patches = np.empty(shape, dtype=np.uint8) if out is None else out
+        if patches.shape != shape or getattr(patches, "dtype", np.uint8) != np.uint8:
+            raise ValueError(f"out must be {shape} uint8, not {patches.shape} {getattr(patches, 'dtype', '')}")
         self._check_inside(centres)
-        corners = np.floor(centres) - side // 2
-        with self._pixels() as pixels:
-            for i, (x, y) in enumerate(corners):
-                if self.scale == 1.0:
-                    out[i] = _window(pixels, int(x), int(y), side, pad)
-                else:
-                    out[i] = _resampled_window(pixels, x, y, side, self.scale, pad)
-        return out, int(self.crossing(centres, side).sum())
+        reduction = window.side * self.scale / window.px if window.resampled else 1.0
+        width, height = self.size
+        with self._pixels(reduction) as pixels:
+            scale = (self.scale * pixels.shape[1] / width, self.scale * pixels.shape[0] / height)
+            cut_windows(pixels, window.corners(centres), window, scale, pad, patches)
+        return patches, int(self.crossing(centres, window).sum())
 
     def outside(self, centres: np.ndarray) -> np.ndarray:
         """(n,) bool: which centres (x, y at full resolution) fall on no pixel of the image; NaN counts as outside."""
@@ -179,22 +184,23 @@ class SlideImage:
         x, y = floored[:, 0], floored[:, 1]
         return ~((x >= 0) & (y >= 0) & (x < width) & (y < height))
 
-    def crossing(self, centres: np.ndarray, side: int) -> np.ndarray:
+    def crossing(self, centres: np.ndarray, side: int | Window) -> np.ndarray:
         """(n,) bool: the windows of which a part lies beyond the border, so that :meth:`cut` pads them."""
-        corners = np.floor(np.asarray(centres, dtype=np.float64)) - side // 2
-        width, height = self.size
-        first, last = corners * self.scale, (corners + side) * self.scale
-        # a coarse image's last pixel stands for a rounded number of full-resolution pixels; 1e-6 allows for arithmetic
-        return np.any((first < 0) | (last > np.array([width, height]) + 1e-6), axis=1)
+        window = side if isinstance(side, Window) else Window.plain(side)
+        return crossing(window.corners(centres), window, self.scale, self.size)
 
-    def margins(self, centres: np.ndarray, side: int) -> np.ndarray:
-        """(n, 4) int64: pixels of each window left of, above, right of and below the image: what :meth:`cut` pads.
+    def margins(self, centres: np.ndarray, side: int | Window) -> np.ndarray:
+        """(n, 4) int64: pixels of each patch left of, above, right of and below the image: what :meth:`cut` pads.
 
-        Where the image is not at full resolution padding and image blend over a few pixels, and this is their middle.
+        Where it is resampled padding and image blend over a few pixels, and this is their middle.
         """
-        first = np.floor(np.asarray(centres, dtype=np.float64)) - side // 2
-        beyond = np.concatenate([-first, first + side - np.array(self.full_resolution_size)], axis=1)
-        return np.where(self.crossing(centres, side)[:, None], np.rint(beyond).clip(0, side), 0).astype(np.int64)
+        window = side if isinstance(side, Window) else Window.plain(side)
+        first = window.corners(centres)
+        beyond = np.concatenate([-first, first + window.covered - np.array(self.full_resolution_size)], axis=1)
+        if window.resampled:
+            beyond *= window.px / window.side
+        crosses = self.crossing(centres, window)[:, None]
+        return np.where(crosses, np.rint(beyond).clip(0, window.px), 0).astype(np.int64)
 
     def _check_inside(self, centres: np.ndarray) -> None:
         outside = self.outside(centres)
@@ -208,8 +214,11 @@ class SlideImage:
             )
 
     @contextmanager
-    def _pixels(self) -> Iterator[Pixels]:
-        """The pixels: decoded at once where the format leaves no choice, else window by window."""
+    def _pixels(self, reduction: float = 1.0) -> Iterator[Pixels]:
+        """The pixels: decoded at once where the format leaves no choice, else window by window.
+
+        Of a pyramid the coarsest level that is not more than ``reduction`` times coarser.
+        """
         if self.array is not None:
             yield self.array
             return
@@ -218,14 +227,14 @@ class SlideImage:
             kind = picture_format(path)
             if kind == "tiff":
                 with opened_tiff(path) as series:
-                    lazily = series.keyframe.is_tiled and not needs_libtiff(series.keyframe)
-                    yield TiledTiff(path, series) if lazily else tiff_array(path, series)
+                    yield tiff_pixels(path, series, level_for(path, series, reduction))
             elif kind == "openslide":
                 with opened_slide(path) as slide:
-                    yield OpenSlidePixels(slide)
+                    yield OpenSlidePixels(slide, reduction)
             else:
                 with opened_picture(path) as picture:
-                    yield picture_array(path, picture)
+                    pixels = picture_array(path, picture)
+                yield pixels
 
 
 def _check_scale(scale: float, name: str) -> None:
@@ -239,28 +248,3 @@ def _reduced(array: np.ndarray, max_side: int) -> np.ndarray:
     picture = Image.fromarray(array)
     picture.thumbnail((max_side, max_side))
     return np.asarray(picture)
-
-
-def _window(pixels: Pixels, x: int, y: int, side: int, pad: int) -> np.ndarray:
-    """The pixels [y, y + side) x [x, x + side); those beyond the border have the value ``pad``."""
-    image_height, image_width = pixels.shape[:2]
-    left, right = max(x, 0), min(x + side, image_width)
-    top, bottom = max(y, 0), min(y + side, image_height)
-    if (left, top, right, bottom) == (x, y, x + side, y + side):
-        return pixels[top:bottom, left:right]
-    window = np.full((side, side, 3), pad, dtype=np.uint8)
-    if left < right and top < bottom:
-        window[top - y : bottom - y, left - x : right - x] = pixels[top:bottom, left:right]
-    return window
-
-
-def _resampled_window(pixels: Pixels, x: float, y: float, side: int, scale: float, pad: int) -> np.ndarray:
-    """The full-resolution window [x, x + side) x [y, y + side) out of an image at ``scale``, resampled to ``side``."""
-    from PIL import Image
-
-    left, top, length = x * scale, y * scale, side * scale
-    margin = math.ceil(2 * max(1.0, scale)) + 1  # the bicubic kernel's reach beyond the window
-    first_x, first_y = math.floor(left) - margin, math.floor(top) - margin
-    around = _window(pixels, first_x, first_y, math.ceil(length) + 1 + 2 * margin, pad)
-    box = (left - first_x, top - first_y, left - first_x + length, top - first_y + length)
-    return np.asarray(Image.fromarray(around).resize((side, side), Image.Resampling.BICUBIC, box=box))

@@ -14,11 +14,14 @@ import numpy as np
 
 from ..errors import UserError, reason_of
 from ..system.compressed import is_gzipped, open_binary
+from ..system.cores import usable_memory
 from .colour import Colours, eight_bits, not_rgb, on_white
 from .tiff import white_levels
 
 # A Visium section at full resolution has about 0.7 Gpx; Pillow's guard against decompression bombs warns at 0.09.
 PIXEL_LIMIT = 4_000_000_000
+ROWS = 1024  # of a picture that are copied at a time
+OPENSLIDE_CACHE = 256 * 2**20  # bytes of decoded tiles
 
 
 class Pixels(Protocol):
@@ -28,6 +31,21 @@ class Pixels(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
     def __getitem__(self, key: Any, /) -> np.ndarray: ...
+
+
+def require_room(path: Path, size: tuple[int, int], n_bytes: int, how: str) -> None:
+    """Raise a ``UserError`` where a picture that can only be decoded as a whole would take more memory than is free.
+
+    ``how`` says what it is that leaves no choice: "a JPEG", "whose ...".
+    """
+    free = usable_memory()
+    if n_bytes > free:
+        raise UserError(
+            f"{path} ({size[0]:,} x {size[1]:,} px, {how}) can only be decoded in one piece, which takes about "
+            f"{n_bytes / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free - save it as a tiled TIFF, of "
+            "which windows are read one by one (vips tiffsave IN OUT.tif --tile --pyramid --bigtiff --compression "
+            "deflate), or use a machine with more memory"
+        )
 
 
 @contextmanager
@@ -88,21 +106,31 @@ def opened_picture(path: Path) -> Iterator[Any]:
 
 def picture_array(path: Path, picture: Any) -> np.ndarray:
     """All pixels of a JPEG or PNG that Pillow has opened: (height, width, 3) uint8."""
-    if picture.format == "PNG" and _png_bits(path) == 16:  # Pillow drops the lower half of the bits
+    width, height = picture.size
+    # Pillow holds four bytes of a pixel; PNGs of 16 bits, and colours that are converted, take more for a moment
+    taken = 7 if picture.mode == "RGB" and picture.format == "JPEG" else 16
+    require_room(path, picture.size, taken * width * height, f"a {picture.format}")
+    if picture.format == "PNG" and png_bits(path) == 16:  # Pillow drops the lower half of the bits
         import imagecodecs
 
         with open_binary(path) as stream:
             samples = imagecodecs.png_decode(stream.read())
         colours = Colours("RGB", "unassociated" if samples.shape[2] == 4 else None)
-        white = white_levels(path, colours, samples)
+        white = white_levels(path, colours, [samples])
         parts = [eight_bits(samples[..., :3], white[0]), eight_bits(samples[..., 3:], white[1])]
         return colours.rgb(np.concatenate(parts, axis=-1))
     if picture.mode in ("RGBA", "PA") or "transparency" in picture.info:
         return Colours("RGB", "unassociated").rgb(np.asarray(picture.convert("RGBA")))
-    return np.asarray(picture.convert("RGB"))
+    if picture.mode != "RGB":
+        return np.asarray(picture.convert("RGB"))
+    pixels = np.empty((height, width, 3), dtype=np.uint8)
+    for top in range(0, height, ROWS):  # at once it would be held three times over
+        bottom = min(top + ROWS, height)
+        pixels[top:bottom] = np.asarray(picture.crop((0, top, width, bottom)))
+    return pixels
 
 
-def _png_bits(path: Path) -> int:
+def png_bits(path: Path) -> int:
     with open_binary(path) as stream:
         return stream.read(25)[24]  # signature, then the header chunk: length, name, width, height, bits a sample
 
@@ -153,22 +181,33 @@ def opened_slide(path: Path) -> Iterator[Any]:
         raise UserError(f"{path} needs OpenSlide to be read - install it with: pip install 'stbench[wsi]'") from error
     try:
         with openslide.OpenSlide(str(path)) as slide:
+            if hasattr(openslide, "OpenSlideCache"):
+                slide.set_cache(openslide.OpenSlideCache(OPENSLIDE_CACHE))
             yield slide
     except openslide.OpenSlideError as error:
         raise ValueError(str(error)) from error
 
 
 class OpenSlidePixels:
-    """A slide opened by OpenSlide, sliced like an array."""
+    """A slide opened by OpenSlide, sliced like an array, at the coarsest level that is not ``reduction`` times coarser.
 
-    def __init__(self, slide: Any) -> None:
-        self._slide = slide
+    Reading is safe from several threads at once.
+    """
+
+    def __init__(self, slide: Any, reduction: float = 1.0) -> None:
+        self._slide, self._level, self._downsample = slide, 0, 1.0
         width, height = slide.dimensions
+        if reduction > 1:
+            self._level = slide.get_best_level_for_downsample(reduction)
+            self._downsample = slide.level_downsamples[self._level]
+            width, height = slide.level_dimensions[self._level]
         self.shape = (height, width, 3)
+        self.cell_height = self.cell_width = 256  # as good a guess as any: OpenSlide does not say for all formats
 
     def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
         top, bottom, _ = key[0].indices(self.shape[0])
         left, right, _ = key[1].indices(self.shape[1])
-        region = self._slide.read_region((left, top), 0, (right - left, bottom - top))
+        corner = (round(left * self._downsample), round(top * self._downsample))  # in pixels of the finest level
+        region = self._slide.read_region(corner, self._level, (right - left, bottom - top))
         rgba = np.asarray(region)  # unscanned areas are transparent
         return on_white(rgba[..., :3], rgba[..., 3])

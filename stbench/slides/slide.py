@@ -34,6 +34,7 @@ class Slide:
     um_per_px: float | None = None  # µm per full-resolution pixel; None: unknown
     notes: tuple[str, ...] = ()  # what a reader had to decide, in plain words; shown once to the user
     evidence: Evidence = NOTHING  # what says whether image, positions and counts belong together
+    um_per_px_from: str = ""  # where um_per_px comes from, in a few words
 
     @property
     def n_spots(self) -> int:

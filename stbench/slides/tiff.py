@@ -1,10 +1,11 @@
-"""TIFF pictures: their layouts and colour models, as arrays or tile by tile."""
+"""TIFF pictures: how they are opened, their layouts and colour models."""
 
 from __future__ import annotations
 
 import io
+import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ def opened_tiff(path: Path) -> Iterator[Any]:
     if is_gzipped(path):
         with open_binary(path) as stream:
             content = stream.read()
-        source: Any = io.BufferedReader(io.BytesIO(content))  # not writable: zarr asks for that
+        source: Any = io.BytesIO(content)
         length = len(content)
     else:
         source, length = path, path.stat().st_size
@@ -76,6 +77,17 @@ class TiffLayout:
         if self.samples is not None:
             pixels = np.moveaxis(pixels, self.samples, -1)
         return pixels.reshape(height, width, -1)
+
+    def rgb(self, samples: np.ndarray, white: tuple[float, float]) -> np.ndarray:
+        """(height, width, 3) uint8 RGB of ``samples``, (height, width, at least as many as the colours have)."""
+        colours, samples = self.colours, samples[..., : self.colours.n_samples]
+        if colours.model != "palette" and samples.dtype != np.uint8:
+            n = colours.n_samples - (colours.alpha is not None)
+            parts = [eight_bits(samples[..., :n], white[0])]
+            if colours.alpha is not None:
+                parts.append(eight_bits(samples[..., n:], white[1]))
+            samples = np.concatenate(parts, axis=-1)
+        return colours.rgb(samples)
 
 
 _JPEG = (6, 7, 34892)
@@ -162,26 +174,6 @@ def tag_of(page: Any, name: str) -> Any:
     return None if tag is None else tag.value
 
 
-def tiff_array(path: Path, series: Any) -> np.ndarray:
-    """All pixels of a series or of one level of it: (height, width, 3) uint8."""
-    layout = TiffLayout.of(path, series)
-    if needs_libtiff(series.keyframe):
-        return libtiff_array(path, series.keyframe)
-    return tiff_rgb(path, layout, series.asarray(), None)
-
-
-def tiff_rgb(path: Path, layout: TiffLayout, pixels: np.ndarray, white: tuple[float, float] | None) -> np.ndarray:
-    samples, colours = layout.last(pixels)[..., : layout.colours.n_samples], layout.colours
-    if colours.model != "palette" and samples.dtype != np.uint8:
-        white = white or white_levels(path, colours, samples)
-        n = colours.n_samples - (colours.alpha is not None)
-        parts = [eight_bits(samples[..., :n], white[0])]
-        if colours.alpha is not None:
-            parts.append(eight_bits(samples[..., n:], white[1]))
-        samples = np.concatenate(parts, axis=-1)
-    return colours.rgb(samples)
-
-
 def libtiff_array(path: Path, page: Any) -> np.ndarray:
     """The page as libtiff converts it to RGB, in the order in which its rows and columns are stored."""
     import imagecodecs
@@ -196,46 +188,35 @@ def libtiff_array(path: Path, page: Any) -> np.ndarray:
     return np.ascontiguousarray(rgba[..., :3])
 
 
-def white_levels(path: Path, colours: Colours, samples: np.ndarray) -> tuple[float, float]:
-    """The values that stand for white, and for opaque."""
-    if colours.model == "palette" or samples.dtype == np.uint8:
-        return 255.0, 255.0
+def white_levels(path: Path, colours: Colours, pieces: Iterable[np.ndarray]) -> tuple[float, float]:
+    """The values that stand for white, and for opaque; ``pieces`` are (height, width, samples) and hold them all."""
     n = colours.n_samples - (colours.alpha is not None)
-    white = _white_level(path, samples[..., :n])
-    return white, _white_level(path, samples[..., n]) if colours.alpha is not None else white
+    white, opaque = _Range(), _Range()
+    for piece in pieces:
+        if colours.model == "palette" or piece.dtype == np.uint8:
+            return 255.0, 255.0
+        white.see(piece[..., :n])
+        if colours.alpha is not None:
+            opaque.see(piece[..., n])
+    level = white.level(path)
+    return level, opaque.level(path) if colours.alpha is not None else level
 
 
-def _white_level(path: Path, pixels: np.ndarray) -> float:
-    """The value that stands for white. 16-bit files hold 8, 10, 12, 14 or 16 significant bits: the fewest that fit."""
-    highest = float(pixels.max())
-    if pixels.dtype == np.uint16:
-        return next(2.0**bits - 1 for bits in (8, 10, 12, 14, 16) if highest < 2**bits)
-    if pixels.dtype.kind == "f" and float(pixels.min()) >= 0 and highest <= 1:
-        return 1.0
-    raise not_rgb(path, f"values of type {pixels.dtype} up to {highest:g}, not 8 or 16 bits")
+class _Range:
+    """The least and the highest value of what was seen."""
 
+    def __init__(self) -> None:
+        self.lowest, self.highest = math.inf, -math.inf
+        self.dtype = np.dtype(np.uint16)
 
-class TiledTiff:
-    """A tiled TIFF from which windows are read: only the tiles that a window touches are decoded."""
+    def see(self, values: np.ndarray) -> None:
+        self.dtype = values.dtype
+        self.lowest, self.highest = min(self.lowest, float(values.min())), max(self.highest, float(values.max()))
 
-    def __init__(self, path: Path, series: Any) -> None:
-        import zarr
-
-        self._path = path
-        self._array: Any = zarr.open(series.aszarr(level=0), mode="r")
-        self._layout = TiffLayout.of(path, series)
-        width, height = self._layout.size
-        self.shape = (height, width, 3)
-        self._white: tuple[float, float] | None = None
-        if series.dtype != np.uint8 and self._layout.colours.model != "palette":
-            # the coarsest level is enough to see how many bits are in use
-            samples = self._layout.last(series.levels[-1].asarray())
-            self._white = white_levels(path, self._layout.colours, samples)
-
-    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
-        # axes keep their places: an axis of length one is sliced, not dropped
-        index = [slice(0, 1)] * len(self._array.shape)
-        index[self._layout.rows], index[self._layout.columns] = key
-        if self._layout.samples is not None:
-            index[self._layout.samples] = slice(0, self._layout.colours.n_samples)
-        return tiff_rgb(self._path, self._layout, np.asarray(self._array[tuple(index)]), self._white)
+    def level(self, path: Path) -> float:
+        """What stands for white. 16-bit files hold 8, 10, 12, 14 or 16 significant bits: the fewest that fit."""
+        if self.dtype == np.uint16:
+            return next(2.0**bits - 1 for bits in (8, 10, 12, 14, 16) if self.highest < 2**bits)
+        if self.dtype.kind == "f" and self.lowest >= 0 and self.highest <= 1:
+            return 1.0
+        raise not_rgb(path, f"values of type {self.dtype} up to {self.highest:g}, not 8 or 16 bits")

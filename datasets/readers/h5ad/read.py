@@ -64,6 +64,7 @@ def read(
     array_xy = _array_xy(path, adata, notes)
     _require_one_section(path, adata, array_xy, len(libraries), keep, notes)
     array_xy = array_xy[keep]
+    um_per_px, um_per_px_from = um_per_px_of(factors, array_xy, centres[keep], pitch_um)
     return assemble(
         slide_id,
         patient,
@@ -74,7 +75,8 @@ def read(
         centres=centres[keep],
         image=section_image(path, image, content, factors),
         evidence=Evidence(smaller_pictures(path, content, factors)),
-        um_per_px=um_per_px_of(factors, array_xy, centres[keep], pitch_um),
+        um_per_px=um_per_px,
+        um_per_px_from=um_per_px_from,
         spot_diameter_px=factors.get("spot_diameter_fullres"),
         labels=_labels(path, adata, label, keep),
         notes=notes,

@@ -66,6 +66,11 @@ def read(slide_id: str, patient: str, files: SpaceRangerFiles, *, pitch_um: floa
         image=_image(files, factors),
         evidence=Evidence(_smaller(files, factors), _off_tissue(barcodes, positions, files)),
         um_per_px=_um_per_px(factors, centres, pitch_um),
+        um_per_px_from=(
+            "microns_per_pixel of scalefactors_json.json"
+            if "microns_per_pixel" in factors
+            else f"the spots' pitch of {pitch_um:g} µm"
+        ),
         spot_diameter_px=factors.get("spot_diameter_fullres"),
         labels=None if files.labels is None else _labels(files, [barcodes[row] for row in rows]),
         notes=notes,

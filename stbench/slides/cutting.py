@@ -1,0 +1,161 @@
+"""Windows around spots, and how they are cut out of an image: in the order of its tiles, several at once."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..system.cores import usable_cores
+from .picture_formats import Pixels
+
+MOST_THREADS = 16
+AT_A_TIME = 64  # windows that a thread cuts before it takes the next ones
+SMALL = 2**26  # pixels that are read at once
+WORKING_BYTES = 128 * 2**20  # of the image's pixels between which the windows of a stretch lie
+
+
+@dataclass(frozen=True)
+class Window:
+    """A square around a spot: ``side`` full-resolution pixels, which become a patch of ``px`` pixels.
+
+    A window that is as large as its patch, but for less than half a pixel, is cut as it is: nothing is resampled.
+    """
+
+    side: float
+    px: int
+
+    def __post_init__(self) -> None:
+        if self.px < 1 or not (math.isfinite(self.side) and self.side > 0):
+            raise ValueError(f"a window must have at least one pixel, not {self}")
+
+    @classmethod
+    def plain(cls, side: int) -> Window:
+        """The window whose pixels are those of its patch."""
+        return cls(float(side), side)
+
+    @property
+    def resampled(self) -> bool:
+        return abs(self.side - self.px) >= 0.5
+
+    @property
+    def covered(self) -> float:
+        """Full-resolution pixels that a side of it covers."""
+        return self.side if self.resampled else self.px
+
+    def corners(self, centres: np.ndarray) -> np.ndarray:
+        """(n, 2) x, y of the windows' upper left corners: the pixel of the centre is the middle one, of an even number
+        of pixels the one after the middle."""
+        floored = np.floor(np.asarray(centres, dtype=np.float64))
+        return floored - (self.side / 2 if self.resampled else self.px // 2)
+
+
+class Patches(Protocol):
+    """What patches are written into: an array, or a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __setitem__(self, index: int, patch: np.ndarray, /) -> None: ...
+
+
+def cut_windows(
+    pixels: Pixels, corners: np.ndarray, window: Window, scale: tuple[float, float], pad: int, out: Patches
+) -> None:
+    """Cut the windows at ``corners`` into ``out``, which holds the same whatever the order and number of threads.
+
+    ``scale`` is pixels of ``pixels`` per full-resolution pixel, of x and y. What is beyond the border becomes ``pad``.
+    """
+    resampled = window.resampled or scale != (1.0, 1.0)
+
+    def cut(indices: np.ndarray) -> None:
+        for i in indices:
+            x, y = corners[i]
+            if resampled:
+                out[i] = _resampled_window(pixels, x, y, window, scale, pad)
+            else:
+                out[i] = _window(pixels, int(x), int(y), window.px, window.px, pad)
+
+    lazy = not isinstance(pixels, np.ndarray)
+    threads = min(usable_cores(), MOST_THREADS, getattr(pixels, "at_a_time", MOST_THREADS))
+    if not (lazy or resampled) or threads == 1 or len(corners) <= AT_A_TIME:
+        cut(_in_order(pixels, corners, window, scale))
+        return
+    order = _in_order(pixels, corners, window, scale)
+    with ThreadPoolExecutor(threads, thread_name_prefix="windows") as pool:
+        for _ in pool.map(cut, np.split(order, range(AT_A_TIME, len(order), AT_A_TIME))):
+            pass  # what a thread raised is raised here
+
+
+def _in_order(pixels: Any, corners: np.ndarray, window: Window, scale: tuple[float, float]) -> np.ndarray:
+    """The windows in such an order that a tile is decoded once: by stretches of columns, down each, tile by tile."""
+    if not hasattr(pixels, "cell_height"):
+        return np.arange(len(corners))
+    x, y = corners[:, 0] * scale[0], corners[:, 1] * scale[1]
+    reach = window.covered * max(scale)
+    stretch = max(WORKING_BYTES / 3 / (2 * pixels.cell_height + reach), pixels.cell_width, reach)
+    return np.lexsort((x, y // pixels.cell_height, x // stretch))
+
+
+def crossing(corners: np.ndarray, window: Window, scale: float, size: tuple[int, int]) -> np.ndarray:
+    """(n,) bool: the windows of which a part lies beyond the border of an image of ``size`` (width, height)."""
+    first, last = corners * scale, (corners + window.covered) * scale
+    # a coarse image's last pixel stands for a rounded number of full-resolution pixels; 1e-6 allows for arithmetic
+    return np.any((first < 0) | (last > np.array(size) + 1e-6), axis=1)
+
+
+def _window(pixels: Pixels, x: int, y: int, width: int, height: int, pad: int) -> np.ndarray:
+    """The pixels [y, y + height) x [x, x + width); those beyond the border have the value ``pad``."""
+    image_height, image_width = pixels.shape[:2]
+    left, right = max(x, 0), min(x + width, image_width)
+    top, bottom = max(y, 0), min(y + height, image_height)
+    if (left, top, right, bottom) == (x, y, x + width, y + height):
+        return pixels[top:bottom, left:right]
+    window = np.full((height, width, 3), pad, dtype=np.uint8)
+    if left < right and top < bottom:
+        window[top - y : bottom - y, left - x : right - x] = pixels[top:bottom, left:right]
+    return window
+
+
+def _resampled_window(
+    pixels: Pixels, x: float, y: float, window: Window, scale: tuple[float, float], pad: int
+) -> np.ndarray:
+    """The window at the full-resolution corner x, y, resampled to its patch (bicubic, antialiased)."""
+    from PIL import Image
+
+    side, px = window.covered, window.px
+    (first_x, left, width), (first_y, top, height) = (
+        _around(corner * factor, side * factor, px) for corner, factor in zip((x, y), scale, strict=True)
+    )
+    around = _window(pixels, first_x, first_y, width, height, pad)
+    box = (left, top, left + side * scale[0], top + side * scale[1])
+    return np.asarray(Image.fromarray(around).resize((px, px), Image.Resampling.BICUBIC, box=box))
+
+
+def _around(start: float, length: float, px: int) -> tuple[int, float, int]:
+    """First pixel, where the window starts after it, and number of pixels, with what the kernel reaches beyond it."""
+    margin = math.ceil(2 * max(1.0, length / px)) + 1
+    first = math.floor(start) - margin
+    return first, start - first, math.ceil(length) + 1 + 2 * margin
+
+
+def in_small(pixels: Pixels, max_side: int) -> np.ndarray:
+    """The whole image, its longer side reduced by a whole number so that it is still twice ``max_side`` or more.
+
+    What is lazy is read band by band, so that no more of it than the reduced image is held.
+    """
+    from PIL import Image
+
+    height, width = pixels.shape[:2]
+    factor = max(height, width) // (2 * max_side)
+    if isinstance(pixels, np.ndarray) or factor < 2 or height * width <= SMALL:
+        return np.ascontiguousarray(pixels[:, :])
+    rows = factor * max(1, SMALL // (3 * width * factor))
+    bands = [
+        np.asarray(Image.fromarray(pixels[top : min(top + rows, height), :]).reduce(factor))
+        for top in range(0, height, rows)
+    ]
+    return np.concatenate(bands)
