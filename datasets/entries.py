@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from stbench.errors import UserError, unknown
+from stbench.system.locate import NAME
 from stbench.system.user_paths import expanded
 
 from .readers.reader import ALWAYS
 from .readers.table import reader_named
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")  # becomes part of file names
 
 
 def checked_entry(path: Path, number: int, slide: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,9 +27,10 @@ from typing import Any
 from stbench.dataset import Dataset
 from stbench.errors import UserError
 from stbench.system.compressed import existing, open_text
+from stbench.system.locate import NAME
 from stbench.system.user_paths import expanded
 
-from .entries import NAME, check_keys, checked_entry, path_in, word
+from .entries import check_keys, checked_entry, path_in, word
 from .own_dataset import OwnDataset
 from .panels import read_panel, unique_genes
 from .readers.table import READERS, recognised

@@ -11,6 +11,8 @@ from typing import Any
 from stbench.dataset import Missing, SlideSource
 from stbench.errors import UserError, about_slice
 from stbench.slides.slide import Slide
+from stbench.system.locate import MANIFEST
+from stbench.system.user_paths import unset_variables
 
 from .readers.assemble import unmatched
 from .readers.reader import ALWAYS
@@ -41,6 +43,7 @@ class OwnDataset:
         self.title = title
         self.patch_px = patch_px
         self.slices: Sequence[str] = tuple(entry["id"] for entry in entries)
+        self.entries = tuple(entries)
         self.how_to_get = f"the paths of the sections stand in {origin}"
         self.citation = citation
         self._panel = None if panel is None else list(panel)
@@ -55,8 +58,9 @@ class OwnDataset:
             try:
                 self._sources.append(source_of(entry))
             except UserError as error:
-                self._faults[entry["id"]] = error
-                self._sources.append(SlideSource(entry["id"], entry["patient"], partial(_refuse, error)))
+                fault = _moved(entry, origin) or error
+                self._faults[entry["id"]] = fault
+                self._sources.append(SlideSource(entry["id"], entry["patient"], partial(_refuse, fault)))
 
     def patient(self, slice_id: str) -> str:
         return self._patients[slice_id]
@@ -70,6 +74,10 @@ class OwnDataset:
                     genes[source.id] = source.read().genes
             self._panel = self.panel_of(genes)
         return list(self._panel)
+
+    def listed_panel(self) -> list[str] | None:
+        """The panel where it is a list of the user's own; ``None`` where slides must be read to know it."""
+        return None if self._panel is None else list(self._panel)
 
     def panel_of(self, genes: Mapping[str, Sequence[str]]) -> list[str]:
         """The panel, where ``genes`` are those of its slices, or of those among them that could be read.
@@ -121,6 +129,16 @@ def common_genes(name: str, genes: Mapping[str, Sequence[str]]) -> tuple[list[st
 
 def _refuse(error: UserError) -> Slide:
     raise error
+
+
+def _moved(entry: Mapping[str, Any], manifest: Path) -> UserError | None:
+    """What to say where a path of an entry leads nowhere, as after a move."""
+    gone = next(((key, path) for key, path in entry.items() if isinstance(path, Path) and not path.exists()), None)
+    if gone is None:
+        return None
+    key, path = gone
+    again = ", or import the section again with --replace" if manifest.name == MANIFEST else ""
+    return UserError(f"{path} does not exist{unset_variables(path)} - correct {key} in {manifest}{again}")
 
 
 def source_of(entry: Mapping[str, Any]) -> SlideSource:

@@ -38,7 +38,9 @@ class Dataset(Protocol):
     str`` in words, and ``panel_saw_test: bool``, whether expression of slices that are tested was looked at. If the
     panel is made from the slides, ``panel_of(genes)`` makes it from the genes of those that could be read (slice to
     names), and ``panel_notices`` then says what a user must know of it. ``find_all()`` is ``find()`` for a check, which
-    must not stop at the first slice whose files are not there.
+    must not stop at the first slice whose files are not there; ``listed_panel()`` is the panel, or ``None`` where only
+    reading the slides tells it. ``expected_spots`` maps slices to the spots that the published dataset has: where a
+    slice has another number, every run and report says so.
 
     Examples
     --------
@@ -79,3 +81,11 @@ class Dataset(Protocol):
             The slices whose files are not there, and why.
         """
         ...
+
+
+OTHER_RELEASE = "where the published dataset has {:,}: another release, or a filtered copy"
+
+
+def expected_spots(dataset: Dataset) -> Mapping[str, int]:
+    """Spots per slice as published, for a dataset that states them (in the attribute ``expected_spots``)."""
+    return getattr(dataset, "expected_spots", {})

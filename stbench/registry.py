@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import MethodFailed, UserError, said, unknown
 from .system.code_digest import code_digest
 from .system.files import file_digest, value_digest
+from .system.locate import cohort_manifest, cohort_names
 from .system.user_paths import expanded, unset_variables
 
 if TYPE_CHECKING:
@@ -128,10 +129,10 @@ def dataset(name: str, root: Path | None = None) -> Dataset:
     Parameters
     ----------
     name : str
-        A registered name, or the path of a ``.toml`` manifest, an ``.h5ad`` file or a folder. If a folder has a
-        registered dataset's name, write ``./name`` for the folder.
+        A registered name, the name of a cohort below ``root``, or the path of a ``.toml`` manifest, an ``.h5ad`` file
+        or a folder. If a folder has a registered dataset's or a cohort's name, write ``./name`` for the folder.
     root : Path, optional
-        Where the data of a registered dataset are.
+        Where the data of a registered dataset, and the user's cohorts, are.
 
     Returns
     -------
@@ -152,19 +153,29 @@ def dataset(name: str, root: Path | None = None) -> Dataset:
     if name in dataset_names():
         loaded = _load(DATASETS, "dataset", name, hint)
         opened = loaded(root)
-    elif expanded(name).exists():
-        opened = _load(DATASET_READERS, "dataset reader", "path", "install the package stbench again")(expanded(name))
+    elif (manifest := cohort_manifest(root, name)) is not None or expanded(name).exists():
+        place = manifest or expanded(name)
+        opened = _load(DATASET_READERS, "dataset reader", "path", "install the package stbench again")(place)
+        if manifest is not None and opened.name != name:
+            raise UserError(f"{manifest} calls itself '{opened.name}' - its folder and its name must agree")
     elif "/" in name or name.startswith("$") or Path(name).suffix.lower() in (".toml", ".h5ad"):
         raise UserError(
             f"there is no file or folder {name}{unset_variables(name)} - give a dataset's name "
-            f"({', '.join(dataset_names())}), {hint}"
+            f"({', '.join([*dataset_names(), *cohort_names(root)])}), {hint}"
         )
     else:
-        raise unknown("dataset", name, dataset_names(), hint)
+        raise unknown("dataset", name, [*dataset_names(), *cohort_names(root)], hint)
     missing = [member for member in DATASET_MEMBERS if not hasattr(opened, member)]
     if missing:
         raise UserError(f"dataset '{name}' lacks {', '.join(missing)} - see stbench.dataset.Dataset")
     return opened
+
+
+def dataset_origin(name: str, root: Path | None = None) -> str:
+    """Which dataset :func:`dataset` finds by ``name``, wherever it is called from: paths are made absolute."""
+    if name in dataset_names():
+        return name
+    return str((cohort_manifest(root, name) or expanded(name)).resolve())
 
 
 def origin(name: str) -> str:

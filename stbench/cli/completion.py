@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import typer
+
 from .. import registry
 from ..data.splits import SPLITS
 from ..data.target_names import TARGET_NAMES
 from ..readings import READINGS
+from ..system.locate import cohort_names, data_root
 from ..system.precision import PRECISIONS
 
 ASKED_BY_SHELL = "_STBENCH_COMPLETE"  # typer's variable for a program of this name: set where a shell asks
@@ -50,10 +53,21 @@ def _methods_and_groups() -> list[str]:
     return [*registry.method_names(), *registry.GROUPS_OF_METHODS]
 
 
+def complete_cohort(context: typer.Context, incomplete: str) -> list[str]:
+    """The user's own cohorts, below the folder that the command line names so far."""
+    names = _offered(lambda: cohort_names(data_root(context.params.get("data"))))
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_dataset(context: typer.Context, incomplete: str) -> list[str]:
+    """Registered datasets, and the user's own cohorts."""
+    registered = [name for name in _offered(registry.dataset_names) if name.startswith(incomplete)]
+    return [*registered, *complete_cohort(context, incomplete)]
+
+
 complete_method = one_of(registry.method_names)
 complete_methods = several_of(_methods_and_groups)
 complete_method_or_group = one_of(_methods_and_groups)
-complete_dataset = one_of(registry.dataset_names)
 complete_preset = one_of(lambda: (*READINGS, "quick"))  # those that the help names; a method may have more
 complete_target = one_of(lambda: TARGET_NAMES)
 complete_split = one_of(lambda: SPLITS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,17 +12,20 @@ from rich.text import Text
 
 from .. import registry
 from ..data.target_names import DEFAULT_TARGET
-from ..system.locate import cache_root, data_root
+from ..errors import UserError
+from ..system.locate import cache_root, cohort_names, data_root
 from .completion import complete_target
 from .console import out, say_once, with_bar
+from .data_import import data_import
 from .lists import slice_list
 from .options import DataOption, DatasetArgument, SlicesOption
 from .preparing import notes_of, prepare_slices
 
 if TYPE_CHECKING:
-    from ..data.inventory import SliceCheck
+    from ..data.inventory import CheckReport, SliceCheck
 
-data_app = typer.Typer(help="List, check and prepare the data.", no_args_is_help=True)
+data_app = typer.Typer(help="List, import, check and prepare the data.", no_args_is_help=True)
+data_app.command("import")(data_import)
 
 
 @data_app.command("list")
@@ -35,17 +39,25 @@ def data_list(data: DataOption = None) -> None:
         table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     table.add_column("genes", justify="right")
     table.add_column("place", overflow="fold")
-    gaps = []
-    for name in registry.dataset_names():
-        listing = list_dataset(registry.dataset(name, root))
+    gaps, faults = [], []
+    for name in [*registry.dataset_names(), *cohort_names(root)]:
+        try:
+            listing = list_dataset(registry.dataset(name, root))
+        except UserError as error:
+            table.add_row(name, "-", "-", "-", "-", "-")
+            faults.append(error)
+            continue
         spots = f"{listing.n_spots:,}" if listing.n_spots else "-"
         place = str(listing.place) if listing.place else ("generated on demand" if listing.present else "-")
+        genes = "common" if listing.n_genes is None else str(listing.n_genes)
         count = f"{len(listing.present)}/{listing.n_expected}"
-        table.add_row(name, listing.title, count, spots, str(listing.n_genes), place)
+        table.add_row(name, listing.title, count, spots, genes, place)
         if listing.missing:
             gaps.append(listing)
     out.print(table)
     out.print(f"looked under: {root or 'nowhere (no --data, no STBENCH_DATA, no user data folder)'}", soft_wrap=True)
+    for fault in faults:
+        out.print(str(fault), style="red", soft_wrap=True)
     for listing in gaps:
         missing = [source.id for source in listing.missing]
         names = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
@@ -62,6 +74,7 @@ def data_check(
     pictures: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder for the pictures (data-check/NAME).")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one object of JSON, and nothing else.")] = False,
 ) -> None:
     """Read every slice, validate it, and draw its spots over the tissue; a bad one does not stop the others."""
     from stbench.reports.figures.slide_picture import draw_slide
@@ -79,10 +92,19 @@ def data_check(
             on_progress=bar,
         ),
     )
+    if as_json:
+        typer.echo(json.dumps(checked.facts(), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        _print_check(checked, opened.how_to_get, place)
+    if not checked.sound:
+        raise typer.Exit(2)  # bad input, as wherever else a slide is refused
+
+
+def _print_check(checked: CheckReport, how_to_get: str, place: Path) -> None:
     table = Table(
         title=f"{checked.title}: {len(checked.slices)}/{len(checked.slices) + len(checked.missing)} slices checked"
     )
-    for heading in ("slice", "patient", "spots", "genes", "µm/px", "image", "padded", "verdict"):
+    for heading in ("slice", "patient", "spots", "genes", "counts", "µm/px", "image", "padded", "verdict"):
         table.add_column(heading, justify="left" if heading in ("slice", "patient", "image", "verdict") else "right")
     for result in checked.slices:
         size = f"{result.image_level} {result.image_size[0]}x{result.image_size[1]}" if result.image_size else "-"
@@ -91,6 +113,7 @@ def data_check(
             result.patient,
             _or_dash(result.n_spots),
             _or_dash(result.n_genes),
+            "-" if result.median_counts is None else f"{result.median_counts:,.0f}",
             "unknown" if result.um_per_px is None else f"{result.um_per_px:.3f}",
             size,
             _or_dash(result.n_padded),
@@ -107,11 +130,9 @@ def data_check(
     for missing in checked.missing[:3]:
         out.print(f"missing {missing.id}: {missing.reason}", soft_wrap=True)
     if len(checked.missing) > 3:
-        out.print(f"and {len(checked.missing) - 3} more are missing; {opened.how_to_get}", soft_wrap=True)
+        out.print(f"and {len(checked.missing) - 3} more are missing; {how_to_get}", soft_wrap=True)
     if any(result.picture for result in checked.slices):
         out.print(f"pictures: {place} - look at them: spots must lie on tissue", soft_wrap=True)
-    if not checked.sound:
-        raise typer.Exit(2)  # bad input, as wherever else a slide is refused
 
 
 @data_app.command("prepare")
@@ -137,9 +158,7 @@ def data_prepare(
 
 
 def _verdict(result: SliceCheck) -> Text:
-    if result.errors:
-        return Text("errors", "red")
-    return Text("notices") if result.notices or result.notes else Text("sound", "green")
+    return Text(result.verdict, {"errors": "red", "sound": "green"}.get(result.verdict, ""))
 
 
 def _or_dash(value: int | None) -> str:

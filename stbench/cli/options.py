@@ -15,7 +15,7 @@ DatasetOption = Annotated[
     typer.Option(
         "--dataset",
         metavar="NAME|PATH",
-        help="her2st, cscc, alex10x, demo, or a manifest.",
+        help="her2st, cscc, alex10x, demo, a cohort of your own, or a path.",
         autocompletion=complete_dataset,
     ),
 ]

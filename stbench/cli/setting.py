@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from .. import registry
 from ..system.locate import cache_root, data_root
-from ..system.user_paths import expanded
 from .console import out, say_once
 from .engine_options import ONE_AT_A_TIME, EngineOptions
 from .lists import seed_list, words
@@ -114,9 +113,8 @@ def prepare_setting(setting: Setting, target: str) -> tuple[PreparedDataset, Dat
         out.print(
             f"note: {padded} patches cross the border of their image; {PADDING_RULE}", style="yellow", soft_wrap=True
         )
-    dataset = setting.dataset
     return prepared, DataSpec(
-        dataset=dataset if dataset in registry.dataset_names() else str(expanded(dataset).resolve()),
+        dataset=registry.dataset_origin(setting.dataset, root),
         name=prepared.name,
         root=None if root is None else str(root),
         cache=str(cache_root()),

@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
-from ..dataset import Dataset, Missing, SlideSource
+from ..dataset import OTHER_RELEASE, Dataset, Missing, SlideSource, expected_spots
 from ..errors import UserError, unknown
 from ..slides.checks import Problem, check_slide, panel_problems
 from ..slides.slide import Slide
@@ -24,7 +25,7 @@ class Listing:
     present: tuple[str, ...]  # slices, in fold order
     missing: tuple[Missing, ...]
     n_spots: int | None  # of the slices present, where the dataset knows its numbers
-    n_genes: int  # in the panel
+    n_genes: int | None  # in the panel; None: only reading the slides would tell
     place: Path | None  # the folder under which all present files lie; None: nothing is there, or there are no files
     how_to_get: str
     citation: str
@@ -43,9 +44,12 @@ class SliceCheck:
     problems: tuple[Problem, ...]
     n_spots: int | None = None
     n_genes: int | None = None
+    median_counts: float | None = None  # of a spot, over all genes
     um_per_px: float | None = None
+    um_per_px_from: str = ""  # in a few words
     image_level: str | None = None
-    image_size: tuple[int, int] | None = None
+    image_size: tuple[int, int] | None = None  # width, height
+    image_file: Path | None = None  # None: it is embedded, or there is no file
     n_padded: int | None = None  # windows that cross the image's border
     notes: tuple[str, ...] = ()
     picture: Path | None = None
@@ -57,6 +61,37 @@ class SliceCheck:
     @property
     def notices(self) -> list[str]:
         return [problem.text for problem in self.problems if problem.severity == "notice"]
+
+    @property
+    def verdict(self) -> Literal["errors", "notices", "sound"]:
+        if self.errors:
+            return "errors"
+        return "notices" if self.notices or self.notes else "sound"
+
+    def facts(self) -> dict[str, Any]:
+        """What is known of the slice, JSON-able (docs/data.md)."""
+        width, height = self.image_size or (None, None)
+        return {
+            "id": self.id,
+            "patient": self.patient,
+            "verdict": self.verdict,
+            "spots": self.n_spots,
+            "genes": self.n_genes,
+            "median_counts": self.median_counts,
+            "um_per_px": self.um_per_px,
+            "um_per_px_from": self.um_per_px_from or None,
+            "image": {
+                "level": self.image_level,
+                "width": width,
+                "height": height,
+                "file": None if self.image_file is None else str(self.image_file),
+            },
+            "padded": self.n_padded,
+            "errors": self.errors,
+            "notices": self.notices,
+            "notes": list(self.notes),
+            "picture": None if self.picture is None else str(self.picture),
+        }
 
 
 @dataclass(frozen=True)
@@ -74,10 +109,23 @@ class CheckReport:
         problems = [*self.problems, *(problem for check in self.slices for problem in check.problems)]
         return bool(self.slices) and all(problem.severity != "error" for problem in problems)
 
+    def facts(self) -> dict[str, Any]:
+        """The same as an object of JSON (docs/data.md)."""
+        return {
+            "dataset": self.name,
+            "title": self.title,
+            "sound": self.sound,
+            "slices": [check.facts() for check in self.slices],
+            "missing": [{"id": gone.id, "reason": gone.reason} for gone in self.missing],
+            "errors": [problem.text for problem in self.problems if problem.severity == "error"],
+            "notices": [problem.text for problem in self.problems if problem.severity == "notice"],
+        }
+
 
 def list_dataset(dataset: Dataset) -> Listing:
-    """What is there of ``dataset``. Reads no image, and no counts unless the panel is "all genes" of the user's own."""
+    """What is there of ``dataset``; no image and no counts are read. Raises ``UserError`` for a path of nothing."""
     sources, missing = dataset.find()
+    panel = getattr(dataset, "listed_panel", dataset.panel)()
     counted = [expected_spots(dataset).get(source.id) for source in sources]
     return Listing(
         name=dataset.name,
@@ -85,16 +133,11 @@ def list_dataset(dataset: Dataset) -> Listing:
         present=tuple(source.id for source in sources),
         missing=tuple(missing),
         n_spots=sum(n for n in counted if n is not None) if counted and None not in counted else None,
-        n_genes=len(dataset.panel()),
+        n_genes=None if panel is None else len(panel),
         place=_common_folder(sources),
         how_to_get=dataset.how_to_get,
         citation=dataset.citation,
     )
-
-
-def expected_spots(dataset: Dataset) -> Mapping[str, int]:
-    """Spots per slice as published, for a dataset that states them (in the attribute ``expected_spots``)."""
-    return getattr(dataset, "expected_spots", {})
 
 
 def _common_folder(sources: Sequence[SlideSource]) -> Path | None:
@@ -175,10 +218,7 @@ def _check(slide: Slide, patch_px: int, expected: int | None, draw: Callable[[Sl
         told = [problem for problem in problems if problem.text != str(error)]
         return SliceCheck(slide.id, slide.patient, (Problem("error", str(error)), *told))
     if expected is not None and slide.n_spots != expected:
-        text = (
-            f"{slide.n_spots} spots, where the published benchmark has {expected}: another release or a filtered copy"
-        )
-        problems.append(Problem("notice", text))
+        problems.append(Problem("notice", f"{slide.n_spots:,} spots, {OTHER_RELEASE.format(expected)}"))
     n_padded = int(slide.image.crossing(slide.centres, patch_px).sum()) if sound else None
     if n_padded:
         text = f"{n_padded} of {slide.n_spots} windows of {patch_px} px cross the image's border and are padded"
@@ -189,13 +229,21 @@ def _check(slide: Slide, patch_px: int, expected: int | None, draw: Callable[[Sl
         problems=tuple(problems),
         n_spots=slide.n_spots,
         n_genes=len(slide.genes),
+        median_counts=_median_counts(slide),
         um_per_px=slide.um_per_px,
+        um_per_px_from=slide.um_per_px_from,
         image_level=slide.image.level,
         image_size=slide.image.size,
+        image_file=slide.image.path,
         n_padded=n_padded,
         notes=slide.notes,
         picture=draw(slide) if draw is not None and _can_be_drawn(slide) else None,
     )
+
+
+def _median_counts(slide: Slide) -> float | None:
+    matrix = slide.adata.X
+    return None if matrix is None or not slide.n_spots else float(np.median(np.asarray(matrix.sum(axis=1))))
 
 
 def _can_be_drawn(slide: Slide) -> bool:

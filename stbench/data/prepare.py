@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..dataset import Dataset, Missing, SlideSource
+from ..dataset import OTHER_RELEASE, Dataset, Missing, SlideSource, expected_spots
 from ..errors import UserError, unknown
 from .cache import cached_entry, open_entry
 from .prepared import PreparedDataset, PreparedSlide
@@ -36,6 +36,7 @@ def prepare(
     panel = dataset.panel()
     prepared: dict[str, PreparedSlide] = {}
     notices: list[str] = list(getattr(dataset, "panel_notices", ()))
+    published = expected_spots(dataset)
     for position, source in enumerate(sources):
         if on_progress is not None:
             on_progress(position, len(sources), source.id)
@@ -44,6 +45,11 @@ def prepare(
         prepared[source.id] = open_entry(entry, chosen_target, panel, source, notices)
     if on_progress is not None:
         on_progress(len(sources), len(sources), "")
+    notices += [
+        f"{name} has {slide.n_spots:,} spots, {OTHER_RELEASE.format(published[name])}"
+        for name, slide in prepared.items()
+        if slide.n_spots != published.get(name, slide.n_spots)
+    ]
     return PreparedDataset(
         name=dataset.name,
         title=dataset.title,

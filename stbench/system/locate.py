@@ -1,14 +1,18 @@
-"""Where data are looked for, and where prepared data are kept."""
+"""Where data are looked for, where cohorts of the user's own are, and where prepared data are kept."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import platformdirs
 
 from ..errors import UserError
 from .user_paths import expanded, unset_variables
+
+COHORTS, MANIFEST = "cohorts", "cohort.toml"  # <data>/cohorts/NAME/cohort.toml
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")  # of a cohort or slice: becomes part of file names
 
 
 def data_root(option: Path | None = None) -> Path | None:
@@ -28,6 +32,27 @@ def data_root(option: Path | None = None) -> Path | None:
 def user_data_folder() -> Path:
     """Where data are found without being told: ``~/.local/share/stbench`` on Linux."""
     return Path(platformdirs.user_data_dir("stbench", appauthor=False))
+
+
+def data_root_to_write(option: Path | None = None) -> Path:
+    """As :func:`data_root`; where no place was named and the user has no data folder, the place where it would be."""
+    return data_root(option) or user_data_folder()
+
+
+def cohort_manifest(root: Path | None, name: str) -> Path | None:
+    """The manifest of the cohort ``name`` below ``root``; ``None`` where there is none."""
+    if root is None or not NAME.fullmatch(name):
+        return None
+    manifest = root / COHORTS / name / MANIFEST
+    return manifest if manifest.is_file() else None
+
+
+def cohort_names(root: Path | None) -> list[str]:
+    """The cohorts below ``root``, in alphabetical order."""
+    folder = None if root is None else root / COHORTS
+    if folder is None or not folder.is_dir():
+        return []
+    return sorted(path.name for path in folder.iterdir() if cohort_manifest(root, path.name) is not None)
 
 
 def cache_root() -> Path:

@@ -122,7 +122,7 @@ MISTAKES = {
     "no patient": (edited('patient = "P1"\n', ""), "lacks patient"),
     "a path that is left out": (edited('spots = "s1/spots.tsv"\n', ""), "lacks spots"),
     "a path that leads nowhere": (edited("s1/spots.tsv", "s1/spot.tsv"), "does not exist"),
-    "a folder that is not there": (edited('folder = "s2"', 'folder = "s4"'), "is not a folder"),
+    "a folder that is not there": (edited('folder = "s2"', 'folder = "s4"'), "does not exist - correct folder in"),
     "an id given twice": (edited('"S2"', '"S1"'), "two slides have the id 'S1'"),
     "an odd patch": (edited("patch_px = 32", "patch_px = 33"), "not an even number"),
     "a patch in words": (edited("patch_px = 32", 'patch_px = "32"'), "not an even number"),

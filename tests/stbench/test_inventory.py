@@ -63,7 +63,7 @@ def test_a_check_reads_every_slice_and_draws_it(root: Path, tmp_path: Path) -> N
         assert check.picture is not None
         assert check.picture.read_bytes().startswith(b"\x89PNG")
         # the copies are miniature: the published number of spots is missed, and windows cross the small image's border
-        assert any("published benchmark has" in notice for notice in check.notices)
+        assert any("published dataset has" in notice for notice in check.notices)
         assert any("cross the image's border" in notice for notice in check.notices)
 
 
