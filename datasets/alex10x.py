@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from importlib.resources import files as resources
 from pathlib import Path
 
 from stbench.dataset import Missing, SlideSource
@@ -45,7 +46,9 @@ class Alex10x:
         "of each section, kept where enough spots of all sections express them"
     )
     panel_saw_test = True
+    catalogue = resources(__package__) / "alex10x.toml"
     how_to_get = (
+        "stbench data fetch alex10x; or by hand: "
         "put one Space Ranger folder per section into alex10x/ in the data folder, named by section: the six of Wu et "
         "al. from https://zenodo.org/records/4739739 (full-resolution images: https://doi.org/10.48610/4fb74a9), "
         "block1, block2 and FFPE from https://www.10xgenomics.com/datasets; or all nine from "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import partial
+from importlib.resources import files as resources
 from pathlib import Path
 
 from stbench.dataset import Missing, SlideSource
@@ -38,7 +39,9 @@ class CSCC:
         "of each section, kept where enough spots of all sections express them"
     )
     panel_saw_test = True
+    catalogue = resources(__package__) / "cscc.toml"
     how_to_get = (
+        "stbench data fetch cscc; or by hand: "
         "download GSE144240_RAW.tar from https://www.ncbi.nlm.nih.gov/geo/query/acc.cgi?acc=GSE144240 and unpack it "
         "into GSE144240_RAW/ in the data folder; the files may stay gzipped"
     )

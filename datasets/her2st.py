@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from importlib.resources import files as resources
 from pathlib import Path
 
 from stbench.dataset import Missing, SlideSource
@@ -43,7 +44,9 @@ class HER2ST:
         "of each section, kept where enough spots of all sections express them"
     )
     panel_saw_test = True
+    catalogue = resources(__package__) / "her2st.toml"
     how_to_get = (
+        "stbench data fetch her2st; or by hand: "
         "git clone https://github.com/almaan/her2st into the data folder (images are in the tree), or unpack the "
         "archives of Zenodo record 4751624 there with 7-Zip (AES; the passwords are in that repository's README)"
     )

@@ -40,7 +40,8 @@ class Dataset(Protocol):
     names), and ``panel_notices`` then says what a user must know of it. ``find_all()`` is ``find()`` for a check, which
     must not stop at the first slice whose files are not there; ``listed_panel()`` is the panel, or ``None`` where only
     reading the slides tells it. ``expected_spots`` maps slices to the spots that the published dataset has: where a
-    slice has another number, every run and report says so.
+    slice has another number, every run and report says so. ``catalogue: Traversable`` is a TOML file
+    that says where the data are published (:mod:`stbench.fetching.catalogue`), for ``stbench data fetch``.
 
     Examples
     --------

@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("stbench.system",),
     ("stbench.slides",),
     ("stbench.method", "stbench.dataset"),
-    ("stbench.data", "stbench.training"),
+    ("stbench.data", "stbench.training", "stbench.fetching"),
     ("stbench.torch_method", "stbench.registry", "stbench.scores", "stbench.audit"),
     ("stbench.trials", "stbench.switches", "stbench.readings", "stbench.method_checks"),
     ("stbench.results",),

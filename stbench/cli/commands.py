@@ -12,6 +12,7 @@ from .ablate import ablate
 from .audit import audit
 from .console import out
 from .data import data_app
+from .data_fetch import data_fetch
 from .doctor import doctor
 from .leaderboard import leaderboard
 from .methods import methods_app
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 for command in (run, status, report, leaderboard, ablate, audit, score, doctor, track, trial, worker):
     app.command()(command)
+data_app.command("fetch")(data_fetch)
 app.add_typer(data_app, name="data")
 app.add_typer(methods_app, name="methods")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import platformdirs
 
 from ..errors import UserError
+from .files import writing_to
 from .user_paths import expanded, unset_variables
 
 COHORTS, MANIFEST = "cohorts", "cohort.toml"  # <data>/cohorts/NAME/cohort.toml
@@ -27,6 +28,21 @@ def data_root(option: Path | None = None) -> Path | None:
         return _folder(Path(named), "STBENCH_DATA")
     usual = user_data_folder()
     return usual.resolve() if usual.is_dir() else None
+
+
+def new_data_root(option: Path | None = None, make: bool = True) -> Path:
+    """As :func:`data_root`, for what is about to be put there: a folder that does not exist yet is made.
+
+    Raises ``UserError`` where the place is something else than a folder, or cannot be written to.
+    """
+    named = os.environ.get("STBENCH_DATA")
+    place = expanded(option) if option is not None else expanded(named) if named else user_data_folder()
+    if place.exists() and not place.is_dir():
+        raise UserError(f"{place} is not a folder - give the folder that holds the datasets (--data)")
+    if make:
+        with writing_to(place):
+            place.mkdir(parents=True, exist_ok=True)
+    return place.resolve()
 
 
 def user_data_folder() -> Path:
