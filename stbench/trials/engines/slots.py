@@ -144,9 +144,7 @@ class _Run:
         if worker.stopping:
             self._fail(key, "timeout", self._too_long())
             return
-        kills, before = killed_for_memory(), self.oom_kills
-        self.oom_kills = kills
-        if code == -signal.SIGKILL and before is not None and kills is not None and kills > before:
+        if self._out_of_memory(code):
             reason = f"its process was killed since the control group ran out of memory; it had {_gib(worker.resident)}"
             self._fail(key, "oom", reason)
             return
@@ -158,13 +156,20 @@ class _Run:
         last_seen = f", with {_gib(worker.resident)} of memory when last seen" if worker.resident else ""
         self._fail(key, "killed", f"{reason}, {ATTEMPTS} times{last_seen} - see {worker.log if words else 'its log'}")
 
+    def _out_of_memory(self, code: int) -> bool:
+        """Whether the kernel's count of processes that it killed for memory says so of one that ended with ``code``."""
+        kills, before = killed_for_memory(), self.oom_kills
+        self.oom_kills = kills
+        return code == -signal.SIGKILL and before is not None and kills is not None and kills > before
+
     def _note_start(self, worker: WorkerProcess, code: int, words: str) -> None:
         """A worker without a trial is gone: a place where none can start is at fault, a signal may be chance."""
         if worker.ready:
             return
         self.lost_starts += 1
         if code >= 0 or self.lost_starts >= STARTS:
-            what = f"exit code {code}: {words}" if code >= 0 else f"{_how(code)}, {STARTS} times in a row"
+            why = ", since the control group ran out of memory" if self._out_of_memory(code) else ""
+            what = f"exit code {code}: {words}" if code >= 0 else f"{_how(code)}, {STARTS} times in a row{why}"
             raise UserError(f"a worker cannot start on this machine ({what}) - see {worker.log}")
 
     def _dismiss(self, worker: WorkerProcess) -> int:
