@@ -18,6 +18,10 @@ Opened = tuple[Callable[[], Slide], tuple[Path, ...]]
 ALWAYS = ("um_per_px",)  # numbers that an entry of every reader may hold
 
 
+def nobody(_: Any) -> None:
+    """What files that say nothing say."""
+
+
 @dataclass(frozen=True)
 class Reader:
     """One format.
@@ -37,6 +41,11 @@ class Reader:
     recognises : callable
         ``recognises(path)`` says in words why a path is of this format, or ``None``: a path that it is not sure of is
         not its own. Reads a few bytes at most, and raises nothing.
+    patient_of : callable, optional
+        ``patient_of(path)`` is the patient where the files say whose section it is, else ``None``. Raises nothing.
+    refuses : callable, optional
+        ``refuses(values)`` says in one line why an import does not take an entry that could be read: where the reader
+        would have to choose for its user. ``None`` where it has no objection. May raise ``UserError``, as ``open``.
     other_paths, optional_paths, numbers, words, switches : tuple of str
         Further keys: paths that are required beside ``source``, paths that are not, positive numbers, texts, and
         true or false.
@@ -47,6 +56,8 @@ class Reader:
     source: str
     open: Callable[[str, str, dict[str, Any]], Opened]
     recognises: Callable[[Path], str | None]
+    patient_of: Callable[[Path], str | None] = nobody
+    refuses: Callable[[dict[str, Any]], str | None] = nobody
     other_paths: tuple[str, ...] = ()
     optional_paths: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 from typing import Any
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,8 +17,9 @@ from PIL import Image
 from scipy import sparse
 
 from stbench.datasets.readers import h5ad
+from stbench.datasets.readers.h5ad.entry import READER
 from stbench.errors import UserError
-from stbench.slides.checks import validate
+from stbench.slides.checks import check_slide, validate
 from stbench.slides.slide import Slide
 
 N = 12
@@ -202,7 +205,9 @@ def test_counts_in_a_layer_of_another_name_are_named_and_then_found(tmp_path: Pa
     counts = adata.X.copy()
     adata.layers["umi"] = counts
     adata.X = np.zeros((N, 5))
-    with pytest.raises(UserError, match=r"X: nothing but zeros; but layers\['umi'\] holds counts .* layer = \"umi\""):
+    with pytest.raises(
+        UserError, match=r"X holds nothing but zeros; counts are in layers\[\"umi\"\]: --layer umi \(in a manifest"
+    ):
         read(adata, tmp_path)
     np.testing.assert_array_equal(read(adata, tmp_path, layer="umi").adata.X.toarray(), counts.toarray())
     with pytest.raises(UserError, match=r"unknown layer .* did you mean 'umi'"):
@@ -398,3 +403,98 @@ def test_an_embedded_image_in_grey_is_refused(tmp_path: Path, shape: tuple[int, 
     adata.uns["spatial"]["lib"]["images"]["hires"] = np.zeros(shape, dtype=np.uint8)
     with pytest.raises(UserError, match=r"hires image has the shape .* \(greyscale\)"):
         read(adata, tmp_path)
+
+
+@pytest.mark.parametrize("where", ["counts", "umi", "raw.X"])
+def test_normalised_values_where_counts_are_asked_for_are_refused_by_name(tmp_path: Path, where: str) -> None:
+    adata = make()
+    counts = adata.X.copy()
+    if where == "raw.X":
+        adata.raw = adata
+    else:
+        adata.layers[where] = counts
+    adata.X = sparse.csr_matrix(np.log1p(counts.toarray()))
+    said = (
+        rf"section.h5ad: X holds normalised values \(.*\); counts are in .*{where}.*: --layer {where} \(in a manifest"
+    )
+    with pytest.raises(UserError, match=said):
+        read(adata, tmp_path, layer="X")
+    values = {"file": tmp_path / "section.h5ad"}
+    refusal = READER.refuses(values)
+    assert refusal is not None
+    assert re.search(said, refusal)
+    assert READER.refuses({**values, "layer": where}) is None
+    np.testing.assert_array_equal(read(adata, tmp_path, layer=where).adata.X.toarray(), counts.toarray())
+
+
+def test_an_import_has_no_objection_to_counts_in_x(tmp_path: Path) -> None:
+    adata = make()
+    adata.layers["log"] = np.log1p(adata.X.toarray())
+    read(adata, tmp_path)
+    assert READER.refuses({"file": tmp_path / "section.h5ad"}) is None
+
+
+@pytest.mark.filterwarnings("error")
+def test_two_libraries_with_the_same_barcodes_are_told_apart_by_obs(tmp_path: Path) -> None:
+    first, second = make("A"), make("B")
+    second.X = second.X * 2
+    second.obsm["spatial"] = second.obsm["spatial"] + 5
+    with pytest.warns(UserWarning, match="not unique"):
+        both = anndata.concat({"A": first, "B": second}, label="sample", uns_merge="unique")
+    both.write_h5ad(tmp_path / "both.h5ad")
+    for name, one in (("A", first), ("B", second)):
+        slide = h5ad.read("S", "P", tmp_path / "both.h5ad", library=name)
+        assert slide.spot_ids == list(one.obs_names)
+        np.testing.assert_array_equal(slide.adata.X.toarray(), one.X.toarray())
+        np.testing.assert_array_equal(slide.centres, one.obsm["spatial"])
+    with pytest.raises(UserError, match=r"several sections \(A, B\) - choose one with --library"):
+        h5ad.read("S", "P", tmp_path / "both.h5ad")
+
+
+@pytest.mark.filterwarnings("ignore:Observation names are not unique:UserWarning")
+def test_a_library_that_obs_alone_knows_is_read_over_an_image_of_its_own(tmp_path: Path) -> None:
+    both = anndata.concat({"A": make(), "B": make()}, label="library_id")
+    Image.new("RGB", (400, 300), (200, 100, 150)).save(tmp_path / "he.png")
+    both.write_h5ad(tmp_path / "both.h5ad")
+    slide = h5ad.read("S", "P", tmp_path / "both.h5ad", library="B", image=tmp_path / "he.png")
+    assert slide.n_spots == N
+    with pytest.raises(UserError, match=r"holds no image .* --image"):
+        h5ad.read("S", "P", tmp_path / "both.h5ad", library="B")
+    with pytest.raises(UserError, match=r"more than once .* choose one with --library"):
+        h5ad.read("S", "P", tmp_path / "both.h5ad", image=tmp_path / "he.png")
+    with pytest.raises(UserError, match=r"unknown library .* choose from: A, B"):
+        h5ad.read("S", "P", tmp_path / "both.h5ad", library="C")
+
+
+def test_places_on_an_array_are_made_up_where_there_are_none(tmp_path: Path) -> None:
+    adata = make()
+    adata.obs = adata.obs.drop(columns=["array_row", "array_col"])
+    adata.obsm["spatial"][1] = adata.obsm["spatial"][0] + 0.5  # cells may lie as near as that
+    slide = read(adata, tmp_path)
+    assert any("places on an array are made up from the positions" in note for note in slide.notes)
+    assert len(np.unique(slide.array_xy, axis=0)) == N
+    assert all("array" not in problem.text for problem in check_slide(slide) if problem.severity == "error")
+
+
+@pytest.mark.parametrize("name", ["Symbol", "gene_short_name", "feature_name"])
+def test_symbols_are_found_in_columns_of_many_names(tmp_path: Path, name: str) -> None:
+    adata = make()
+    symbols = list(adata.var_names)
+    adata.var_names = [f"ENSG{i:011d}" for i in range(5)]
+    adata.var["gene_name"] = list(adata.var_names)  # which says nothing new
+    adata.var[name] = symbols
+    slide = read(adata, tmp_path)
+    assert slide.genes == symbols
+    assert slide.notes == (f"S1: genes are named by var['{name}'] instead of their Ensembl identifiers",)
+
+
+@pytest.mark.parametrize("where", ["X", "layers/counts"])
+@pytest.mark.parametrize("part", ["indices", "indptr"])
+def test_a_matrix_whose_arrays_contradict_each_other_is_refused(tmp_path: Path, where: str, part: str) -> None:
+    adata = make()
+    adata.layers["counts"] = adata.X.copy()
+    adata.write_h5ad(tmp_path / "section.h5ad")
+    with h5py.File(tmp_path / "section.h5ad", "r+") as file:
+        file[where][part][1] = 2**30
+    with pytest.raises(UserError, match=r"section.h5ad"):
+        h5ad.read("S1", "P1", tmp_path / "section.h5ad")

@@ -354,8 +354,8 @@ def test_a_matrix_the_other_way_round_is_recognised_and_said(bundle: Bundle, sta
 def test_a_pixel_size_that_the_image_contradicts_is_said(bundle: Bundle) -> None:
     bundle.write_image(bundle.folder / "x_he_image.ome.tif", 0.27)
     slide = read_bundle(bundle.folder)
-    assert slide.um_per_px == pytest.approx(HE_UM)
-    assert "H&E pixels are 0.6 µm by the alignment, which is taken, but 0.27 by the image" in said(slide)
+    assert (slide.um_per_px, slide.um_per_px_from) == (pytest.approx(HE_UM), "alignment of the H&E image")
+    assert any("0.45 times the 0.6 µm that the slide is read with" in problem.text for problem in check_slide(slide))
 
 
 def test_a_missing_alignment_is_asked_for_and_never_taken_for_the_identity(bundle: Bundle) -> None:

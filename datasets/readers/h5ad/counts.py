@@ -6,7 +6,8 @@ own, in an order of its own. So a matrix is never separated from the table of ge
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,12 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 COUNT_LAYERS = ("counts", "raw")
-SYMBOL_COLUMNS = ("gene_name", "feature_name", "gene_symbols", "gene_symbol", "symbol")
+SYMBOL_COLUMNS = (  # in lower case
+    *("gene_name", "feature_name", "gene_symbols", "gene_symbol", "symbol", "symbols", "gene_short_name"),
+    *("hgnc_symbol", "gene_names", "gene", "name"),
+)
 ALL_ZERO = "nothing but zeros"
+OF_LAYERS = re.compile(r"layers\['(.*)'\]")
 
 
 def counts_and_genes(path: Path, adata: AnnData, layer: str | None, notes: list[str]) -> tuple[Any, list[str]]:
@@ -44,13 +49,10 @@ def counts_and_genes(path: Path, adata: AnnData, layer: str | None, notes: list[
         usual = [place for place in places if place in ("X", "raw.X", *(f"layers['{name}']" for name in COUNT_LAYERS))]
     faults = {place: _fault(places[place][0]) for place in places}
     sound = [place for place in usual if faults[place] is None]
-    if not sound and layer is None:
-        others = [name for name, place in _layer_names(adata).items() if place not in usual and faults[place] is None]
-        if others:
-            raise UserError(
-                f"{path}: {'; '.join(f'{place}: {faults[place]}' for place in usual)}; but layers['{others[0]}'] holds "
-                f'counts - name it in a manifest, layer = "{others[0]}"'
-            )
+    if not sound:
+        elsewhere = [place for place in places if faults[place] is None]
+        if elsewhere:
+            raise no_counts(path, {place: str(faults[place]) for place in usual}, elsewhere)
         sound = [place for place in usual if faults[place] == ALL_ZERO]  # a section in which nothing was counted
     if not sound:
         raise UserError(
@@ -65,6 +67,28 @@ def counts_and_genes(path: Path, adata: AnnData, layer: str | None, notes: list[
     if layer is None:
         notes += _rivals(places, chosen, sound)
     return sparse.csr_matrix(matrix), _genes(adata, var, notes)
+
+
+def no_counts(path: Path, faults: Mapping[str, str], counts_in: Sequence[str]) -> UserError:
+    """For an object that has no counts where they are looked for (``faults``), but in the places ``counts_in``."""
+    what = "; ".join(f"{place} {_held(fault)}" for place, fault in faults.items())
+    layers = [OF_LAYERS.sub(r"\1", place) for place in counts_in]
+    others = f" (or {', '.join(layers[1:])})" if len(layers) > 1 else ""
+    return UserError(
+        f"{path}: {what}; counts are in {', '.join(map(_quoted, counts_in))}: --layer {layers[0]}{others} (in a "
+        f'manifest: layer = "{layers[0]}")'
+    )
+
+
+def _quoted(place: str) -> str:
+    return OF_LAYERS.sub(r'layers["\1"]', place)
+
+
+def _held(fault: str) -> str:
+    """What a matrix holds that is not counts."""
+    if "not whole numbers" in fault or "near zero" in fault or "negative" in fault:
+        return f"holds normalised values ({fault.partition(': normalised')[0]})"
+    return "is missing" if fault == "missing" else f"holds {fault}"
 
 
 def _places(adata: AnnData) -> dict[str, tuple[Any, pd.DataFrame]]:
@@ -129,9 +153,7 @@ def _genes(adata: AnnData, var: pd.DataFrame, notes: list[str]) -> list[str]:
     names = [str(name) for name in var.index]
     if 2 * sum(name.startswith("ENS") for name in names) > len(names):
         tables = [("raw.var", var), ("var", adata.var)] if var is not adata.var else [("var", var)]
-        found = next(
-            ((where, table[column]) for where, table in tables for column in SYMBOL_COLUMNS if column in table), None
-        )
+        found = next(((where, column) for where, table in tables if (column := _symbols(table)) is not None), None)
         if found is not None:
             where, column = found
             symbol = {str(name): value for name, value in column.astype(object).items() if isinstance(value, str)}
@@ -141,3 +163,13 @@ def _genes(adata: AnnData, var: pd.DataFrame, notes: list[str]) -> list[str]:
     if repeated:
         notes.append(f"{repeated} gene symbols repeat; the first of each keeps the name")
     return genes
+
+
+def _symbols(var: pd.DataFrame) -> pd.Series | None:
+    """The column of symbols, by its name and by not holding identifiers itself."""
+    columns = {str(name).lower(): name for name in reversed(var.columns)}
+    for known in SYMBOL_COLUMNS:
+        column = var[columns[known]].astype(object) if known in columns else None
+        if column is not None and 2 * sum(str(value).startswith("ENS") for value in column) <= len(column):
+            return column
+    return None

@@ -9,6 +9,7 @@ from typing import Any
 from stbench.system.compressed import existing
 
 from ..reader import Opened, Reader
+from .normalised import normalised
 from .picture import named_image
 from .read import read
 
@@ -26,12 +27,18 @@ def _recognises(path: Path) -> str | None:
     return "its name ends in .h5ad" if path.is_file() and path.suffix.lower() == ".h5ad" else None
 
 
+def _refuses(values: dict[str, Any]) -> str | None:
+    fault = None if "layer" in values else normalised(values["file"])
+    return None if fault is None else str(fault)
+
+
 READER = Reader(
     name="h5ad",
     what="an AnnData file (.h5ad)",
     source="file",
     open=_open,
     recognises=_recognises,
+    refuses=_refuses,
     optional_paths=("image",),
     numbers=("pitch_um",),
     words=("library", "label", "layer"),

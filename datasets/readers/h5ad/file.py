@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
@@ -18,21 +19,41 @@ IN_LIBRARY = ("images", "scalefactors", "metadata")
 
 
 def open_file(path: Path) -> AnnData:
+    """All of an object, whose sparse matrices are sound: names of spots may repeat where it holds several sections."""
     import anndata
 
     with open_hdf5(path):
         pass
     try:
-        adata = anndata.read_h5ad(path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Observation names are not unique")  # of one section they must be, below
+            adata = anndata.read_h5ad(path)
+        _check_matrices(adata)
     except Exception as error:  # what anndata raises for an encoding that it does not know is private to it
         reason = reason_of(error)
         raise UserError(f"{path} cannot be read as AnnData ({reason}) - write it again with anndata") from error
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise UserError(f"{path} has {adata.n_obs} spots and {adata.n_vars} genes - give a file with both")
-    if not adata.obs_names.is_unique:
-        twice = adata.obs_names[adata.obs_names.duplicated()][0]
-        raise UserError(f"{path} names the spot {twice} more than once - make obs_names unique")
     return adata
+
+
+def _check_matrices(adata: AnnData) -> None:
+    """Raise ``ValueError`` for a sparse matrix whose arrays contradict each other: compiled code does not look."""
+    for matrix in (adata.X, *adata.layers.values(), None if adata.raw is None else adata.raw.X):
+        if hasattr(matrix, "check_format"):
+            matrix.check_format(full_check=True)
+
+
+def require_unique(path: Path, adata: AnnData, library: str | None) -> None:
+    """Refuse a section that names a spot twice; two sections of one object may have the same barcodes."""
+    if adata.obs_names.is_unique:
+        return
+    twice = adata.obs_names[adata.obs_names.duplicated()][0]
+    place = f"library {library} of {path}" if library is not None else str(path)
+    raise UserError(
+        f"{place} names the spot {twice} more than once - make obs_names unique or, if these are several sections, "
+        "choose one with --library (in a manifest: library)"
+    )
 
 
 @contextmanager
@@ -90,14 +111,15 @@ def numbers_of(values: Mapping[str, Any]) -> dict[str, float]:
     return numbers
 
 
-def library_of(path: Path, libraries: Mapping[str, Any], wanted: str | None) -> str | None:
+def library_of(path: Path, libraries: Mapping[str, Any], in_obs: Collection[str], wanted: str | None) -> str | None:
+    """The section to be read: the one that is ``wanted``, or the only one. ``in_obs``: those that obs tells apart."""
     if wanted is not None:
-        if wanted not in libraries:
-            raise unknown(f"library in {path}", wanted, libraries)
+        if wanted not in libraries and wanted not in in_obs:
+            raise unknown(f"library in {path}", wanted, {*libraries, *in_obs})
         return wanted
     if len(libraries) > 1:
         raise UserError(
-            f"{path} holds several sections ({', '.join(sorted(libraries))}) - "
-            "name one of them with 'library' in a manifest, one [[slide]] each"
+            f"{path} holds several sections ({', '.join(sorted(libraries))}) - choose one with --library (in a "
+            "manifest: library), and import each as a slice of its own"
         )
     return next(iter(libraries), None)

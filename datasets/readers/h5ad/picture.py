@@ -57,7 +57,8 @@ def section_image(
             return SlideImage.from_array(_eight_bits(path, name, np.asarray(images[name])), scale, level)
     missing = f"; the image that it names, {named}, is not there" if named is not None else ""
     raise UserError(
-        f"{path} holds no image in uns['spatial']{missing} - name the full-resolution image with 'image' in a manifest"
+        f"{path} holds no image in uns['spatial']{missing} - give the full-resolution image with --image "
+        "(in a manifest: image)"
     )
 
 

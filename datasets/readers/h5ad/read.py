@@ -20,13 +20,14 @@ from stbench.slides.evidence import Evidence
 from stbench.slides.slide import Slide
 from stbench.slides.spot_names import indices_in_names
 
+from ..array_indices import indices_of_positions
 from ..assemble import assemble
 from .counts import counts_and_genes
 
 if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
-from .file import libraries_of, library_of, numbers_of, open_file, part_of
+from .file import libraries_of, library_of, numbers_of, open_file, part_of, require_unique
 from .picture import section_image, smaller_pictures, um_per_px_of
 
 LIBRARY_COLUMNS = ("library_id", "library", "batch", "sample", "region")
@@ -53,15 +54,17 @@ def read(
     """
     adata = open_file(path)
     libraries = libraries_of(adata.uns.get("spatial"))
-    library = library_of(path, libraries, library)
-    adata = _section(path, adata, libraries, library)
+    wanted, library = library, library_of(path, libraries, _in_obs(adata), library)
+    if wanted is not None or len(libraries) > 1:
+        adata = _section(path, adata, libraries, library)
+    require_unique(path, adata, library)
     notes: list[str] = []
     centres = _centres(path, adata)
     keep = _in_tissue(path, adata)
     counts, genes = counts_and_genes(path, adata, layer, notes)
     content = libraries.get(library, {}) if library is not None else {}
     factors = numbers_of(part_of(content, "scalefactors"))
-    array_xy = _array_xy(path, adata, notes)
+    array_xy = _array_xy(path, adata, centres, notes)
     _require_one_section(path, adata, array_xy, len(libraries), keep, notes)
     array_xy = array_xy[keep]
     um_per_px, um_per_px_from = um_per_px_of(factors, array_xy, centres[keep], pitch_um)
@@ -77,21 +80,31 @@ def read(
         evidence=Evidence(smaller_pictures(path, content, factors)),
         um_per_px=um_per_px,
         um_per_px_from=um_per_px_from,
-        spot_diameter_px=factors.get("spot_diameter_fullres"),
+        # against places that are made up a diameter would seem too large
+        spot_diameter_px=factors.get("spot_diameter_fullres") if _has_array(adata) else None,
         labels=_labels(path, adata, label, keep),
         notes=notes,
     )
 
 
+def _in_obs(adata: AnnData) -> set[str]:
+    """What columns of obs call the sections."""
+    return {
+        str(value) for column in SECTION_COLUMNS if column in adata.obs for value in adata.obs[column].dropna().unique()
+    }
+
+
 def _section(path: Path, adata: AnnData, libraries: Mapping[str, Any], library: str | None) -> AnnData:
-    """The spots of ``library``: all, unless there are several sections in one object."""
-    if len(libraries) < 2:
-        return adata
+    """The spots of ``library``, one of perhaps several sections in one object."""
     columns = [column for column in LIBRARY_COLUMNS if column in adata.obs]
     for column in columns:
-        of_library = adata.obs[column].astype(str).to_numpy() == library
+        of_library = (adata.obs[column].astype(str) == library).to_numpy()
+        if of_library.all():
+            return adata
         if of_library.any():
             return adata[of_library].copy()
+    if len(libraries) < 2:
+        return adata
     named = [f"obs['{column}'] has {', '.join(_values(adata.obs[column]))}" for column in columns]
     raise UserError(
         f"{path} holds several sections, but no column of obs says which spots are of {library}"
@@ -122,7 +135,7 @@ def _require_one_section(
         raise UserError(
             f"{path}: {said} and {n_twice} of {keep.sum()} spots lie where another one lies on the array, but "
             "uns['spatial'] has one image, from which all would be cut - write one file per section, each with its own "
-            "image, or one key of uns['spatial'] per section"
+            "image, or one key of uns['spatial'] per section; or choose one with --library, and name its --image"
         )
     notes.append(
         f"{said}, but there is one image: if it does not show all of them, give each section a file of its own"
@@ -173,11 +186,26 @@ def _in_tissue(path: Path, adata: AnnData) -> np.ndarray:
     return keep
 
 
-def _array_xy(path: Path, adata: AnnData, notes: list[str]) -> np.ndarray:
+def _has_array(adata: AnnData) -> bool:
+    return {"array_row", "array_col"} <= set(adata.obs) or indices_in_names(adata.obs_names) is not None
+
+
+def _made_up(centres: np.ndarray) -> np.ndarray:
+    """Places on an array for spots of which only the positions are known; those without one are named by the check."""
+    placed = np.isfinite(centres).all(axis=1)
+    array_xy = np.zeros((len(centres), 2), dtype=np.int64)
+    array_xy[placed] = indices_of_positions(centres[placed])
+    return array_xy
+
+
+def _array_xy(path: Path, adata: AnnData, centres: np.ndarray, notes: list[str]) -> np.ndarray:
     """(n_spots, 2): array column, array row. First-generation names say it, whatever a converter wrote into obs."""
     columns = ("array_col", "array_row")
     named = indices_in_names(adata.obs_names)
     if named is None:
+        if not set(columns) & set(adata.obs):
+            notes.append("obs has no array_row and array_col: places on an array are made up from the positions")
+            return _made_up(centres)
         if not set(columns) <= set(adata.obs):
             raise UserError(f"{path} lacks obs['array_row'] and obs['array_col'] - add the spots' indices on the array")
         return np.stack([_integers(path, adata, name) for name in columns], axis=1)

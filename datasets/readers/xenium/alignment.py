@@ -11,6 +11,7 @@ import numpy as np
 
 from stbench.errors import UserError
 from stbench.slides.image import SlideImage
+from stbench.slides.pixel_size import StatedPixelSize
 from stbench.system.compressed import existing, open_text
 
 FORM = "three rows of three numbers, as Xenium Explorer writes ..._imagealignment.csv"
@@ -79,12 +80,12 @@ def read_alignment(path: Path, dapi_um: float) -> Alignment:
 
 
 def directed(
-    alignment: Alignment, path: Path, cells_um: np.ndarray, image: SlideImage, stated_um: float | None
+    alignment: Alignment, path: Path, cells_um: np.ndarray, image: SlideImage, stated: StatedPixelSize | None
 ) -> tuple[Alignment, list[str]]:
     """The alignment in the direction that the data speak for, and what is to be said of it.
 
     Xenium Explorer writes the matrix from H&E to DAPI pixels. Other tools write the inverse, which shows in the size of
-    H&E pixels that follows from it, where the image says theirs (``stated_um``), and in where the cells (``cells_um``,
+    H&E pixels that follows from it, where the image says theirs (``stated``), and in where the cells (``cells_um``,
     (n, 2)) come to lie. Raises ``UserError`` where hardly a cell lies on the image in either direction.
     """
     notes = []
@@ -93,9 +94,9 @@ def directed(
     differ = not _agree(alignment.um_per_px, other.um_per_px)
     by_size = (
         differ
-        and stated_um is not None
-        and _agree(other.um_per_px, stated_um)
-        and not _agree(alignment.um_per_px, stated_um)
+        and stated is not None
+        and _agree(other.um_per_px, stated.um)
+        and not _agree(alignment.um_per_px, stated.um)
         and there >= MOST
     )
     if by_size or (here < FEW and there >= MOST):
@@ -113,11 +114,6 @@ def directed(
         )
     if np.allclose(alignment.to_dapi, np.eye(3)):
         notes.append(f"{path} is the identity, which is right only for an H&E image that was warped onto the DAPI one")
-    if stated_um is not None and not _agree(alignment.um_per_px, stated_um):
-        notes.append(
-            f"H&E pixels are {alignment.um_per_px:.4g} µm by the alignment, which is taken, but {stated_um:.4g} by the "
-            "image: it may have been resized since it was aligned - look at the picture of 'stbench data check'"
-        )
     if alignment.unevenness > UNEVEN:
         notes.append(f"{path} stretches the H&E image by {alignment.unevenness:.3g} in one direction")
     return alignment, notes

@@ -9,11 +9,11 @@ import numpy as np
 
 from stbench.errors import UserError
 from stbench.slides.image import SlideImage
+from stbench.slides.pixel_size import stated_pixel_size
 from stbench.slides.slide import Slide
 
 from ..array_indices import indices_of_positions
 from ..assemble import assemble, unique_symbols
-from ..stated_scale import stated_um_per_px
 from . import bins as binning
 from .alignment import Alignment, directed, read_alignment
 from .cells import Cells, read_cells
@@ -42,7 +42,7 @@ def read(slide_id: str, patient: str, files: XeniumFiles, *, grid_um: float | No
     image = SlideImage.from_file(files.image)
     cells = read_cells(files.matrix, files.cells)
     notes += cells.notes
-    stated = stated_um_per_px(files.image)
+    stated = stated_pixel_size(image)
     alignment, said = directed(read_alignment(files.alignment, dapi_um), files.alignment, cells.um, image, stated)
     notes += said
     spots = (
@@ -63,6 +63,7 @@ def read(slide_id: str, patient: str, files: XeniumFiles, *, grid_um: float | No
         centres=spots.centres,
         image=image,
         um_per_px=alignment.um_per_px,
+        um_per_px_from="alignment of the H&E image",
         spot_diameter_px=spots.diameter_px,
         notes=[*notes, *spots.notes],
     )

@@ -1,0 +1,44 @@
+"""Whether ``X`` of a file holds counts at all, told from a part of it, before anything is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stbench.errors import UserError
+from stbench.slides.counts import count_fault
+
+from .counts import no_counts
+from .file import open_hdf5
+
+SAMPLE = 1_000_000  # values that are looked at
+
+
+def normalised(path: Path) -> UserError | None:
+    """What to say where X holds normalised values and counts are elsewhere; ``None``: X may well hold counts.
+
+    A reader takes counts from their usual places where X has none. Whoever imports a section is asked to say it.
+    """
+    with open_hdf5(path) as file:
+        places = dict(_places(file))
+        faults = {place: count_fault(values) for place, values in places.items() if values.any()}
+    fault = faults.get("X")
+    sound = [place for place, other in faults.items() if other is None]
+    return no_counts(path, {"X": fault}, sound) if fault is not None and sound else None
+
+
+def _places(file: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """Every matrix of numbers and its first values, those of the usual places first."""
+    layers = file.get("layers", {})
+    names = sorted(layers, key=lambda name: name not in ("counts", "raw"))
+    matrices = {"X": file.get("X"), **{f"layers['{name}']": layers[name] for name in names}}
+    matrices["raw.X"] = file["raw"].get("X") if hasattr(file.get("raw"), "get") else None
+    for place, matrix in matrices.items():
+        data = matrix.get("data") if hasattr(matrix, "keys") else matrix
+        if data is None or not data.shape or data.dtype.kind not in "iufb" or not data.size:
+            continue
+        rows = max(1, SAMPLE * data.shape[0] // data.size)
+        yield place, np.asarray(data[:rows])
