@@ -31,10 +31,11 @@ def assemble(
     labels: Sequence[str | None] | None = None,
     notes: Sequence[str] = (),
     evidence: Evidence = NOTHING,
+    gene_ids: Sequence[str] | None = None,
 ) -> Slide:
     """A slide of ``counts`` (n_spots, n_genes; sparse, already checked to be counts) and what goes with its rows.
 
-    Counts that are whole but for rounding are rounded, with a note.
+    Counts that are whole but for rounding are rounded, with a note. ``gene_ids`` (Ensembl's) go to ``var["gene_ids"]``.
 
     ``um_per_px_from`` says in a few words where ``um_per_px`` comes from.
 
@@ -63,7 +64,10 @@ def assemble(
     adata = AnnData(
         X=matrix,
         obs=obs,
-        var=pd.DataFrame(index=pd.Index([str(name) for name in genes])),
+        var=pd.DataFrame(
+            {} if gene_ids is None else {"gene_ids": [str(name) for name in gene_ids]},
+            index=pd.Index([str(name) for name in genes]),
+        ),
         obsm={"spatial": np.asarray(centres, dtype=np.float64)},
         uns={"spatial": {slide_id: {"images": {}, "scalefactors": scale_factors, "metadata": metadata}}},
     )
@@ -78,9 +82,8 @@ def _whole(counts: Any) -> tuple[Any, list[str]]:
     matrix = sparse.csr_matrix(counts)
     matrix.sum_duplicates()
     distance = distance_to_whole(matrix.data)
-    matrix = sparse.csr_matrix(
-        (np.rint(matrix.data).astype(np.int32), matrix.indices, matrix.indptr), shape=matrix.shape
-    )
+    values = np.rint(matrix.data) if matrix.data.dtype.kind == "f" else matrix.data
+    matrix = sparse.csr_matrix((values.astype(np.int32), matrix.indices, matrix.indptr), shape=matrix.shape)
     matrix.eliminate_zeros()
     if not distance:
         return matrix, []

@@ -493,8 +493,8 @@ def test_a_picture_that_its_name_keeps_out_is_said(tmp_path: Path) -> None:
     Image.fromarray(one.small).save(tmp_path / "tissue_hires_image.png")  # Space Ranger's own is not meant
     slide = space_ranger.read("S", "P", space_ranger.find(tmp_path))
     assert slide.image.level == "hires"
-    (note,) = [note for note in slide.notes if "not taken" in note]
-    assert "HE_full.tif beside the matrix is not taken" in note
+    (note,) = [note for note in slide.notes if "has the size of the full-resolution one" in note]
+    assert str(tmp_path / "HE_full.tif") in note
     named = space_ranger.read("S", "P", space_ranger.find(tmp_path, tmp_path / "HE_full.tif"))
     assert (named.image.level, named.notes) == ("full", ())
 

@@ -13,7 +13,7 @@ from stbench.datasets.alex10x import Alex10x
 from stbench.datasets.her2st import HER2ST
 from stbench.datasets.manifest import open_dataset_path
 from stbench.datasets.readers import legacy_st, space_ranger
-from stbench.datasets.readers.space_ranger.section import read_positions
+from stbench.datasets.readers.space_ranger.positions import read_positions
 from stbench.errors import UserError
 from stbench.slides.checks import check_slide, validate
 from stbench.slides.geometry import array_map, likeness
@@ -166,10 +166,8 @@ def test_no_section_is_mirrored_and_every_spot_lies_where_the_array_puts_it(data
         found[path.name] = table[["x", "y"]].to_numpy(), table[["pixel_x", "pixel_y"]].to_numpy()
     for folder in sorted((data_root / "visium").glob("*/spatial")):
         (path,) = folder.glob("tissue_positions*")
-        table = read_positions(path)
-        table = table[table["in_tissue"] == 1]
-        places = table[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=float)
-        found[folder.parent.name] = table[["array_col", "array_row"]].to_numpy(), places
+        positions = read_positions(path)
+        found[folder.parent.name] = positions.array_xy[positions.in_tissue], positions.centres[positions.in_tissue]
     assert len(found) == 21
     for name, (array_xy, centres) in found.items():
         fitted = array_map(array_xy, centres)

@@ -56,7 +56,10 @@ def test_hdf5_keeps_gene_expression_and_joins_positions_by_barcode(
     slide = read(folder)
     assert_is(slide, section)
     assert slide.um_per_px == pytest.approx(2.0, rel=1e-3)  # 100 µm pitch over 50 px
-    assert slide.notes == ("S1: 1 gene symbols repeat; the first of each keeps the name",)
+    assert slide.notes == (
+        "S1: 2 features are no genes and are left out (2 Antibody Capture)",
+        "S1: 1 gene symbols repeat; the first of each keeps the name",
+    )
 
 
 @pytest.mark.parametrize("form", ["headless", "header", "parquet"])
@@ -299,7 +302,7 @@ def test_a_picture_that_is_passed_over_is_said(folder: Path, section: upstream.V
     Image.fromarray(section.image).save(folder / "V1_tissue.tif")
     slide = read(folder)
     assert slide.image.level == "hires"
-    assert any("V1_tissue.tif beside the matrix is not taken for the full-resolution image" in n for n in slide.notes)
+    assert any(f"{folder / 'V1_tissue.tif'} has the size of the full-resolution one" in note for note in slide.notes)
 
 
 def test_counts_that_are_whole_but_for_rounding_are_rounded_and_said(

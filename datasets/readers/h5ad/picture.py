@@ -14,7 +14,7 @@ from stbench.slides.image import Level, SlideImage
 from stbench.system.scalars import as_text
 
 from ..pitch import nearest_neighbour_pitch
-from ..space_ranger.section import VISIUM_PITCH_UM
+from ..space_ranger.scale import VISIUM_PITCH_UM
 
 if TYPE_CHECKING:
     pass

@@ -9,19 +9,33 @@ from typing import Any
 from stbench.system.compressed import existing
 
 from ..reader import Opened, Reader
-from .files import find, is_output
-from .section import VISIUM_PITCH_UM, read
+from .files import find
+from .layout import AGGREGATED, is_high_definition, is_output
+from .names import files_named
+from .scale import VISIUM_PITCH_UM
+from .section import read
 
 
 def _open(slide_id: str, patient: str, values: dict[str, Any]) -> Opened:
     image = values.get("image")
-    files = find(values["folder"], None if image is None else existing(image))
+    files = find(
+        values["folder"],
+        None if image is None else existing(image),
+        bin_um=values.get("bin_um"),
+        cells=values.get("cells", False),
+    )
     pitch_um = values.get("pitch_um", VISIUM_PITCH_UM)
     return partial(read, slide_id, patient, files, pitch_um=pitch_um), files.paths()
 
 
 def _recognises(path: Path) -> str | None:
-    return "it holds spatial/ and a feature-barcode matrix" if is_output(path) else None
+    if is_high_definition(path):
+        return "it holds the bins of a Visium HD run"
+    if is_output(path):
+        return "it holds positions of spots and a feature-barcode matrix"
+    if path.is_dir() and any(files_named(path, name) for name in AGGREGATED):
+        return "it holds what 'spaceranger aggr' writes"
+    return None
 
 
 READER = Reader(
@@ -31,5 +45,6 @@ READER = Reader(
     open=_open,
     recognises=_recognises,
     optional_paths=("image",),
-    numbers=("pitch_um",),
+    numbers=("pitch_um", "bin_um"),
+    switches=("cells",),
 )

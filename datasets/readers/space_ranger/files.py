@@ -1,34 +1,23 @@
-"""The files of a Space Ranger run: which folder, which matrix, which picture."""
+"""The files of a section: its matrix, its positions, its scale factors, its pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from stbench.errors import UserError
 from stbench.slides.image import Level
-from stbench.system.user_paths import unset_variables
 
-if TYPE_CHECKING:
-    pass
-from typing import TYPE_CHECKING
+from . import pictures
+from .layout import BINNED, POSITIONS, Place, locate
+from .names import file_named, files_named, folders_named, listed, subfolders
+from .scale import read_scale_factors
 
-if TYPE_CHECKING:
-    pass
-
-POSITIONS = ("tissue_positions.parquet", "tissue_positions.csv", "tissue_positions_list.csv")
-
-PICTURE_SUFFIXES = (".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg", ".svs", ".ndpi")
-MADE_BY_SPACE_RANGER = (
-    "tissue_hires_image",
-    "tissue_lowres_image",
-    "aligned_fiducials",
-    "aligned_tissue_image",
-    "detected_tissue_image",
-    "cytassist_image",
-)
+SCALE_FACTORS = "scalefactors_json.json"
+CELL_OUTLINES = ("cell_segmentations.geojson", "graphclust_annotated_cell_segmentations.geojson")
+KINDS = ("filtered", "raw")
 
 
 @dataclass(frozen=True)
@@ -36,7 +25,7 @@ class SpaceRangerFiles:
     """The files of one section, wherever they lie."""
 
     counts: Path  # .h5, or the folder of a matrix
-    positions: Path
+    positions: Path  # of spots or bins; outlines of segmented cells
     scale_factors: Path
     image: Path
     level: Level
@@ -46,6 +35,11 @@ class SpaceRangerFiles:
     labels: Path | None = None  # a table with the barcode in its first column
     label_column: str | None = None
     passed_over: tuple[Path, ...] = ()  # pictures beside the matrix whose name does not say that they are the image
+    beside: tuple[Path, ...] = ()  # pictures beside the folder of the run
+    cytassist: Path | None = None  # what that instrument saw: never the image
+    probes: Path | None = None  # which probes Space Ranger leaves out
+    bin_um: float | None = None  # side of a bin of Visium HD, as its folder is called
+    cells: bool = False  # spots are segmented cells
 
     @property
     def filtered(self) -> bool:
@@ -55,54 +49,30 @@ class SpaceRangerFiles:
     def paths(self) -> tuple[Path, ...]:
         """Every file that the slide depends on."""
         counts = matrix_files(self.counts) if self.counts.is_dir() else (self.counts,)
-        others = (self.positions, self.scale_factors, self.image, self.smaller, self.barcodes, self.labels)
+        shown = (self.image, self.smaller, self.cytassist)
+        others = (self.positions, self.scale_factors, *shown, self.barcodes, self.labels, self.probes)
         return (*counts, *(path for path in others if path is not None))
 
 
-def find(folder: Path, image: Path | None = None) -> SpaceRangerFiles:
-    """The files in ``folder``; ``image`` names the full-resolution one if it is not in there as ``[..]image.<tif|..>``.
+def find(
+    folder: Path, image: Path | None = None, *, bin_um: float | None = None, cells: bool = False
+) -> SpaceRangerFiles:
+    """The files of the section in ``folder``.
+
+    ``image`` names the full-resolution one if it is not in there as ``[..]image.<tif|..>``. Of a Visium HD run
+    ``bin_um`` names the side of the bins that are spots, or ``cells`` says that segmented cells are.
 
     Raises ``UserError`` that names what is missing, and where there is such a folder near by.
     """
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else f"is not a folder: it does not exist{unset_variables(folder)}"
-        raise UserError(f"{folder} {what} - give the output folder of Space Ranger")
-    _point_to_the_right_folder(folder)
-    spatial = _one(folder, ("spatial", "*_spatial"), "folder spatial/")
-    full = image or _full_resolution(folder)
-    found = from_parts(find_counts(folder), spatial, full)
-    return found if full is not None else replace(found, passed_over=tuple(_pictures(folder)))
-
-
-def _point_to_the_right_folder(folder: Path) -> None:
-    """Refuse a folder that is not one section's output, where the right one lies near it, with its path."""
-    if is_output(folder):
-        return
-    for place in (folder, folder / "outs"):  # Visium HD bins its counts; each bin is laid out as a Visium section
-        bins = place if place.name == "binned_outputs" else place / "binned_outputs"
-        squares = [square for square in _folders(bins) if is_output(square)]
-        if squares:
-            usual = next((square for square in squares if square.name == "square_016um"), squares[-1])
-            raise UserError(
-                f"{folder} is a Visium HD run ({named_files(squares)}) - name one of its bins, for example {usual}"
-            )
-    inside = [place for place in (folder / "outs", *_folders(folder)) if is_output(place)]
-    inside = inside or [place / "outs" for place in _folders(folder) if is_output(place / "outs")]
-    inside = list(dict.fromkeys(inside)) or [place for place in [folder.absolute().parent] if is_output(place)]
-    if len(inside) == 1:
-        raise UserError(f"{folder} is not the output folder of Space Ranger - did you mean {inside[0]}?")
-    if inside:
-        some = ", ".join(str(place) for place in inside[:3]) + (", ..." if len(inside) > 3 else "")
-        raise UserError(f"{folder} holds {len(inside)} sections ({some}) - name one, or list them in a manifest")
-
-
-def is_output(folder: Path) -> bool:
-    """A place of positions and a matrix side by side, whatever they are called in full."""
-    return folder.is_dir() and any(folder.glob("*spatial/")) and any(folder.glob("*bc_matri*"))
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    place = locate(folder, bin_um, cells)
+    if image is not None:
+        pictures.require_stained(image)
+    shared = _shared_spatial(place.run)
+    if place.cells:
+        spatial = [*folders_named(place.folder, "spatial"), *shared] or [place.folder]
+        return _files(place, _outlines(place.folder), spatial, spatial, image)
+    own = _spatial(place.folder)
+    return _files(place, _positions(own), [own], list(dict.fromkeys([own, *shared])), image)
 
 
 def from_parts(
@@ -114,97 +84,129 @@ def from_parts(
     label_column: str | None = None,
 ) -> SpaceRangerFiles:
     """The same for parts that do not lie in one folder. Without ``image`` the hires, else the lowres one is taken."""
-    positions = _first(spatial, POSITIONS)
-    if positions is None:
-        raise UserError(
-            f"{spatial} has no positions of spots (looked for {', '.join(POSITIONS)}) - complete the folder"
-        )
-    scale_factors = _first(spatial, ("scalefactors_json.json",))
-    if scale_factors is None:
-        raise UserError(f"{spatial} has no scalefactors_json.json - complete the folder")
-    hires = _first(spatial, ("tissue_hires_image.png", "tissue_hires_image.jpg"))
-    lowres = _first(spatial, ("tissue_lowres_image.png", "tissue_lowres_image.jpg"))
+    parts = (counts, _positions(spatial), _scale_factors([spatial]))
+    return _with_pictures(parts, [spatial], image, (barcodes, labels, label_column))
+
+
+def _files(
+    place: Place, positions: Path, factors_in: Sequence[Path], pictures_in: Sequence[Path], image: Path | None
+) -> SpaceRangerFiles:
+    counts, factors = find_counts(place.folder, place.cells), _scale_factors(factors_in)
+    hires = pictures.reduced_picture(pictures_in, "hires")
+    scale = read_scale_factors(factors).get("tissue_hires_scalef") if hires is not None else None
+    full = image or pictures.full_resolution(place.folder, pictures.expected_size(hires, scale))
+    found = _with_pictures((counts, positions, factors), pictures_in, full)
+    if full is None:
+        inside = {path: None for folder in (place.folder, place.run) for path in pictures.own_pictures(folder)}
+        beside = pictures.own_pictures(place.run.absolute().parent)
+        found = replace(found, passed_over=tuple(inside), beside=tuple(beside))
+    return replace(
+        found,
+        probes=file_named(place.run, ("probe_set.csv",)),
+        bin_um=place.bin_um,
+        cells=place.cells,
+    )
+
+
+def _with_pictures(
+    parts: tuple[Path, Path, Path],
+    folders: Sequence[Path],
+    image: Path | None,
+    others: tuple[Path | None, Path | None, str | None] = (None, None, None),
+) -> SpaceRangerFiles:
+    hires, lowres = (pictures.reduced_picture(folders, level) for level in ("hires", "lowres"))
     level: Level = "full" if image is not None else "hires" if hires is not None else "lowres"
     chosen = image or hires or lowres
     if chosen is None:
         raise UserError(
-            f"there is no image: {spatial} has neither tissue_hires_image.png nor tissue_lowres_image.png, and no "
+            f"there is no image: {folders[0]} has neither tissue_hires_image.png nor tissue_lowres_image.png, and no "
             "full-resolution image lies beside it - add one of them"
         )
     smaller = (hires or lowres) if level == "full" else lowres if level == "hires" else None
     smaller_level: Level = "hires" if smaller is not None and smaller == hires else "lowres"
-    return SpaceRangerFiles(
-        counts, positions, scale_factors, chosen, level, smaller, smaller_level, barcodes, labels, label_column
-    )
+    cytassist = next((found for folder in folders if (found := _cytassist(folder)) is not None), None)
+    return SpaceRangerFiles(*parts, chosen, level, smaller, smaller_level, *others, cytassist=cytassist)
 
 
-def find_counts(folder: Path) -> Path:
-    """The filtered matrix in ``folder``, else the raw one; HDF5 before a folder of three files."""
-    for kind in ("filtered", "raw"):
-        files = sorted(folder.glob(f"*{kind}_feature_bc_matrix.h5")) + sorted(
-            folder.glob(f"*{kind}_gene_bc_matrices_h5.h5")
+def _cytassist(folder: Path) -> Path | None:
+    return file_named(folder, (f"{pictures.CYTASSIST}.tiff", f"{pictures.CYTASSIST}.tif"))
+
+
+def _spatial(folder: Path) -> Path:
+    """The folder ``spatial/``, or ``folder`` itself where everything lies side by side, as on GEO."""
+    found = folders_named(folder, "spatial")
+    if len(found) > 1:
+        raise UserError(f"{folder} has several of what should be one folder spatial/ ({listed(found)}) - keep one")
+    if found:
+        return found[0]
+    if any(files_named(folder, name) for name in (*POSITIONS, SCALE_FACTORS)):
+        return folder
+    raise UserError(f"{folder} has no folder spatial/ - give the output folder of Space Ranger")
+
+
+def _shared_spatial(run: Path) -> list[Path]:
+    """The ``spatial/`` of a Visium HD run and of its bins: pictures and scales of pictures are the same in all."""
+    binned = [path for parent in folders_named(run, BINNED) for path in subfolders(parent)]
+    return [path for place in (run, *reversed(binned)) for path in folders_named(place, "spatial")]
+
+
+def _positions(spatial: Path) -> Path:
+    found = file_named(spatial, POSITIONS)
+    if found is None:
+        raise UserError(
+            f"{spatial} has no positions of spots (looked for {', '.join(POSITIONS)}) - complete the folder"
         )
+    return found
+
+
+def _outlines(folder: Path) -> Path:
+    found = file_named(folder, CELL_OUTLINES)
+    if found is None:
+        raise UserError(f"{folder} has no outlines of cells (looked for {', '.join(CELL_OUTLINES)}) - complete it")
+    return found
+
+
+def _scale_factors(folders: Sequence[Path]) -> Path:
+    found = next((path for folder in folders if (path := file_named(folder, (SCALE_FACTORS,))) is not None), None)
+    if found is None:
+        raise UserError(f"{folders[0]} has no {SCALE_FACTORS} - complete the folder")
+    return found
+
+
+def find_counts(folder: Path, cells: bool = False) -> Path:
+    """The filtered matrix in ``folder``, else the raw one; HDF5 before a folder of three files."""
+    unit = "cell" if cells else "bc"
+    for kind in KINDS:
+        names = [f"{kind}_feature_{unit}_matrix", *([] if cells else [f"{kind}_gene_bc_matrices_h5"])]
+        files = [path for name in names for path in files_named(folder, f"{name}.h5")]
         if len(files) > 1:
-            raise UserError(f"{folder} holds several matrices ({named_files(files)}) - keep the one of this section")
+            raise UserError(f"{folder} holds several matrices ({listed(files)}) - keep the one of this section")
         if files:
             return files[0]
-        for name in (f"{kind}_feature_bc_matrix", f"{kind}_count_matrix"):
-            if is_matrix_folder(folder / name):
-                return folder / name
+        names = [f"{kind}_feature_{unit}_matrix", *([] if cells else [f"{kind}_count_matrix"])]
+        matrices = [path for name in names for path in folders_named(folder, name) if is_matrix_folder(path)]
+        if len(matrices) > 1:
+            raise UserError(f"{folder} holds several matrices ({listed(matrices)}) - keep the one of this section")
+        if matrices:
+            return matrices[0]
+    if is_matrix_folder(folder):  # its three files lie beside the positions, as on GEO
+        return folder
     raise UserError(
-        f"{folder} has no counts (looked for filtered_feature_bc_matrix.h5 and filtered_feature_bc_matrix/) - add them"
+        f"{folder} has no counts (looked for filtered_feature_{unit}_matrix.h5 and filtered_feature_{unit}_matrix/) - "
+        "add them"
     )
-
-
-def is_matrix_folder(folder: Path) -> bool:
-    return folder.is_dir() and all(_matrix_part(folder, names) for names in _MATRIX_PARTS)
 
 
 _MATRIX_PARTS = (("matrix.mtx",), ("barcodes.tsv",), ("features.tsv", "genes.tsv"))
 
 
-def _matrix_part(folder: Path, names: tuple[str, ...]) -> Path | None:
-    return _first(folder, tuple(name + suffix for name in names for suffix in (".gz", "")))
+def is_matrix_folder(folder: Path) -> bool:
+    return folder.is_dir() and all(file_named(folder, names) for names in _MATRIX_PARTS)
 
 
 def matrix_files(folder: Path) -> tuple[Path, Path, Path]:
-    parts = [_matrix_part(folder, names) for names in _MATRIX_PARTS]
+    parts = [file_named(folder, names) for names in _MATRIX_PARTS]
     missing = [names[0] for names, part in zip(_MATRIX_PARTS, parts, strict=True) if part is None]
     if missing:
         raise UserError(f"{folder} lacks {', '.join(missing)} (each may end in .gz) - complete the folder")
     return cast(tuple[Path, Path, Path], tuple(parts))
-
-
-def _full_resolution(folder: Path) -> Path | None:
-    """A picture named ``image`` or ``..._image`` in the folder itself; those in spatial/ are never full resolution."""
-    found = [path for path in _pictures(folder) if path.name.lower().split(".")[0].split("_")[-1] == "image"]
-    if len(found) > 1:
-        raise UserError(f"{folder} holds several full-resolution images ({named_files(found)}) - keep one, or name it")
-    return found[0] if found else None
-
-
-def _pictures(folder: Path) -> list[Path]:
-    """Pictures in the folder itself that Space Ranger did not make."""
-    return [
-        path
-        for path in sorted(folder.iterdir())
-        if path.is_file() and path.name.lower().removesuffix(".gz").endswith(PICTURE_SUFFIXES)
-        if path.name.lower().split(".")[0] not in MADE_BY_SPACE_RANGER
-    ]
-
-
-def _first(folder: Path, names: Sequence[str]) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_file()), None)
-
-
-def _one(folder: Path, patterns: Sequence[str], what: str) -> Path:
-    found = [path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_dir()]
-    if not found:
-        raise UserError(f"{folder} has no {what} - give the output folder of Space Ranger")
-    if len(found) > 1:
-        raise UserError(f"{folder} has several of what should be one {what} ({named_files(found)}) - keep one")
-    return found[0]
-
-
-def named_files(paths: Sequence[Path]) -> str:
-    return ", ".join(path.name for path in paths)

@@ -2,132 +2,138 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 
-from stbench.errors import UserError, reason_of
-from stbench.slides.evidence import Evidence, OffTissue
+from stbench.errors import UserError
+from stbench.slides.evidence import Evidence
 from stbench.slides.image import SlideImage
 from stbench.slides.slide import Slide
-from stbench.system.compressed import existing, open_binary, open_text
-from stbench.system.scalars import as_number
+from stbench.system.compressed import open_text
 
+from ..array_indices import indices_of_positions
 from ..assemble import assemble, unique_symbols, unmatched
-from ..pitch import nearest_neighbour_pitch
+from . import pictures
+from .cells import read_cells
+from .features import note_of_others
+from .files import SpaceRangerFiles
+from .join import Spots, bin_of, cells_with_outline, spots_under_tissue
+from .matrix import only_listed, read_matrix
+from .names import listed
+from .positions import read_positions
+from .scale import AGREES, VISIUM_PITCH_UM, PixelSize, picture_scale, pixel_size, read_scale_factors, stated_size
 
-if TYPE_CHECKING:
-    import pandas as pd
-from .files import SpaceRangerFiles, named_files
-from .matrix import only_chosen, read_matrix
 
-VISIUM_PITCH_UM = 100.0  # centre to centre, hexagonal; spots are 55 µm wide
+@dataclass(frozen=True)
+class _Placed:
+    """Spots on the image and on the array."""
 
-POSITION_COLUMNS = ["barcode", "in_tissue", "array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres"]
-WHOLE = ("in_tissue", "array_row", "array_col")
-_LOGICAL = {"TRUE": 1, "True": 1, True: 1, "FALSE": 0, "False": 0, False: 0}
+    spots: Spots
+    array_xy: np.ndarray  # (n_spots, 2)
+    centres: np.ndarray  # (n_spots, 2)
+    size: PixelSize
+    diameter_px: float | None
+    notes: tuple[str, ...] = ()
 
 
 def read(slide_id: str, patient: str, files: SpaceRangerFiles, *, pitch_um: float = VISIUM_PITCH_UM) -> Slide:
     """Read one section; spots are those under tissue, in the order of the matrix.
 
+    ``pitch_um`` is the distance of neighbouring spots, centre to centre; bins of Visium HD say theirs themselves.
     Raises ``UserError`` for a file that is missing or malformed, or when the files do not belong together.
     """
     factors = read_scale_factors(files.scale_factors)
-    matrix, barcodes, symbols = read_matrix(files.counts)
-    notes: list[str] = []
+    matrix = read_matrix(files.counts, files.probes)
     if files.barcodes is not None:
-        matrix, barcodes = only_chosen(matrix, barcodes, files.barcodes, files.counts)
-    positions = read_positions(files.positions)
-    rows = _join(barcodes, positions, files, notes)
-    placed = positions.loc[[barcodes[row] for row in rows]]
-    centres = placed[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=np.float64)
-    genes, repeated = unique_symbols(symbols)
+        matrix = only_listed(matrix, files.barcodes, files.counts)
+    placed = (
+        _cells(matrix.barcodes, factors, files) if files.cells else _spots(matrix.barcodes, factors, files, pitch_um)
+    )
+    genes, repeated = unique_symbols(matrix.features.names)
+    image, smaller = _image(files, factors), _smaller(files, factors)
+    spot_ids = [matrix.barcodes[row] for row in placed.spots.rows]
+    notes = [*note_of_others(matrix.not_genes), *matrix.notes, *placed.spots.notes, *placed.size.notes, *placed.notes]
     if repeated:
         notes.append(f"{repeated} gene symbols repeat; the first of each keeps the name")
-    if "regist_target_img_scalef" in factors and files.level != "full":
-        notes.append("a CytAssist run: its small image may be the instrument's own, not H&E - look at it")
-    if files.passed_over:
-        notes.append(
-            f"{named_files(files.passed_over)} beside the matrix is not taken for the full-resolution image: it is not "
-            "called image.tif or ..._image.tif: name it with 'image' in a manifest if it is"
-        )
+    notes += _remarks_on_pictures(files, factors, image)
     return assemble(
         slide_id,
         patient,
-        counts=matrix[rows],
+        counts=matrix.chosen(placed.spots.rows),
         genes=genes,
-        spot_ids=[barcodes[row] for row in rows],
-        array_xy=placed[["array_col", "array_row"]].to_numpy(dtype=np.int64),
-        centres=centres,
-        image=_image(files, factors),
-        evidence=Evidence(_smaller(files, factors), _off_tissue(barcodes, positions, files)),
-        um_per_px=_um_per_px(factors, centres, pitch_um),
-        um_per_px_from=(
-            "microns_per_pixel of scalefactors_json.json"
-            if "microns_per_pixel" in factors
-            else f"the spots' pitch of {pitch_um:g} µm"
-        ),
-        spot_diameter_px=factors.get("spot_diameter_fullres"),
-        labels=None if files.labels is None else _labels(files, [barcodes[row] for row in rows]),
+        gene_ids=matrix.features.ids,
+        spot_ids=spot_ids,
+        array_xy=placed.array_xy,
+        centres=placed.centres,
+        image=image,
+        evidence=Evidence(smaller, placed.spots.off_tissue),
+        um_per_px=placed.size.um,
+        um_per_px_from=placed.size.origin,
+        spot_diameter_px=placed.diameter_px,
+        labels=None if files.labels is None else _labels(files, spot_ids),
         notes=notes,
     )
 
 
-def _join(barcodes: list[str], positions: pd.DataFrame, files: SpaceRangerFiles, notes: list[str]) -> list[int]:
-    """Rows of the matrix that are spots under tissue."""
-    in_tissue = dict(zip(positions.index.astype(str), positions["in_tissue"], strict=True))
-    _require_one_section(barcodes, list(in_tissue), files)
-    placed = [row for row, barcode in enumerate(barcodes) if barcode in in_tissue]
-    if 2 * len(placed) < len(barcodes) or not placed:
-        ours, theirs = unmatched(barcodes, list(in_tissue))
-        raise UserError(
-            f"only {len(placed)} of the {len(barcodes)} barcodes of {files.counts} have a position in "
-            f"{files.positions} ({ours} there, {theirs} here) - the two files do not belong together"
-        )
-    rows = [row for row in placed if in_tissue[barcodes[row]] == 1]
-    if not rows:
-        raise UserError(f"{files.positions} has no spot under tissue (in_tissue is never 1) - check that column")
-    if len(placed) < len(barcodes):
-        notes.append(f"{len(barcodes) - len(placed)} of {len(barcodes)} barcodes have no position and are left out")
-    uncounted = int((positions["in_tissue"] == 1).sum()) - len(rows)
-    if uncounted:
-        notes.append(f"{uncounted} spots under tissue have no counts and are left out")
-    return rows
+def _spots(barcodes: list[str], factors: dict[str, float], files: SpaceRangerFiles, pitch_um: float) -> _Placed:
+    positions = read_positions(files.positions)
+    spots = spots_under_tissue(barcodes, positions, files)
+    named = bin_of(barcodes[int(spots.rows[0])])
+    bins = files.bin_um if named is None else named
+    if bins is not None:
+        pitch_um = bins
+    size = pixel_size(factors, positions.array_xy, positions.centres, pitch_um, hexagonal=bins is None)
+    places = positions.array_xy[spots.places], positions.centres[spots.places]
+    if bins is None:
+        return _Placed(spots, *places, size, factors.get("spot_diameter_fullres"))
+    return _Placed(spots, *places, size, *_agreed_bins(bins, named, size, factors, files))
 
 
-def _require_one_section(barcodes: list[str], placed: list[str], files: SpaceRangerFiles) -> None:
-    """Refuse a matrix of several sections beside the positions of one.
+def _agreed_bins(
+    bins: float, named: float | None, size: PixelSize, factors: dict[str, float], files: SpaceRangerFiles
+) -> tuple[float | None, tuple[str, ...]]:
+    """The side of a bin in pixels, where all that says it in µm agrees; folders of bins are copied and renamed.
 
-    All sections have the same barcodes, so that the rows of another section would find positions too; ``spaceranger
-    aggr`` tells sections apart by the number behind a barcode.
+    What bins are follows from their barcodes and from where they lie; a folder of another name is refused. Where only
+    the scale factors say otherwise, nothing but their spot diameter is wrong, which is then measured.
     """
-    suffixes, known = _suffixes(barcodes), _suffixes(placed)
-    if len(suffixes) > 1 and not set(suffixes) <= set(known):
-        strange = next(barcode for barcode in barcodes if barcode.rpartition("-")[2] not in known)
+    stated = factors.get("microns_per_pixel")
+    measured = size.pitch_px * stated if stated is not None and size.pitch_px is not None else None
+    if files.bin_um is not None and named is not None and named != files.bin_um:
         raise UserError(
-            f"{files.counts} holds several sections (barcodes end in {_listed(suffixes)}), {files.positions} is of one "
-            f"({_listed(known)}; {strange} has no position) - give the matrix of this section, from before 'aggr'"
+            f"{files.counts.parent} is called after bins of {files.bin_um:g} µm, but its barcodes are of bins of "
+            f"{named:g} µm - take the folder that Space Ranger wrote"
         )
+    said = factors.get("bin_size_um")
+    if said is not None and said != bins:
+        if measured is not None and abs(measured / bins - 1) > AGREES:
+            raise UserError(
+                f"bins are of {bins:g} µm by {'their barcodes' if named else 'their folder'}, but of {said:g} µm by "
+                f"bin_size_um of {files.scale_factors}, and {measured:.4g} µm apart on the image - take all parts from "
+                "the folder that Space Ranger wrote"
+            )
+        note = (
+            f"bin_size_um of {files.scale_factors} is {said:g}, but bins are of {bins:g} µm: it is another bin's file, "
+            "and only its scales are used"
+        )
+        return size.pitch_px, (note,)
+    return factors.get("spot_diameter_fullres", size.pitch_px), ()
 
 
-def _suffixes(barcodes: list[str]) -> list[str]:
-    return list(dict.fromkeys(barcode.rpartition("-")[2] for barcode in barcodes if "-" in barcode))
-
-
-def _listed(suffixes: list[str]) -> str:
-    named = [f"-{suffix}" for suffix in suffixes[:6]] + ["..."] * (len(suffixes) > 6)
-    return ", ".join(named) or "nothing"
+def _cells(barcodes: list[str], factors: dict[str, float], files: SpaceRangerFiles) -> _Placed:
+    cells = read_cells(files.positions)
+    spots = cells_with_outline(barcodes, cells, files)
+    centres = cells.centres[spots.places]
+    # cells are of all sizes: no diameter is that of a spot
+    return _Placed(spots, indices_of_positions(centres), centres, stated_size(factors), None)
 
 
 def _image(files: SpaceRangerFiles, factors: dict[str, float]) -> SlideImage:
-    if files.level != "full":
-        scale = _factor(factors, f"tissue_{files.level}_scalef", files.scale_factors)
-        return SlideImage.from_file(files.image, scale, files.level)
-    return SlideImage.from_file(files.image)
+    scale = 1.0 if files.level == "full" else picture_scale(factors, files.level, files.scale_factors)
+    image = SlideImage.from_file(files.image, scale, files.level)
+    pictures.require_not_cytassist(image, files.cytassist)
+    return image
 
 
 def _smaller(files: SpaceRangerFiles, factors: dict[str, float]) -> tuple[SlideImage, ...]:
@@ -138,106 +144,25 @@ def _smaller(files: SpaceRangerFiles, factors: dict[str, float]) -> tuple[SlideI
     return (SlideImage.from_file(files.smaller, scale, files.smaller_level),)
 
 
-def _off_tissue(barcodes: list[str], positions: pd.DataFrame, files: SpaceRangerFiles) -> OffTissue | None:
-    """Barcodes of a filtered matrix that should not be in it. Those without any position have been counted before."""
-    if not files.filtered:
-        return None
-    off = positions.index[positions["in_tissue"] != 1].intersection(barcodes)
-    return OffTissue(len(off), len(barcodes), str(files.counts), str(files.positions))
-
-
-def _um_per_px(factors: dict[str, float], centres: np.ndarray, pitch_um: float) -> float | None:
-    if "microns_per_pixel" in factors:  # Visium HD says it
-        return factors["microns_per_pixel"]
-    pitch_px = nearest_neighbour_pitch(centres)
-    return None if pitch_px is None else pitch_um / pitch_px
-
-
-def read_scale_factors(path: Path) -> dict[str, float]:
-    """The numbers in ``scalefactors_json.json``, be they written as texts or as lists of one (R writes both)."""
-    with open_text(path) as text:
-        try:
-            content = json.load(text)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path} is not valid JSON ({error}) - fetch it again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no scale factors (not a JSON object) - fetch it again")
-    numbers = {name: as_number(value) for name, value in content.items()}
-    return {name: number for name, number in numbers.items() if number is not None}  # newer versions also record names
-
-
-def _factor(factors: dict[str, float], name: str, path: Path) -> float:
-    value = factors.get(name)
-    if value is None or not (np.isfinite(value) and value > 0):
-        raise UserError(f"{path} has no usable {name} (it says {value}) - without it the image has no known scale")
-    return value
-
-
-def read_positions(path: Path) -> pd.DataFrame:
-    """Positions of all spots of the array, indexed by barcode, with the columns of ``POSITION_COLUMNS``."""
-    import pandas as pd
-
-    with open_binary(existing(path)) as stream:
-        parquet = stream.read(4) == b"PAR1"
-    if parquet:
-        try:
-            frame = pd.read_parquet(path)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} is a damaged parquet file ({reason_of(error)}) - fetch it again") from error
-        if frame.index.name == "barcode":  # pandas puts a column that was its index back there
-            frame = frame.reset_index()
-    else:
-        frame = _positions_table(path)
-    missing = [name for name in POSITION_COLUMNS if name not in frame]
-    if missing:
-        raise UserError(f"{path} lacks the columns {', '.join(missing)} - it needs {', '.join(POSITION_COLUMNS)}")
-    for name in POSITION_COLUMNS[1:]:
-        numbers = pd.to_numeric(frame[name].map(lambda value: _LOGICAL.get(value, value)), errors="coerce")
-        wrong = numbers.isna()
-        if wrong.any():
-            first, value = frame["barcode"][wrong].iloc[0], frame[name][wrong].iloc[0]
-            raise UserError(
-                f"{path}: {name} of {first} is not a number ({value!s}) - correct it or fetch the file again"
-            )
-        if name in WHOLE:
-            wrong = numbers != numbers.round()
-            if name == "in_tissue":
-                wrong |= ~numbers.isin([0, 1])
-            if wrong.any():
-                first, value = frame["barcode"][wrong].iloc[0], frame[name][wrong].iloc[0]
-                form = "0 or 1" if name == "in_tissue" else "an integer"
-                raise UserError(f"{path}: {name} of {first} is {value!s}, not {form} - the columns may be exchanged")
-            numbers = numbers.astype("int64")
-        frame[name] = numbers
-    if frame["barcode"].duplicated().any():
-        twice = frame["barcode"][frame["barcode"].duplicated()].iloc[0]
-        raise UserError(f"{path} names the spot {twice} more than once - each barcode must stand there once")
-    return frame.set_index(frame["barcode"].astype(str))
-
-
-def _positions_table(path: Path) -> pd.DataFrame:
-    """Old versions write no header, new ones do, and the name does not say which: the first line does."""
-    import pandas as pd
-
-    with open_text(path) as text:
-        fields = [field.strip() for field in next(csv.reader([text.readline()]), [])]
-        headed = set(POSITION_COLUMNS) <= set(fields)  # further columns do no harm
-        if not headed and len(fields) != len(POSITION_COLUMNS):
-            raise UserError(
-                f"{path} is not a table of positions (its first line has {len(fields)} fields separated by commas) - "
-                f"it needs {', '.join(POSITION_COLUMNS)}"
-            )
-        # by the positions: in_tissue may be 1, 1.0, TRUE, with or without quotes
-        headless = all(as_number(field) is not None for field in fields[2:])
-        text.seek(0)
-        try:
-            if headless:
-                return pd.read_csv(
-                    text, header=None, names=POSITION_COLUMNS, skipinitialspace=True, converters={"barcode": str.strip}
-                )
-            return pd.read_csv(text, skipinitialspace=True, converters={"barcode": str.strip}).rename(columns=str.strip)
-        except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-            raise UserError(f"{path} is not a table ({reason_of(error)}) - fetch it again") from error
+def _remarks_on_pictures(files: SpaceRangerFiles, factors: dict[str, float], image: SlideImage) -> list[str]:
+    """What a user should know of the pictures that are there, where none at full resolution was given."""
+    if files.level == "full":
+        return []
+    notes = []
+    if "regist_target_img_scalef" in factors and files.cytassist is None:
+        notes.append("a CytAssist run: its small image may be the instrument's own, not H&E - look at it")
+    size = (*image.full_resolution_size, 2 / image.scale)
+    fitting = pictures.of_size([*files.passed_over, *files.beside], size)
+    if len(fitting) == 1:
+        notes.append(
+            f"patches are cut from the {files.level} image; {fitting[0]} has the size of the full-resolution one, "
+            "and is probably it: give it as the image (--image)"
+        )
+    elif fitting or files.passed_over:
+        which = f"several pictures have its size: {listed(fitting)}" if fitting else listed(files.passed_over)
+        why = "" if fitting else ": by the scale factors that has another size"
+        notes.append(f"no picture near by is taken for the full-resolution image ({which}{why}): name it (--image)")
+    return notes
 
 
 def _labels(files: SpaceRangerFiles, barcodes: list[str]) -> list[str | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from stbench.errors import UserError, reason_of
 from stbench.system.compressed import existing, open_binary, open_text
 
 from ..assemble import unmatched
+from ..space_ranger.features import note_of_others
 from .matrix import read_matrix
 
 COLUMNS = ("cell_id", "x_centroid", "y_centroid")
@@ -41,7 +41,7 @@ def read_cells(matrix_path: Path, cells_path: Path) -> Cells:
             f"only {len(rows)} of the {len(matrix.cells)} cells of {matrix_path} stand in {cells_path} ({ours} there, "
             f"{theirs} here) - the two files do not belong together"
         )
-    notes = [_not_genes(matrix.not_genes)] if matrix.not_genes else []
+    notes = note_of_others(matrix.not_genes)
     if len(rows) < len(matrix.cells):
         notes.append(f"{len(matrix.cells) - len(rows)} of {len(matrix.cells)} cells have no position and are left out")
     if len(rows) < len(names):
@@ -49,11 +49,6 @@ def read_cells(matrix_path: Path, cells_path: Path) -> Cells:
     kept = [matrix.cells[position] for position in rows]
     places = um[[row[name] for name in kept]]
     return Cells(kept, places, matrix.counts[rows], matrix.genes, notes)
-
-
-def _not_genes(kinds: Counter[str]) -> str:
-    listed = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
-    return f"{sum(kinds.values())} features are no genes and are left out ({listed})"
 
 
 def read_centroids(path: Path) -> tuple[list[str], np.ndarray]:

@@ -11,7 +11,8 @@ from stbench.system.compressed import existing, open_text
 from stbench.system.scalars import as_number
 from stbench.system.user_paths import unset_variables
 
-from ..space_ranger.files import is_matrix_folder, matrix_files, named_files
+from ..space_ranger.files import is_matrix_folder, matrix_files
+from ..space_ranger.names import listed
 
 MANIFEST = "experiment.xenium"
 MATRICES = ("cell_feature_matrix.h5", "cell_feature_matrix", "cell_feature_matrix.zarr.zip")
@@ -59,7 +60,7 @@ def find(folder: Path, image: Path | None, alignment: Path | None, bins: bool) -
     if not is_bundle(folder):
         inside = [place for place in sorted(folder.iterdir()) if place.is_dir() and is_bundle(place)]
         near = f"did you mean {inside[0]}?" if len(inside) == 1 else "give the folder that holds experiment.xenium"
-        several = f" (it holds {named_files(inside[:4])})" if len(inside) > 1 else ""
+        several = f" (it holds {listed(inside[:4])})" if len(inside) > 1 else ""
         raise UserError(f"{folder} is not an output folder of Xenium{several} - {near}")
     cells = _first(folder, CELLS)
     if cells is None:
@@ -110,7 +111,7 @@ def _image(folder: Path, given: Path | None) -> Path:
         return existing(given)
     found = [path for path in sorted(folder.glob("*he_image.ome.tif*")) if path.is_file()]
     if len(found) > 1:
-        raise UserError(f"{folder} holds several H&E images ({named_files(found)}) - choose one with --image")
+        raise UserError(f"{folder} holds several H&E images ({listed(found)}) - choose one with --image")
     if not found:
         raise UserError(
             f"{folder} holds no H&E image (its morphology images are DAPI) - give it with --image, and its alignment "
@@ -131,7 +132,7 @@ def _alignment(folder: Path, image: Path, given: Path | None) -> Path:
     found = [path for place in places for path in sorted(place.glob("*imagealignment.csv"))]
     if len(found) == 1:
         return found[0]
-    several = f" (there are several: {named_files(found)})" if found else ""
+    several = f" (there are several: {listed(found)})" if found else ""
     raise UserError(
         f"how {image} lies on the cells of {folder} is not known{several} - give the alignment that Xenium Explorer "
         "exports (..._imagealignment.csv) with --alignment"

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from stbench.errors import UserError, reason_of
-from stbench.system.compressed import existing, open_text
+from stbench.system.compressed import existing
 
 from ..assemble import require_counts, sound_csr
-from ..space_ranger.files import matrix_files
 from ..space_ranger.matrix import read_matrix as read_10x_matrix
 
 GENE = ("gene", "gene expression")  # feature types, in lower case
@@ -30,22 +29,8 @@ class CellMatrix:
 def read_matrix(path: Path) -> CellMatrix:
     if path.name.endswith(".zip"):
         return _read_zarr(path)
-    counts, cells, genes = read_10x_matrix(path)
-    others = Counter(kind for kind in _feature_types(path) if kind.lower() not in GENE)
-    return CellMatrix(cells, counts, genes, others)
-
-
-def _feature_types(path: Path) -> list[str]:
-    """Of a matrix that has been read; empty where it does not say them."""
-    import h5py
-
-    if path.is_dir():
-        with open_text(matrix_files(path)[2]) as text:
-            rows = [line.rstrip("\r\n").split("\t") for line in text if line.strip()]
-        return [row[2].strip('"') for row in rows if len(row) > 2]
-    with h5py.File(path, "r") as file:
-        types = file.get("matrix/features/feature_type")
-        return [] if types is None else [value.decode() for value in types[:]]
+    matrix = read_10x_matrix(path)
+    return CellMatrix(matrix.barcodes, matrix.counts, matrix.features.names, matrix.not_genes)
 
 
 def _read_zarr(path: Path) -> CellMatrix:
