@@ -113,14 +113,14 @@ def test_one_section_of_alex10x_is_present_under_its_public_name(data_root: Path
 
 @pytest.mark.parametrize(
     ("name", "n_spots", "n_genes", "um_per_px", "n_panel"),
-    [("GSM6177599_NYU_BRCA0", 2074, 14664, 4.55, 685), ("V1_Human_Lymph_Node", 3962, 18467, 0.730, 673)],
+    [("GSM6177599_NYU_BRCA0", 2074, 14664, 4.589, 685), ("V1_Human_Lymph_Node", 3962, 18467, 0.7263, 673)],
 )
 def test_other_visium_sections_are_read_as_they_are(
     data_root: Path, name: str, n_spots: int, n_genes: int, um_per_px: float, n_panel: int
 ) -> None:
     slide = open_dataset_path(data_root / "visium" / name).find()[0][0].read()
     assert (slide.n_spots, len(slide.genes)) == (n_spots, n_genes)
-    assert slide.um_per_px == pytest.approx(um_per_px, rel=2e-3)
+    assert slide.um_per_px == pytest.approx(um_per_px, rel=5e-4)
     assert len(set(Alex10x().panel()) & set(slide.genes)) == n_panel
     validate(slide)
     assert tissue_contrast(slide) > 0.3
