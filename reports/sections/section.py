@@ -75,6 +75,13 @@ def records(frame: pd.DataFrame) -> Iterator[Any]:
     yield from frame.itertuples()
 
 
+def windows(section: Section) -> tuple[float | None, int | None]:
+    """Side of the windows in micrometres (``None``: they have as many pixels as patches) and of patches in pixels."""
+    for recorded in section.recorded:
+        return recorded.patch_um, recorded.patch_px
+    return None, None
+
+
 def slides(section: Section) -> dict[str, SlideRecord]:
     """Every prepared slide that any of the section's runs recorded, by slice."""
     return {name: slide for recorded in section.recorded for name, slide in recorded.slides.items()}

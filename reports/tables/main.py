@@ -10,7 +10,7 @@ from stbench.system.wording import listed
 
 from ..numbers.means import replicates
 from ..numbers.metrics import METRICS
-from ..sections.section import PRESET_OF_OTHERS, Section, records, slides
+from ..sections.section import PRESET_OF_OTHERS, Section, records, slides, windows
 from ..words.format import number, plus_minus
 from ..words.protocol import INCOMPLETE, caption
 from ..words.significance import QUESTION
@@ -263,6 +263,8 @@ def protocol_table(section: Section) -> Table:
 def slides_table(section: Section) -> Table:
     """What the prepared slides are: size, padding, image, scale, and the key of their content."""
     rows = []
+    patch_um, patch_px = windows(section)
+    resampled = patch_um is not None
     for name, slide in slides(section).items():
         rows.append(
             (
@@ -271,13 +273,24 @@ def slides_table(section: Section) -> Table:
                 count_cell(slide.n_padded),
                 text_cell(slide.image_level),
                 amount_cell(math.nan if slide.um_per_px is None else slide.um_per_px, 3),
+                *([amount_cell(math.nan if slide.window_px is None else slide.window_px, 1)] if resampled else []),
                 text_cell(slide.key),
             )
         )
     return Table(
         name="slides",
         caption=caption(section, "the data as prepared"),
-        columns=("slice", "patient", "spots", "padded patches", "image", "µm per px", "content key"),
+        columns=(
+            "slice",
+            "patient",
+            "spots",
+            "padded patches",
+            "image",
+            "µm per px",
+            *([f"px of {patch_um:g} µm"] if patch_um is not None else []),
+            "content key",
+        ),
         blocks=(tuple(rows),),
-        text_columns=frozenset({0, 1, 4, 6}),
+        notes=() if patch_um is None else (f"Windows of {patch_um:g} µm, resampled to patches of {patch_px} px.",),
+        text_columns=frozenset({0, 1, 4, 7 if resampled else 6}),
     )

@@ -10,7 +10,7 @@ from stbench.audit.leaks import badge as leak_badge
 from stbench.audit.patients import DISJOINT, REPLICATES
 
 from ..numbers.means import replicates
-from ..sections.section import PRESET_OF_OTHERS, Run, Section, records, slides
+from ..sections.section import PRESET_OF_OTHERS, Run, Section, records, slides, windows
 from .headline import PRESETS, leaks_of
 
 NAMED = 6  # entries that a warning names; of more it gives the number
@@ -122,6 +122,17 @@ def _coarse_images(section: Section, board: pd.DataFrame) -> Iterator[str]:
         yield f"Patches come from a downsampled image, not from full resolution: {shown}."
 
 
+def _windows(section: Section, board: pd.DataFrame) -> Iterator[str]:
+    patch_um, patch_px = windows(section)
+    if patch_um is not None:
+        sides = {name: slide.window_px for name, slide in slides(section).items() if slide.window_px is not None}
+        shown = ", ".join(f"{name} ({side:.1f} px)" for name, side in sides.items())
+        yield (
+            f"Windows are {patch_um:g} µm wide on every slide and for every method, resampled to patches of {patch_px} "
+            f"px: {shown}. Numbers with windows of another size are another section's."
+        )
+
+
 def _padding(section: Section, board: pd.DataFrame) -> Iterator[str]:
     padded = {name: slide.n_padded for name, slide in slides(section).items() if slide.n_padded}
     if padded:
@@ -173,6 +184,7 @@ WARNINGS: tuple[Callable[[Section, pd.DataFrame], Iterable[str]], ...] = (
     _replicates,
     _few_slices,
     _coarse_images,
+    _windows,
     _padding,
     _notices,
     _notes,

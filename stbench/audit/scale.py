@@ -16,7 +16,12 @@ TOLERANCE = 0.05  # relative difference of µm per pixel; scanners and registrat
 
 def unequal(slides: Mapping[str, PreparedSlide]) -> Finding:
     """Slides whose pixel size is not the median one, or whose patches come from a coarser image than most."""
-    sizes = {name: slide.um_per_px for name, slide in slides.items() if slide.um_per_px is not None}
+    # of windows of a physical size a patch's pixel is what methods see
+    sizes = {
+        name: slide.um_per_px * ((slide.window_px or side) / side)
+        for name, slide in slides.items()
+        if slide.um_per_px is not None and (side := slide.patches.shape[1])
+    }
     usual = float(np.median(list(sizes.values()))) if sizes else float("nan")
     odd = {
         name: f"{name}: {size:.3f} µm per px" for name, size in sizes.items() if not abs(size / usual - 1) <= TOLERANCE

@@ -15,7 +15,7 @@ from ..data.target_names import DEFAULT_TARGET
 from ..system.files import write_json
 from ..system.locate import data_root
 from .console import out
-from .options import DataOption, DatasetOption, FoldsOption, SlicesOption, SplitOption, TargetOption
+from .options import DataOption, DatasetOption, FoldsOption, PatchUmOption, SlicesOption, SplitOption, TargetOption
 from .preparing import check_split, prepare_slices, require_data, split_folds
 
 if TYPE_CHECKING:
@@ -31,14 +31,16 @@ def audit(
     target: TargetOption = DEFAULT_TARGET,
     slices: SlicesOption = None,
     data: DataOption = None,
+    patch_um: PatchUmOption = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the findings here.")] = None,
 ) -> None:
     """Look for what makes numbers too good: replicates, copies, smoothed labels, a panel that saw the test slices."""
     from ..audit import audit as examine
     from ..audit.panel import ranks_if_needed
+    from ..data.physical import with_patch_um
 
     check_split(split, folds)
-    opened = registry.dataset(dataset, data_root(data))
+    opened = with_patch_um(registry.dataset(dataset, data_root(data)), patch_um)
     require_data(opened, slices, split, folds)
     prepared = prepare_slices(opened, target, slices)
     folds_of_split = split_folds(split, folds, prepared.patients)

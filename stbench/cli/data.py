@@ -18,7 +18,7 @@ from .completion import complete_target
 from .console import out, say_once, with_bar
 from .data_import import data_import
 from .lists import slice_list
-from .options import DataOption, DatasetArgument, SlicesOption
+from .options import DataOption, DatasetArgument, PatchUmOption, SlicesOption
 from .preparing import notes_of, prepare_slices
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def data_check(
     dataset: DatasetArgument,
     slices: SlicesOption = None,
     data: DataOption = None,
+    patch_um: PatchUmOption = None,
     pictures: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Folder for the pictures (data-check/NAME).")
     ] = None,
@@ -80,8 +81,9 @@ def data_check(
     from stbench.reports.figures.slide_picture import draw_slide
 
     from ..data.inventory import check_dataset
+    from ..data.physical import with_patch_um
 
-    opened = registry.dataset(dataset, data_root(data))
+    opened = with_patch_um(registry.dataset(dataset, data_root(data)), patch_um)
     place = pictures or Path("data-check") / opened.name
     checked = with_bar(
         "checking",
@@ -143,9 +145,12 @@ def data_prepare(
     ] = DEFAULT_TARGET,
     slices: SlicesOption = None,
     data: DataOption = None,
+    patch_um: PatchUmOption = None,
 ) -> None:
     """Cut the patches and compute the target now, so that the first run does not have to."""
-    prepared = prepare_slices(registry.dataset(dataset, data_root(data)), target, slices)
+    from ..data.physical import with_patch_um
+
+    prepared = prepare_slices(with_patch_um(registry.dataset(dataset, data_root(data)), patch_um), target, slices)
     say_once(notes_of(prepared))
     n_spots = sum(slide.n_spots for slide in prepared.slides.values())
     n_padded = sum(slide.n_padded for slide in prepared.slides.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .. import registry
@@ -149,6 +150,40 @@ def require_weights(*configs: MethodConfig) -> None:
         from ..training.encoders import require_encoders
 
         require_encoders(wanted)
+
+
+def with_whole_windows(choices: Sequence[MethodChoice], patch_px: int) -> list[MethodChoice]:
+    """The choices with whole windows as their field of view, each resized to what the method's network takes.
+
+    For ``--patch-um``: a method that takes the centre of a window would see less than was asked for. What was changed
+    by name, ``--set METHOD.patch_px`` or a switch, stays. Raises ``UserError`` where a method's own size in µm was.
+    """
+    made: dict[int, MethodChoice] = {}  # a choice that lends its model stays the same one to all who reuse it
+
+    def whole(choice: MethodChoice) -> MethodChoice:
+        if id(choice) not in made:
+            lender = None if choice.trained_by is None else whole(choice.trained_by)
+            made[id(choice)] = replace(choice, config=_whole_window(choice, patch_px), trained_by=lender)
+        return made[id(choice)]
+
+    return [whole(choice) for choice in choices]
+
+
+def _whole_window(choice: MethodChoice, patch_px: int) -> MethodConfig:
+    config, name = choice.config, choice.method.name
+    fields = type(config).model_fields
+    if "patch_um" in choice.changes and choice.changes["patch_um"] is not None:
+        raise UserError(
+            f"--patch-um and {name}.patch_um both set the side of {name}'s windows in µm - leave one of the two out"
+        )
+    if "patch_px" not in fields or "patch_px" in choice.changes:
+        return config
+    changed: dict[str, Any] = {"patch_px": patch_px}
+    if "input_px" in fields:
+        changed["input_px"] = getattr(config, "input_px", None) or getattr(config, "patch_px", patch_px)
+    if "patch_um" in fields:
+        changed["patch_um"] = None
+    return type(config)(**(config.model_dump() | changed))
 
 
 def _parse_change(text: str) -> tuple[str, str, Any]:

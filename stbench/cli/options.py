@@ -26,6 +26,15 @@ DataOption = Annotated[
     typer.Option("--data", metavar="DIR", help="Folder of the data (STBENCH_DATA, else the user's data folder)."),
 ]
 
+PatchUmOption = Annotated[
+    float | None,
+    typer.Option(
+        "--patch-um",
+        metavar="X",
+        help="Side of the windows in µm, on every slide and for all methods; resampled to the dataset's patch_px.",
+    ),
+]
+
 SplitOption = Annotated[
     str,
     typer.Option(

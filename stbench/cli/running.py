@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from .. import registry
 from ..errors import LeftToOthers, PlaceError, UserError
-from ..system.locate import data_root
 from .console import err, out, with_bar
 from .feeding import feeding
 from .lists import seed_list
+from .method_choices import with_whole_windows
 from .outstanding import outstanding
 from .planning import forecast_of, in_best_order, say_plan
 from .recording import record_in_mlflow
@@ -50,7 +49,7 @@ def run_choices(
     from ..results.record import read_run
     from ..trials.owner import require_free
 
-    dataset = registry.dataset(setting.dataset, data_root(setting.data))
+    dataset = setting.opened()
     directory = setting.results or Path("results") / f"{dataset.name}-{label}"
     if (directory / "run.json").exists():
         read_run(directory)  # one that cannot be gone on with is refused before anything is prepared
@@ -131,6 +130,8 @@ def _experiments(
     experiments = []
     for target, methods in chosen.items():
         prepared, data_spec = prepare_setting(setting, target)
+        if setting.patch_um is not None:
+            methods = with_whole_windows(methods, prepared.patch_px)
         for split, folds in setting.split_folds(prepared).items():
             experiments.append(Experiment(prepared, data_spec, methods, split, folds, seeds, ablation))
     return experiments
@@ -181,7 +182,7 @@ def _say_audit(directory: Path, setting: Setting, prepared: PreparedDataset) -> 
         for spec in examples(directory, apart_from=("fold", "seed"))
         if spec.leak and (spec.data.name, spec.data.target) == (prepared.name, prepared.target.name)
     }
-    opened = registry.dataset(setting.dataset, data_root(setting.data))
+    opened = setting.opened()
     audits = with_bar(
         "auditing the data:",
         lambda bar: write_evidence(directory, prepared, opened, setting.split_folds(prepared), bar, leaks),

@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..system.locate import data_root
 from .completion import complete_dataset, complete_split, complete_target
 from .console import out, say_once
-from .options import DataOption, FoldsOption
+from .options import DataOption, FoldsOption, PatchUmOption
 from .recording import is_recorded, record_in_mlflow
 from .setting import Setting, prepare_setting
 from .summary import print_summary
@@ -56,8 +56,10 @@ def score(
         str | None, typer.Option("--slices", metavar="A,B", help="The dataset's slices (those of RESULTS, else all).")
     ] = None,
     data: DataOption = None,
+    patch_um: PatchUmOption = None,
 ) -> None:
     """Score predictions made elsewhere, one .h5ad file per slice, with the same metrics and in the same table."""
+    from ..data.physical import with_patch_um
     from ..external.predictions import read_predictions
     from ..external.submission import (
         Submission,
@@ -75,7 +77,8 @@ def score(
         raise UserError(f"--split {split} names several splits - predictions are of one")
     chosen = slices
     if chosen is None:
-        present = earlier_slices(results, registry.dataset(dataset, data_root(data)).name, split, target)
+        opened = with_patch_um(registry.dataset(dataset, data_root(data)), patch_um)
+        present = earlier_slices(results, opened.name, split, target)
         if present:
             chosen = ",".join(present)
             out.print(f"slices as in {results}: {', '.join(present)}", soft_wrap=True)
@@ -86,6 +89,7 @@ def score(
         seeds=str(seed),
         slices=chosen,
         data=data,
+        patch_um=patch_um,
         device="cpu",
         precision="auto",
         results=results,

@@ -17,6 +17,7 @@ from .preparing import check_split, notes_of, prepare_slices, require_data, spli
 if TYPE_CHECKING:
     from ..data.prepared import PreparedDataset
     from ..data.splits import Fold
+    from ..dataset import Dataset
     from ..method import Method
     from ..system.precision import Precision
     from ..trials.spec import DataSpec
@@ -32,6 +33,7 @@ class Setting:
     seeds: str
     slices: str | None
     data: Path | None
+    patch_um: float | None = None
     device: str
     precision: str
     allow_unsafe_precision: bool = False
@@ -56,13 +58,18 @@ class Setting:
         check_split(self.split, self.folds)
         seed_list(self.seeds)
         precision = resolve_precision(self.precision)
-        opened = registry.dataset(self.dataset, data_root(self.data))
-        require_data(opened, self.slices, self.split, self.folds, self.chosen_folds())
+        require_data(self.opened(), self.slices, self.split, self.folds, self.chosen_folds())
 
         from ..training.device import resolve_device
 
         if self.engine.runs_here:
             require_capable(precision, resolve_device(self.device))  # a device that is not there, or cannot
+
+    def opened(self) -> Dataset:
+        """The dataset, with windows of the size that was asked for."""
+        from ..data.physical import with_patch_um
+
+        return with_patch_um(registry.dataset(self.dataset, data_root(self.data)), self.patch_um)
 
     def chosen_folds(self) -> list[str] | None:
         """The names of the folds whose trials are run now; None: all."""
@@ -101,7 +108,7 @@ def prepare_setting(setting: Setting, target: str) -> tuple[PreparedDataset, Dat
     from ..trials.spec import DataSpec
 
     root = data_root(setting.data)
-    prepared = prepare_slices(registry.dataset(setting.dataset, root), target, setting.slices)
+    prepared = prepare_slices(setting.opened(), target, setting.slices)
     say_once(notes_of(prepared))
     out.print(
         f"{prepared.title}: {prepared.coverage()} slices, {sum(s.n_spots for s in prepared.slides.values()):,} spots, "
@@ -120,4 +127,5 @@ def prepare_setting(setting: Setting, target: str) -> tuple[PreparedDataset, Dat
         cache=str(cache_root()),
         target=target,
         keys={name: slide.key for name, slide in prepared.slides.items()},
+        patch_um=setting.patch_um,
     )

@@ -14,10 +14,12 @@ import numpy as np
 from ..dataset import Dataset, SlideSource
 from ..errors import UserError, about_slice
 from ..slides.checks import check_slide, refuse
+from ..slides.cutting import Window
 from ..slides.slide import Slide
 from ..system.array_file import ArrayFile
 from ..system.files import file_digest, replacing_directory, value_digest, writing_to
 from ..system.locks import locked
+from .physical import in_words, patch_um_of, window_of
 from .prepared import PADDING, PADDING_RULE, PreparedSlide
 from .targets import Target
 from .thumbnails import spot_diameter, write_thumbnail
@@ -44,6 +46,7 @@ def slide_key(dataset: Dataset, source: SlideSource, panel: Sequence[str]) -> st
             "patch_px": dataset.patch_px,
             "panel": list(panel),
         }
+        | ({} if patch_um_of(dataset) is None else {"patch_um": patch_um_of(dataset)})
     )
 
 
@@ -78,10 +81,12 @@ def cached_entry(
                 slide = source.read()
             problems = check_slide(slide, panel=panel)
             refuse(slide, problems)
-            told = tuple(f"{slide.id}: {problem.text}" for problem in problems if problem.lasting)
+            told = [f"{slide.id}: {problem.text}" for problem in problems if problem.lasting]
+            window, patch_um = window_of(slide, dataset), patch_um_of(dataset)
+            told += [] if patch_um is None else [in_words(slide, window, patch_um)]
             slide = replace(slide, notes=(*slide.notes, *told))
             with replacing_directory(entry) as temporary:
-                _write(temporary, slide, panel, dataset.patch_px, key)
+                _write(temporary, slide, panel, window, key)
     return entry
 
 
@@ -90,10 +95,10 @@ def _entry_name(dataset: Dataset, source: SlideSource, key: str) -> str:
     return f"{dataset.name}-{source.id}"[:READABLE] + f"-{key[:16]}"
 
 
-def _write(directory: Path, slide: Slide, panel: Sequence[str], patch_px: int, key: str) -> None:
-    shape = (slide.n_spots, patch_px, patch_px, 3)
+def _write(directory: Path, slide: Slide, panel: Sequence[str], window: Window, key: str) -> None:
+    shape = (slide.n_spots, window.px, window.px, 3)
     with ArrayFile(directory / "patches.npy", shape, np.uint8) as patches:
-        _, n_padded = slide.image.cut(slide.centres, patch_px, pad=PADDING, out=patches)
+        _, n_padded = slide.image.cut(slide.centres, window, pad=PADDING, out=patches)
     counts, total_counts = panel_counts(slide, panel)
     labels = slide.adata.obs["label"].tolist() if "label" in slide.adata.obs else None
     arrays = {
@@ -101,7 +106,7 @@ def _write(directory: Path, slide: Slide, panel: Sequence[str], patch_px: int, k
         "total_counts": total_counts,
         "array_xy": slide.array_xy,
         "pixel_xy": slide.centres,
-        "margins": slide.image.margins(slide.centres, patch_px),
+        "margins": slide.image.margins(slide.centres, window),
     }
     for name, array in arrays.items():
         np.save(directory / f"{name}.npy", array, allow_pickle=False)
@@ -114,6 +119,7 @@ def _write(directory: Path, slide: Slide, panel: Sequence[str], patch_px: int, k
         "thumbnail_scale": thumbnail_scale,
         "spot_diameter": spot_diameter(slide),
         "n_padded": n_padded,
+        "window_px": window.covered,
         "n_measured": len(slide.genes),
         "notes": list(slide.notes),
         "key": key,
@@ -171,12 +177,12 @@ def open_entry(
         loaded.flags.writeable = False
         return loaded
 
-    counts, total_counts = array("counts"), array("total_counts")
+    patches, counts, total_counts = array("patches"), array("counts"), array("total_counts")
     return PreparedSlide(
         id=source.id,
         patient=source.patient,
         genes=tuple(panel),
-        patches=array("patches"),
+        patches=patches,
         patches_digest=digests["patches.npy"],
         counts=counts,
         total_counts=total_counts,
@@ -192,6 +198,7 @@ def open_entry(
         thumbnail_scale=facts["thumbnail_scale"],
         spot_diameter=facts["spot_diameter"],
         n_padded=facts["n_padded"],
+        window_px=float(facts.get("window_px", patches.shape[1])),  # entries of before did not say it
         margins=array("margins") if facts["n_padded"] else None,
         notes=tuple(facts["notes"]),
         key=facts["key"],

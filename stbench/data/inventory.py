@@ -14,6 +14,7 @@ from ..dataset import OTHER_RELEASE, Dataset, Missing, SlideSource, expected_spo
 from ..errors import UserError, unknown
 from ..slides.checks import Problem, check_slide, panel_problems
 from ..slides.slide import Slide
+from .physical import in_words, patch_um_of, window_of
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def check_dataset(
             checks.append(SliceCheck(source.id, source.patient, (Problem("error", str(error)),)))
             continue
         genes[source.id] = slide.genes
-        checks.append(_check(slide, dataset.patch_px, expected.get(source.id), draw))
+        checks.append(_check(slide, dataset, expected.get(source.id), draw))
     if on_progress is not None:
         on_progress(len(sources), len(sources), "")
     checks, problems = _on_panel(dataset, checks, genes)
@@ -209,7 +210,7 @@ def _on_panel(
     return checks, problems
 
 
-def _check(slide: Slide, patch_px: int, expected: int | None, draw: Callable[[Slide], Path] | None) -> SliceCheck:
+def _check(slide: Slide, dataset: Dataset, expected: int | None, draw: Callable[[Slide], Path] | None) -> SliceCheck:
     problems = check_slide(slide)
     sound = all(problem.severity != "error" for problem in problems)
     try:
@@ -219,9 +220,16 @@ def _check(slide: Slide, patch_px: int, expected: int | None, draw: Callable[[Sl
         return SliceCheck(slide.id, slide.patient, (Problem("error", str(error)), *told))
     if expected is not None and slide.n_spots != expected:
         problems.append(Problem("notice", f"{slide.n_spots:,} spots, {OTHER_RELEASE.format(expected)}"))
-    n_padded = int(slide.image.crossing(slide.centres, patch_px).sum()) if sound else None
+    n_padded = None
+    try:
+        window = window_of(slide, dataset)
+        n_padded = int(slide.image.crossing(slide.centres, window).sum()) if sound else None
+        if (patch_um := patch_um_of(dataset)) is not None:
+            problems.append(Problem("notice", in_words(slide, window, patch_um)))
+    except UserError as error:  # no window of that physical size
+        problems.insert(0, Problem("error", str(error)))
     if n_padded:
-        text = f"{n_padded} of {slide.n_spots} windows of {patch_px} px cross the image's border and are padded"
+        text = f"{n_padded} of {slide.n_spots} windows of {window.side:.4g} px cross the image's border and are padded"
         problems.append(Problem("notice", text))
     return SliceCheck(
         id=slide.id,

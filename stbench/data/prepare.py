@@ -14,6 +14,7 @@ from pathlib import Path
 from ..dataset import OTHER_RELEASE, Dataset, Missing, SlideSource, expected_spots
 from ..errors import UserError, unknown
 from .cache import cached_entry, open_entry
+from .physical import patch_um_of
 from .prepared import PreparedDataset, PreparedSlide
 from .targets import target
 
@@ -56,6 +57,7 @@ def prepare(
         target=chosen_target,
         genes=tuple(panel),
         patch_px=dataset.patch_px,
+        patch_um=patch_um_of(dataset),
         slides=prepared,
         expected=tuple(dataset.slices),
         missing=tuple(missing),

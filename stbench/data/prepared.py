@@ -47,6 +47,9 @@ class PreparedSlide:
     margins: np.ndarray | None  # (n_spots, 4) int64: pixels of a patch left, above, right, below the image; None: none
     notes: tuple[str, ...]
     key: str
+    window_px: float | None = (
+        None  # full-resolution pixels that a side of its windows covers; None: as many as a patch's
+    )
 
     @property
     def n_spots(self) -> int:
@@ -87,6 +90,7 @@ class PreparedSlide:
             "n_padded": self.n_padded,
             "image_level": self.image_level,
             "um_per_px": self.um_per_px,
+            "window_px": self.window_px,
             "notes": list(self.notes),
             "key": self.key,
         }
@@ -100,12 +104,13 @@ class PreparedDataset:
     title: str
     target: Target
     genes: tuple[str, ...]
-    patch_px: int
+    patch_px: int  # side of a patch
     slides: Mapping[str, PreparedSlide]
     expected: tuple[str, ...]
     missing: tuple[Missing, ...]
     notices: tuple[str, ...] = ()
     panel_source: str = ""  # how the panel was chosen, in words; empty: the dataset does not declare it
+    patch_um: float | None = None  # side of the windows, which were resampled to patches; None: they have patch_px px
     panel_saw_test: bool | None = None  # whether expression of slices that are tested was looked at; None: not declared
 
     @cached_property

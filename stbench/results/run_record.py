@@ -109,6 +109,7 @@ class SlideRecord(Record):
     n_padded: int  # patches that cross the image's border
     image_level: str
     um_per_px: float | None
+    window_px: float | None = None  # full-resolution pixels that a side of its windows covers; None: patch_px
     notes: tuple[str, ...]
     key: str  # digest of the prepared content
 
@@ -122,6 +123,7 @@ class SectionRecord(Record):
     folds: tuple[FoldRecord, ...]
     n_genes: int
     patch_px: int  # side of a prepared patch
+    patch_um: float | None = None  # side of the windows that patches were resampled from; None: patch_px pixels
     padding: str  # what stands in a patch outside the image, in words
     slides: dict[str, SlideRecord]
     notices: tuple[str, ...]  # what preparing the data had to tell
@@ -141,6 +143,7 @@ class SectionRecord(Record):
             folds=tuple(map(FoldRecord.of, folds)),
             n_genes=len(data.genes),
             patch_px=data.patch_px,
+            patch_um=data.patch_um,
             padding=PADDING_RULE,
             slides={name: SlideRecord.model_validate(slide.facts()) for name, slide in data.slides.items()},
             notices=tuple(data.notices),

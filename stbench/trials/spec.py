@@ -34,11 +34,13 @@ class DataSpec:
     cache: str
     target: str
     keys: Mapping[str, str]  # slice to the key of its prepared content, in fold order
+    patch_um: float | None = None  # side of the windows in micrometres; None: the dataset's patch_px pixels
 
     @cached_property
     def as_json(self) -> str:
         """On one line."""
-        return compact({each.name: getattr(self, each.name) for each in fields(self)})
+        content = {each.name: getattr(self, each.name) for each in fields(self)}
+        return compact({name: value for name, value in content.items() if name != "patch_um" or value is not None})
 
 
 @dataclass(frozen=True)

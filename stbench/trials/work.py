@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import registry
+from ..data.physical import with_patch_um
 from ..data.prepare import prepare
 from ..data.prepared import PreparedDataset
 from ..data.splits import same_patient
@@ -201,14 +202,19 @@ def _n_parameters(method: Method) -> int | None:
 
 def open_data(spec: DataSpec) -> PreparedDataset:
     """The prepared data of a trial; consecutive trials of one process on the same data share one opening."""
-    return _open_data(spec.dataset, spec.root, spec.cache, spec.target, tuple(spec.keys.items()))
+    return _open_data(spec.dataset, spec.root, spec.cache, spec.target, tuple(spec.keys.items()), spec.patch_um)
 
 
 @lru_cache(maxsize=2)
 def _open_data(
-    dataset: str, root: str | None, cache: str, target_name: str, keys: tuple[tuple[str, str], ...]
+    dataset: str,
+    root: str | None,
+    cache: str,
+    target_name: str,
+    keys: tuple[tuple[str, str], ...],
+    patch_um: float | None,
 ) -> PreparedDataset:
-    opened = registry.dataset(dataset, None if root is None else Path(root))
+    opened = with_patch_um(registry.dataset(dataset, None if root is None else Path(root)), patch_um)
     return prepare(opened, target_name, Path(cache), slices=[name for name, _ in keys], keys=dict(keys))
 
 
