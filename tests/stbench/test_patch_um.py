@@ -139,7 +139,8 @@ def test_numbers_with_and_without_stand_in_sections_of_their_own(tmp_path: Path,
     assert stbench_command(*words, "--out", tmp_path / "r").code == 0
     with_size = stbench_command(*words, "--patch-um", 40, "--out", tmp_path / "r")
     assert with_size.code == 0
-    assert "P1a: windows of 40 µm are 40.0 px (1 µm per px), resampled to patches of 64 px" in with_size.out + with_size.err
+    said = with_size.out + with_size.err
+    assert "P1a: windows of 40 µm are 40.0 px (1 µm per px), resampled to patches of 64 px" in said
     run = json.loads((tmp_path / "r" / "run.json").read_text(encoding="utf-8"))
     assert {(section["dataset"]["name"], section["patch_um"]) for section in run["sections"]} == {
         ("demo", None),
