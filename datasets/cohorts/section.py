@@ -57,13 +57,16 @@ def section(place: str, base: Path, given: Mapping[str, str]) -> tuple[Section |
     faults: list[Fault] = []
     source = _existing(base, "path", given.get("path", ""), faults)
     reader, why = (None, "") if source is None else _reader(source, given.get("reader", ""), faults)
-    patient = _name("patient", given.get("patient", ""), faults)
     if given.get("slice"):
         slice_id = _name("slice", given["slice"], faults)
     else:
         slice_id = None if source is None else _usual_name(source, given)
         if slice_id == "":
             faults.append(Fault("slice", f"no name can be made of {source.name if source else ''} - name the slice"))
+    known = given.get("patient", "")
+    if not known and reader is not None and source is not None and slice_id:
+        known = reader.patient_of(source, slice_id) or ""
+    patient = _name("patient", known, faults)
     if reader is None or source is None:
         return None, faults
     entry: dict[str, Any] = {"id": slice_id, "patient": patient, "reader": reader.name, reader.source: source}
@@ -73,7 +76,17 @@ def section(place: str, base: Path, given: Mapping[str, str]) -> tuple[Section |
     for key in reader.other_paths:
         if not given.get(key):
             faults.append(Fault(key, f"is missing: {reader.what} needs {', '.join(reader.other_paths)} beside it"))
+    if not faults:
+        faults += _objections(reader, {key: entry[key] for key in entry if key not in ("id", "patient", "reader")})
     return (None if faults else Section(place, entry, why)), faults
+
+
+def _objections(reader: Reader, values: dict[str, Any]) -> list[Fault]:
+    try:
+        objection = reader.refuses(values)
+    except UserError as error:
+        objection = str(error)
+    return [] if objection is None else [Fault("path", objection)]
 
 
 def _reader(source: Path, name: str, faults: list[Fault]) -> tuple[Reader | None, str]:

@@ -18,7 +18,7 @@ Opened = tuple[Callable[[], Slide], tuple[Path, ...]]
 ALWAYS = ("um_per_px",)  # numbers that an entry of every reader may hold
 
 
-def nobody(_: Any) -> None:
+def nobody(*_: Any) -> None:
     """What files that say nothing say."""
 
 
@@ -42,7 +42,8 @@ class Reader:
         ``recognises(path)`` says in words why a path is of this format, or ``None``: a path that it is not sure of is
         not its own. Reads a few bytes at most, and raises nothing.
     patient_of : callable, optional
-        ``patient_of(path)`` is the patient where the files say whose section it is, else ``None``. Raises nothing.
+        ``patient_of(path, slide_id)`` is the patient where the files say whose section it is, else ``None``. Raises
+        nothing.
     refuses : callable, optional
         ``refuses(values)`` says in one line why an import does not take an entry that could be read: where the reader
         would have to choose for its user. ``None`` where it has no objection. May raise ``UserError``, as ``open``.
@@ -56,7 +57,7 @@ class Reader:
     source: str
     open: Callable[[str, str, dict[str, Any]], Opened]
     recognises: Callable[[Path], str | None]
-    patient_of: Callable[[Path], str | None] = nobody
+    patient_of: Callable[[Path, str], str | None] = nobody
     refuses: Callable[[dict[str, Any]], str | None] = nobody
     other_paths: tuple[str, ...] = ()
     optional_paths: tuple[str, ...] = ()

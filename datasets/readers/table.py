@@ -8,6 +8,7 @@ from stbench.errors import UserError, unknown
 
 from . import legacy_st
 from .h5ad import entry as h5ad
+from .hest import entry as hest
 from .reader import Reader
 from .space_ranger import entry as space_ranger
 from .xenium import entry as xenium
@@ -19,6 +20,7 @@ READERS: dict[str, Reader] = {
         space_ranger.READER,
         h5ad.READER,
         xenium.READER,
+        hest.READER,
     )
 }
 

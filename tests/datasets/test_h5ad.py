@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -462,7 +463,7 @@ def test_a_library_that_obs_alone_knows_is_read_over_an_image_of_its_own(tmp_pat
         h5ad.read("S", "P", tmp_path / "both.h5ad", library="B")
     with pytest.raises(UserError, match=r"more than once .* choose one with --library"):
         h5ad.read("S", "P", tmp_path / "both.h5ad", image=tmp_path / "he.png")
-    with pytest.raises(UserError, match=r"unknown library .* choose from: A, B"):
+    with pytest.raises(UserError, match=r"unknown library .*choose from: A, B\)"):
         h5ad.read("S", "P", tmp_path / "both.h5ad", library="C")
 
 
@@ -498,3 +499,20 @@ def test_a_matrix_whose_arrays_contradict_each_other_is_refused(tmp_path: Path, 
         file[where][part][1] = 2**30
     with pytest.raises(UserError, match=r"section.h5ad"):
         h5ad.read("S1", "P1", tmp_path / "section.h5ad")
+
+
+def test_an_import_of_normalised_values_names_the_layer_to_choose(
+    tmp_path: Path, stbench_command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    monkeypatch.setenv("STBENCH_DATA", str(tmp_path / "data"))
+    adata = make()
+    adata.layers["counts"] = adata.X.copy()
+    adata.X = np.log1p(adata.X.toarray())
+    adata.write_h5ad(tmp_path / "section.h5ad")
+    words = ("data", "import", tmp_path / "section.h5ad", "--as", "mine", "--patient", "P1")
+    refused = stbench_command(*words)
+    assert refused.code == 2
+    assert 'counts are in layers["counts"]: --layer counts' in refused.err
+    assert not (tmp_path / "data/cohorts/mine").exists()
+    assert stbench_command(*words, "--layer", "counts").code == 0

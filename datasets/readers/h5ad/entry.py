@@ -8,6 +8,7 @@ from typing import Any
 
 from stbench.system.compressed import existing
 
+from ..hest.files import is_sample as is_hest_sample
 from ..reader import Opened, Reader
 from .normalised import normalised
 from .picture import named_image
@@ -24,7 +25,9 @@ def _open(slide_id: str, patient: str, values: dict[str, Any]) -> Opened:
 
 
 def _recognises(path: Path) -> str | None:
-    return "its name ends in .h5ad" if path.is_file() and path.suffix.lower() == ".h5ad" else None
+    if not path.is_file() or path.suffix.lower() != ".h5ad" or is_hest_sample(path):
+        return None
+    return "its name ends in .h5ad"
 
 
 def _refuses(values: dict[str, Any]) -> str | None:

@@ -38,8 +38,10 @@ def named_image(path: Path, library: str | None = None) -> Path | None:
 
 
 def section_image(
-    path: Path, given: Path | None, content: Mapping[str, Any], factors: Mapping[str, float]
+    path: Path, given: Path | SlideImage | None, content: Mapping[str, Any], factors: Mapping[str, float]
 ) -> SlideImage:
+    if isinstance(given, SlideImage):
+        return given
     if given is not None:
         return SlideImage.from_file(given)
     named = as_text(part_of(content, "metadata").get("source_image_path"))

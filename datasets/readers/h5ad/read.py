@@ -9,7 +9,7 @@ versions of anndata and squidpy that write ``None``, nullable columns, and rows 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from stbench.errors import UserError, unknown
 from stbench.slides.evidence import Evidence
+from stbench.slides.image import SlideImage
 from stbench.slides.slide import Slide
 from stbench.slides.spot_names import indices_in_names
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 from .file import libraries_of, library_of, numbers_of, open_file, part_of, require_unique
 from .picture import section_image, smaller_pictures, um_per_px_of
 
+ImageOf = Callable[[Sequence[str], np.ndarray], SlideImage]
+
 LIBRARY_COLUMNS = ("library_id", "library", "batch", "sample", "region")
 SECTION_COLUMNS = LIBRARY_COLUMNS[:-1]  # a region may be a part of one section
 
@@ -39,7 +42,7 @@ def read(
     patient: str,
     path: Path,
     *,
-    image: Path | None = None,
+    image: Path | ImageOf | None = None,
     library: str | None = None,
     label: str | None = None,
     layer: str | None = None,
@@ -48,9 +51,10 @@ def read(
     """Read one section, or the section ``library`` of several in one file; spots are in the file's order.
 
     ``layer`` says where the raw counts are: ``"X"``, ``"raw.X"`` or the name of a layer; else they are looked for.
-    ``image`` is the full-resolution image; else the file that the object names is used where it exists, else the larger
-    small image inside. ``label`` is the column of ``obs`` with a label per spot. ``pitch_um`` is the distance of
-    neighbouring spots; without it that of Visium is taken where the array is Visium's, else the pixel size is unknown.
+    ``image`` is the full-resolution image, or makes it for names and centres of the spots; else the file that the
+    object names is used where it exists, else the larger small image inside. ``label`` is the column of ``obs`` with a
+    label per spot. ``pitch_um`` is the distance of neighbouring spots; without it that of Visium is taken where the
+    array is Visium's, else the pixel size is unknown.
     """
     adata = open_file(path)
     libraries = libraries_of(adata.uns.get("spatial"))
@@ -67,16 +71,18 @@ def read(
     array_xy = _array_xy(path, adata, centres, notes)
     _require_one_section(path, adata, array_xy, len(libraries), keep, notes)
     array_xy = array_xy[keep]
+    spot_ids = [str(name) for name in adata.obs_names[keep]]
+    given = image(spot_ids, centres[keep]) if callable(image) else image
     um_per_px, um_per_px_from = um_per_px_of(factors, array_xy, centres[keep], pitch_um)
     return assemble(
         slide_id,
         patient,
         counts=counts[np.flatnonzero(keep)],
         genes=genes,
-        spot_ids=[str(name) for name in adata.obs_names[keep]],
+        spot_ids=spot_ids,
         array_xy=array_xy,
         centres=centres[keep],
-        image=section_image(path, image, content, factors),
+        image=section_image(path, given, content, factors),
         evidence=Evidence(smaller_pictures(path, content, factors)),
         um_per_px=um_per_px,
         um_per_px_from=um_per_px_from,
