@@ -15,7 +15,7 @@ import pytest
 from conformance import conforms, trouble
 from one_node_slurm import lacking, one_node
 from test_engines import planned
-from test_slurm import FAST, Once, Told, ask, begun, engine, logs, never
+from test_slurm import FAST, Told, ask, begun, engine, logs, never
 
 from stbench.trials.engines.slurm.submission import submissions
 
@@ -78,19 +78,30 @@ def test_slurm_says_that_memory_ran_out(planned: Callable, narrow: None) -> None
     assert heard.states[keys[1]].state == "finished"
 
 
-def test_a_preempted_worker_saves_what_there_is_and_is_run_again_by_slurm(planned: Callable, narrow: None) -> None:
+@pytest.mark.parametrize("times", [1, 4])
+def test_a_preempted_worker_saves_what_there_is_and_is_run_again_by_slurm(
+    planned: Callable, narrow: None, times: int
+) -> None:
+    """However often: what Slurm takes back is no failure, and no new job is needed."""
     results, keys = planned(1)
     trouble(results, **dict.fromkeys(keys, "wait"))
+    n_preempted = 0
 
-    def preempt() -> None:
-        (results / "troubles.json").unlink()
-        ask("sbatch", "--partition=high", "--cpus-per-task=2", "--output=/dev/null", "--wrap=sleep 2")
+    def preempt() -> bool:
+        """Whenever the first trial is begun, and is no wish to stop."""
+        nonlocal n_preempted
+        if n_preempted < times and sum(begun(results).values()) > n_preempted:
+            n_preempted += 1
+            if n_preempted == times:
+                (results / "troubles.json").unlink()
+            ask("sbatch", "--partition=high", "--cpus-per-task=2", "--output=/dev/null", "--wrap=sleep 2")
+        return False
 
     heard = Told()
     calm = replace(FAST, cache_s=20.0)  # longer than a job takes to end
-    engine("partition=low", "mem=1G", pace=calm).run(results, keys, heard, Once(results, 1, preempt))
+    engine("partition=low", "mem=1G", pace=calm).run(results, keys, heard, preempt)
     assert [heard.states[key].state for key in keys] == ["finished", "finished"]
-    assert sorted(begun(results).values()) == [1, 2]
+    assert sorted(begun(results).values()) == [1, times + 1]
     (submission,) = submissions(results)  # no second one was needed
     assert submission.record.closed[0].how == "left"
     assert "JOB REQUEUE" in logs(results) or "PREEMPTION" in logs(results)  # and the log went on
