@@ -32,6 +32,6 @@ def as_number(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # no number, or a whole one of hundreds of digits
         return None
     return number if np.isfinite(number) else None

@@ -65,7 +65,7 @@ def read_positions(path: Path) -> Positions:
     barcodes = barcodes.combine_chunks() if isinstance(barcodes, pa.ChunkedArray) else barcodes
     if pc.count_distinct(barcodes).as_py() < len(barcodes):
         twice = names[pd.Series(names).duplicated()].iloc[0]
-        raise UserError(f"{path} names the spot {twice} more than once - each barcode must stand there once")
+        raise UserError(f"{path} names the spot {_shown(twice)} more than once - each barcode must stand there once")
     return Positions(
         barcodes,
         numbers["in_tissue"] == 1,
@@ -92,13 +92,16 @@ def _numbers(path: Path, frame: pd.DataFrame, name: str) -> np.ndarray:
         wrong, form = np.abs(values) >= FARTHEST, "a place on an image"
     if wrong.any():
         row = int(np.argmax(wrong))
-        first, value = frame["barcode"].iloc[row], frame[name].iloc[row]
+        first, value = _shown(frame["barcode"].iloc[row]), _shown(frame[name].iloc[row])
         if form == "a number":
-            raise UserError(
-                f"{path}: {name} of {first} is not a number ({value!s}) - correct it or fetch the file again"
-            )
-        raise UserError(f"{path}: {name} of {first} is {value!s}, not {form} - the columns may be exchanged")
+            raise UserError(f"{path}: {name} of {first} is not a number ({value}) - correct it or fetch the file again")
+        raise UserError(f"{path}: {name} of {first} is {value}, not {form} - the columns may be exchanged")
     return values.astype(np.int64) if name in WHOLE else values
+
+
+def _shown(value: Any) -> str:
+    """On one line, as a file may hold anything."""
+    return " ".join(str(value).split())[:40]
 
 
 def _plain(value: Any) -> Any:

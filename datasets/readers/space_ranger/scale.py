@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stbench.errors import UserError
+from stbench.errors import UserError, reason_of
 from stbench.slides.geometry import array_map
 from stbench.system.compressed import open_text
 from stbench.system.scalars import as_number
@@ -99,8 +99,10 @@ def read_scale_factors(path: Path) -> dict[str, float]:
     with open_text(path) as text:
         try:
             content = json.load(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise UserError(f"{path} is not valid JSON ({error}) - fetch it again") from error
+        except UnicodeDecodeError:
+            raise  # who opened the text tells it
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path} is not valid JSON ({reason_of(error)}) - fetch it again") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no scale factors (not a JSON object) - fetch it again")
     numbers = {name: as_number(value) for name, value in content.items()}
