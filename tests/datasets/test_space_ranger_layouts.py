@@ -302,12 +302,14 @@ def test_an_empty_spot_stays(tmp_path: Path) -> None:
     assert "1 of 40 spots have no counts at all; they are kept" in told(slide)
 
 
+@pytest.mark.filterwarnings("ignore:Use `squidpy.read.visium`")
 def test_scanpy_reads_the_same(tmp_path: Path) -> None:
     outs = ten_x.write_outs(tmp_path / "S", ten_x.visium())
     assert_scanpy_agrees(outs, read(outs))
 
 
 @pytest.mark.data
+@pytest.mark.filterwarnings("ignore:Use `squidpy.read.visium`")
 @pytest.mark.parametrize("name", ["V1_Breast_Cancer_Block_A_Section_1", "GSM6177599_NYU_BRCA0", "V1_Human_Lymph_Node"])
 def test_scanpy_reads_the_same_of_real_sections(data_root: Path, name: str) -> None:
     folder = data_root / "visium" / name
