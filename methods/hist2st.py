@@ -5,7 +5,7 @@ slide, neighbourhood averaging on the spot graph, and an LSTM over the graph lay
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
@@ -259,9 +259,22 @@ def augmented_copy(images: torch.Tensor, generator: torch.Generator, per_spot: b
     (nearest neighbour) and RandomHorizontalFlip, which cannot draw on the device.
     """
     draws = torch.rand((3, len(images) if per_spot else 1, 1, 1, 1), generator=generator, device=images.device)
-    images = torch.where(draws[0] < 0.1, to_grey(images), images)
-    images = rotate_by(images, (180 * draws[1].flatten() - 90).expand(len(images)))
-    return torch.where(draws[2] < 0.2, images.flip(-1), images)
+    angles = 180 * draws[1].flatten() - 90
+    images = _changed(images, draws[0] < 0.1, lambda some: to_grey(some).expand_as(some))
+    if per_spot:
+        images = rotate_by(images, angles)
+    else:  # all spots' colours are those of one image: one grid to sample at
+        side = images.shape[-1]
+        turned = rotate_by(images.reshape(1, -1, side, side), angles)
+        images = turned.view_as(images).contiguous(memory_format=torch.channels_last)
+    return _changed(images, draws[2] < 0.2, lambda some: some.flip(-1))
+
+
+def _changed(images: torch.Tensor, drawn: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """Images changed where ``drawn`` (n or 1, 1, 1, 1) says so; a CPU looks at a draw for all, and need not choose."""
+    if images.device.type == "cpu" and drawn.numel() == 1:
+        return change(images) if drawn else images
+    return torch.where(drawn, change(images), images)
 
 
 class Hist2ST(WholeSlideMethod):

@@ -23,12 +23,12 @@ def encoder_input(
     1.5, left-right flip, any angle. ``flip-quarter-turns`` is BLEEP's, and mclSTExp's on Alex+10x: both flips, quarter
     turns.
     """
+    if generator is not None and augmentation == "flip-quarter-turns":  # of bytes: a quarter of what there is to move
+        patches = augment.flip_and_quarter_turns(patches, generator)
     images = augment.to_float(patches)
     if generator is not None and augmentation == "jitter-flip-rotate":
         images = augment.colour_jitter(images, generator)
         images = augment.rotate(augment.hflip(images, generator), generator)
-    elif generator is not None and augmentation == "flip-quarter-turns":
-        images = augment.flip_and_quarter_turns(images, generator)
     if scale == "imagenet":
         # made on the CPU and sent without waiting: no host synchronisation inside an epoch
         mean, std = (

@@ -210,10 +210,10 @@ class WholeSlideMethod(TorchMethod):
         if self.config.pixel_scale == "raw255":
             return turned
         if self.config.pixel_scale == "unit":
-            return turned / 255
+            return turned.div_(255)
         # made on the CPU and sent without waiting: nothing in an epoch waits for the device
         statistics = torch.tensor([IMAGENET_MEAN, IMAGENET_STD]).to(turned.device, non_blocking=True)
-        return standardise(turned / 255, *statistics)
+        return standardise(turned.div_(255), *statistics)
 
     def training_pixels(self, network: nn.Module, batch: Batch) -> torch.Tensor:
         """The batch's pixels; augmented if configured, while the network is in training mode."""

@@ -25,7 +25,7 @@ def to_float(patches: Tensor) -> Tensor:
 
 def standardise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """(image - mean) / std per channel; ``mean`` and ``std`` are (3,)."""
-    return (images - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
+    return (images - mean.view(1, -1, 1, 1)).div_(std.view(1, -1, 1, 1))
 
 
 def flip_and_quarter_turn(images: Tensor, generator: Generator) -> Tensor:
@@ -33,13 +33,33 @@ def flip_and_quarter_turn(images: Tensor, generator: Generator) -> Tensor:
 
     In that order; uniform over the 8 symmetries of the square.
     """
-    return _sometimes(vflip(hflip(images, generator), generator), 0.5, generator, lambda some: some.rot90(1, (-2, -1)))
+    across, down, turn = (_heads(images, 0.5, generator) for _ in range(3))
+    return _moved(images, across, down, turn)
 
 
 def flip_and_quarter_turns(images: Tensor, generator: Generator) -> Tensor:
     """BLEEP's augmentation: left-right and up-down with probability 1/2 each, then 0, 1, 2 or 3 quarter turns."""
-    images = flip_and_quarter_turn(images, generator)
-    return _sometimes(images, 0.5, generator, lambda some: some.rot90(2, (-2, -1)))
+    across, down, turn, half_turn = (_heads(images, 0.5, generator) for _ in range(4))
+    return _moved(images, across ^ half_turn, down ^ half_turn, turn)  # half a turn is both flips, before or after
+
+
+def _moved(images: Tensor, across: Tensor, down: Tensor, turn: Tensor) -> Tensor:
+    """Images flipped left-right, then up-down, then turned a quarter counter-clockwise, where the (B,) bools say so.
+
+    A GPU makes every change of all images and chooses, since asking which to change would make it wait; a CPU moves
+    each pixel once.
+    """
+    if images.device.type != "cpu":
+        images = torch.where(across.view(-1, 1, 1, 1), images.flip(-1), images)
+        images = torch.where(down.view(-1, 1, 1, 1), images.flip(-2), images)
+        return torch.where(turn.view(-1, 1, 1, 1), images.rot90(1, (-2, -1)), images)
+    moved = torch.empty_like(images)
+    ways = across + 2 * down + 4 * turn
+    for way in range(8):
+        rows = (ways == way).nonzero().squeeze(1)
+        some = images[rows].flip([axis for axis, bit in ((-1, 1), (-2, 2)) if way & bit])
+        moved[rows] = some.rot90(1, (-2, -1)) if way & 4 else some
+    return moved
 
 
 def hflip(images: Tensor, generator: Generator, p: float = 0.5) -> Tensor:
@@ -88,7 +108,7 @@ def adjust_colours(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
         factor = factors.gather(1, order[:, step : step + 1]).view(-1, 1, 1, 1)
         grey = to_grey(images)
         other = torch.where(which == 2, grey, grey.mean(dim=(-2, -1), keepdim=True)) * (which != 0)
-        images = (factor * images + (1 - factor) * other).clamp(0, 1)
+        images = (factor * images).add_((1 - factor) * other).clamp_(0, 1)
     return images
 
 
@@ -122,8 +142,13 @@ def _sometimes(images: Tensor, p: float, generator: Generator, change: Callable[
 
     A GPU changes all and chooses, since asking which to change would make it wait; a CPU changes only those.
     """
-    heads = torch.rand(len(images), generator=generator, device=images.device) < p
+    heads = _heads(images, p, generator)
     if images.device.type != "cpu":
         return torch.where(heads.view(-1, 1, 1, 1), change(images), images)
     chosen = heads.nonzero().squeeze(1)
     return images.index_copy(0, chosen, change(images[chosen])) if len(chosen) else images
+
+
+def _heads(images: Tensor, p: float, generator: Generator) -> Tensor:
+    """(B,) bool: a draw for each image, true with probability ``p``."""
+    return torch.rand(len(images), generator=generator, device=images.device) < p

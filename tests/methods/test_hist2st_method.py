@@ -91,6 +91,16 @@ def test_copies_are_those_of_torchvision(monkeypatch: pytest.MonkeyPatch) -> Non
         torch.testing.assert_close(augmented_copy(images, torch.Generator()), expected, rtol=1e-5, atol=1e-3)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_shared_draw_gives_each_image_what_it_would_get_alone(seed: int) -> None:
+    images = torch.rand((5, 3, 28, 28), generator=torch.Generator().manual_seed(9))
+    images = images.contiguous(memory_format=torch.channels_last)
+    shared = augmented_copy(images, torch.Generator().manual_seed(seed))
+    alone = [augmented_copy(image[None], torch.Generator().manual_seed(seed)) for image in images]
+    assert torch.equal(shared, torch.cat(alone))
+    assert shared.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_copies_share_one_draw_unless_drawn_per_spot() -> None:
     image = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0))
     images = image.expand(6, -1, -1, -1)

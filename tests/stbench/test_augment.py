@@ -51,6 +51,26 @@ def test_flips_and_turns_draw_all_eight_symmetries_evenly_and_one_per_image(func
     assert counts.max() < 600
 
 
+@pytest.mark.parametrize("floating", [False, True])
+def test_flips_and_turns_are_those_of_the_draws_one_after_the_other(floating):
+    """Left-right, up-down, a quarter turn, for BLEEP half a turn: in this order, each with a draw for every image."""
+    images = torch.randint(0, 256, (64, 6, 6, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    images = images / 255 if floating else images
+    draws = torch.Generator().manual_seed(3)
+    across, down, turn, half = (torch.rand(64, generator=draws) < 0.5 for _ in range(4))
+    quarter, whole = [], []
+    for place, image in enumerate(images):
+        image = image.flip(-1) if across[place] else image
+        image = image.flip(-2) if down[place] else image
+        image = image.rot90(1, (-2, -1)) if turn[place] else image
+        quarter.append(image)
+        whole.append(image.rot90(2, (-2, -1)) if half[place] else image)
+    for function, expected in ((augment.flip_and_quarter_turn, quarter), (augment.flip_and_quarter_turns, whole)):
+        found = function(images, torch.Generator().manual_seed(3))
+        assert torch.equal(found, torch.stack(expected))
+        assert found.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_flips_happen_with_the_probability_asked_for():
     images = patches(1, side=4).expand(2000, -1, -1, -1)
     flipped = (augment.hflip(images, generator(), p=0.2) != images).flatten(1).any(1).float().mean()
