@@ -72,7 +72,8 @@ def _point_into(folder: Path) -> None:
     """Refuse a folder that is no section's output but holds files that could have been meant, with their names."""
     if any((folder / name).is_file() for name in (".zgroup", "zarr.json")):
         raise UserError(
-            f"{folder} is a Zarr store, which is not read - write its table as .h5ad, with image and positions"
+            f"{folder} is a Zarr store, but none of SpatialData (with tables/, and shapes/ or labels/) - give such a "
+            "store, or write its table as .h5ad, with image and positions"
         )
     files = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in (".toml", ".h5ad"))
     if files and not any(folder.glob("*spatial/")):

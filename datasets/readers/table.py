@@ -11,6 +11,7 @@ from .h5ad import entry as h5ad
 from .hest import entry as hest
 from .reader import Reader
 from .space_ranger import entry as space_ranger
+from .spatial_data import entry as spatial_data
 from .xenium import entry as xenium
 
 READERS: dict[str, Reader] = {
@@ -21,6 +22,7 @@ READERS: dict[str, Reader] = {
         h5ad.READER,
         xenium.READER,
         hest.READER,
+        spatial_data.READER,
     )
 }
 

@@ -13,9 +13,6 @@ from stbench.slides.colour import Colours, eight_bits
 from stbench.slides.image import Level, SlideImage
 from stbench.system.scalars import as_text
 
-from ..pitch import nearest_neighbour_pitch
-from ..space_ranger.scale import VISIUM_PITCH_UM
-
 if TYPE_CHECKING:
     pass
 from .file import beside, libraries_of, open_hdf5, part_of
@@ -95,23 +92,3 @@ def _eight_bits(path: Path, name: str, array: np.ndarray) -> np.ndarray:
             f"{path}: the {name} image is {array.dtype} up to {array.max():g}, neither uint8 nor 0 to 1 - convert it"
         )
     return Colours(alpha="unassociated" if array.shape[2] == 4 else None).rgb(array)
-
-
-def um_per_px_of(
-    factors: Mapping[str, float], array_xy: np.ndarray, centres: np.ndarray, pitch_um: float | None
-) -> tuple[float | None, str]:
-    """µm per pixel and where that comes from, in a few words."""
-    if "microns_per_pixel" in factors:
-        return factors["microns_per_pixel"], "microns_per_pixel of its scale factors"
-    pitch_px = nearest_neighbour_pitch(centres)
-    if pitch_px is None:
-        return None, ""
-    if pitch_um is not None:
-        return pitch_um / pitch_px, f"the spots' pitch of {pitch_um:g} µm"
-    diameter = factors.get("spot_diameter_fullres", 0.0)
-    hexagonal = bool((array_xy.sum(axis=1) % 2 == 0).all())
-    # Space Ranger states a diameter of 55 to 65 µm at 100 µm pitch
-    is_visium = hexagonal and diameter > 0 and 1.4 < pitch_px / diameter < 2.0
-    if not is_visium:
-        return None, ""
-    return VISIUM_PITCH_UM / pitch_px, f"the spots' pitch of {VISIUM_PITCH_UM:g} µm, as the array looks like Visium's"

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 from .file import libraries_of, library_of, numbers_of, open_file, part_of, require_unique
-from .picture import section_image, smaller_pictures, um_per_px_of
+from .picture import section_image, smaller_pictures
+from .scale import um_per_px_of
 
 ImageOf = Callable[[Sequence[str], np.ndarray], SlideImage]
 

@@ -11,7 +11,7 @@ from stbench.slides.slide import Slide
 from stbench.system.scalars import as_number
 
 from ..h5ad import read as read_h5ad
-from ..pitch import nearest_neighbour_pitch
+from ..h5ad.scale import measured_pitch
 from .files import HestFiles
 from .metadata import pixel_size, read_metadata
 from .patches import read_patches
@@ -28,7 +28,7 @@ def read(slide_id: str, patient: str, files: HestFiles, *, label: str | None = N
     slide = read_h5ad(slide_id, patient, files.expression, image=image, label=label)
     notes: list[str] = []
     if files.metadata is not None:
-        um_per_px, source = pixel_size(metadata, nearest_neighbour_pitch(slide.centres), notes)
+        um_per_px, source = pixel_size(metadata, measured_pitch(slide.array_xy, slide.centres), notes)
         slide = replace(slide, um_per_px=um_per_px, um_per_px_from=source)
     slide = replace(slide, notes=(*slide.notes, *(f"{slide_id}: {note}" for note in notes)))
     return slide if patches is None else patches.restricted(slide)

@@ -1,0 +1,1 @@
+"""SpatialData stores (Zarr), opened by the library of that name: the extra ``spatialdata``."""
