@@ -51,6 +51,14 @@ WAYS = {
     "mirrored and turned": ROTATION @ np.diag([1.0, -1.0]),
 }
 
+TOLD = {
+    "scaled": "turns it by 0°",
+    "turned": "H&E pixels of 0.6 µm to DAPI pixels of 0.2125 µm, turns it by 33°",
+    "turned by 90 degrees": "turns it by 90°",
+    "mirrored": "mirrors the H&E image left to right and turns it by 0°",
+    "mirrored and turned": "mirrors the H&E image left to right and turns it by -147°",
+}
+
 
 def alignment_of(way: str) -> np.ndarray:
     """H&E to DAPI pixels, 3 x 3, of which no cell gets a negative position."""
@@ -205,6 +213,8 @@ def test_cells_lie_where_they_were_painted_however_the_image_was_turned(tmp_path
     np.testing.assert_array_equal(slide.adata.X.toarray(), made.counts[:, [0, 1, 2, 6]])
     assert slide.genes == GENES
     assert slide.um_per_px == pytest.approx(HE_UM)
+    assert slide.adata.var["gene_ids"].tolist() == [f"ENSG{i:011d}" for i in (0, 1, 2, 6)]
+    assert f"{TOLD[way]}; 100% of the cells lie on it" in said(slide)
     assert "3 features are no genes and are left out (1 Negative Control Codeword, 1 Negative" in said(slide)
     assert check_slide(slide) == []
 
@@ -223,7 +233,7 @@ def test_bins_count_the_transcripts_of_their_square_of_the_image(tmp_path: Path,
     left_out = set(expected) - set(map(tuple, slide.array_xy.tolist()))
     assert left_out
     assert min(column for column, _ in left_out) * side > WIDTH / 2, "only bins off the tissue are left out"
-    assert f"{len(left_out)} of {slide.n_spots + len(left_out)} bins hold transcripts but no cell" in said(slide)
+    assert f"{len(left_out)} of {slide.n_spots + len(left_out)} bins that hold transcripts have no cell" in said(slide)
     quality = made.transcripts["qv"]
     others = ~made.transcripts["feature_name"].isin(GENES)
     assert f"{(quality < 20).sum()} transcripts of a quality below 20 are left out" in said(slide)

@@ -32,6 +32,15 @@ class Alignment:
         """The side of an H&E pixel in µm; of the square of the same area where the two sides differ."""
         return float(np.sqrt(abs(np.linalg.det(self.to_dapi[:2, :2]))) * self.dapi_um)
 
+    def __str__(self) -> str:
+        linear = self.to_dapi[:2, :2] @ np.diag([np.sign(np.linalg.det(self.to_dapi[:2, :2])), 1.0])
+        turn = float(np.degrees(np.arctan2(linear[1, 0] - linear[0, 1], linear[0, 0] + linear[1, 1])))
+        mirrored = np.linalg.det(self.to_dapi[:2, :2]) < 0
+        return (
+            f"the alignment takes H&E pixels of {self.um_per_px:.4g} µm to DAPI pixels of {self.dapi_um:.4g} µm, "
+            f"{'mirrors the H&E image left to right and ' if mirrored else ''}turns it by {turn + 0.0:.0f}°"
+        )
+
     @property
     def unevenness(self) -> float:
         """How many times as far an H&E pixel reaches in one direction as in any other; 1: it is square."""
@@ -114,6 +123,7 @@ def directed(
         )
     if np.allclose(alignment.to_dapi, np.eye(3)):
         notes.append(f"{path} is the identity, which is right only for an H&E image that was warped onto the DAPI one")
+    notes.append(f"{alignment}; {here:.0%} of the cells lie on it")
     if alignment.unevenness > UNEVEN:
         notes.append(f"{path} stretches the H&E image by {alignment.unevenness:.3g} in one direction")
     return alignment, notes

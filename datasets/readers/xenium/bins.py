@@ -20,7 +20,7 @@ from stbench.system.compressed import existing, open_binary
 from .alignment import Alignment
 
 LEAST_QUALITY = 20.0  # Phred-scaled; the makers' own matrices count no transcript below it
-NEAR_UM = 10.0  # a cell's usual radius: so far beyond a bin's corner its centroid may lie for the bin to be on tissue
+NEAR_UM = 5.0  # a cell's usual radius: so far beyond a bin's border its centroid may lie for the cell to reach into it
 COLUMNS = ("feature_name", "x_location", "y_location", "qv")
 BATCH = 1 << 20  # transcripts
 PENDING = 1 << 22  # sums that wait to be added up
@@ -222,11 +222,11 @@ def cells_in(cell_pixels: np.ndarray, counts: Any, grid: Grid) -> Sums:
 
 
 def on_tissue(bins: np.ndarray, grid: Grid, cell_pixels: np.ndarray, um_per_px: float) -> np.ndarray:
-    """(n,) bool: the bins in or beside which there is a cell; transcripts alone are found off tissue, too."""
+    """(n,) bool: the bins that a cell reaches into; transcripts alone are found off tissue, too."""
     from scipy.spatial import cKDTree
 
-    reach = grid.side / math.sqrt(2) + NEAR_UM / um_per_px
-    distance, _ = cKDTree(cell_pixels).query(grid.centres(bins), k=1, distance_upper_bound=reach)
+    reach = grid.side / 2 + NEAR_UM / um_per_px
+    distance, _ = cKDTree(cell_pixels).query(grid.centres(bins), k=1, p=np.inf, distance_upper_bound=reach)
     return np.isfinite(distance)
 
 

@@ -27,6 +27,7 @@ class Cells:
     um: np.ndarray  # (n_cells, 2) float64: x and y of the centroids, in µm
     counts: Any  # CSR, n_cells x n_genes
     genes: list[str]  # as the bundle names them: transcripts do so, too
+    gene_ids: list[str] | None
     notes: list[str]
 
 
@@ -49,18 +50,20 @@ def read_cells(matrix_path: Path, cells_path: Path) -> Cells:
         notes.append(f"{len(names) - len(rows)} cells have a position but no counts and are left out")
     kept = [matrix.cells[position] for position in rows]
     places = um[[row[name] for name in kept]]
-    return Cells(kept, places, matrix.counts[rows], matrix.genes, notes)
+    return Cells(kept, places, matrix.counts[rows], matrix.genes, matrix.gene_ids, notes)
 
 
 def read_centroids(path: Path) -> tuple[list[str], np.ndarray]:
     """Names of cells and their centroids (n_cells, 2) in µm."""
     import pandas as pd
+    import pyarrow.parquet
 
     with open_binary(existing(path)) as stream:
         parquet = stream.read(4) == b"PAR1"
     try:
         if parquet:
-            frame = pd.read_parquet(path)
+            known = pyarrow.parquet.read_schema(path).names
+            frame = pd.read_parquet(path, columns=[name for name in COLUMNS if name in known])
             if frame.index.name == "cell_id":
                 frame = frame.reset_index()
         else:

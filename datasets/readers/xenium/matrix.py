@@ -23,6 +23,7 @@ class CellMatrix:
     cells: list[str]
     counts: Any  # CSR, cells x genes
     genes: list[str]
+    gene_ids: list[str] | None  # Ensembl's
     not_genes: Counter[str]  # features of other types: control probes, code words
 
 
@@ -30,7 +31,7 @@ def read_matrix(path: Path) -> CellMatrix:
     if path.name.endswith(".zip"):
         return _read_zarr(path)
     matrix = read_10x_matrix(path)
-    return CellMatrix(matrix.barcodes, matrix.counts, matrix.features.names, matrix.not_genes)
+    return CellMatrix(matrix.barcodes, matrix.counts, matrix.features.names, matrix.features.ids, matrix.not_genes)
 
 
 def _read_zarr(path: Path) -> CellMatrix:
@@ -41,7 +42,9 @@ def _read_zarr(path: Path) -> CellMatrix:
     try:
         with zarr.storage.ZipStore(path, mode="r") as store:
             group: Any = zarr.open_group(store, mode="r")["cell_features"]
-            names, types = ([str(name) for name in group.attrs[key]] for key in ("feature_keys", "feature_types"))
+            names, ids, types = (
+                [str(name) for name in group.attrs[f"feature_{key}"]] for key in ("keys", "ids", "types")
+            )
             data, indices, indptr = (np.asarray(group[name][...]) for name in ("data", "indices", "indptr"))
             cells = _cell_names(np.asarray(group["cell_id"][...]))
         counts = sound_csr(data, indices, indptr, (len(names), len(cells))).T.tocsr()
@@ -52,15 +55,16 @@ def _read_zarr(path: Path) -> CellMatrix:
             raise
         raise UserError(f"{path} is a damaged Zarr archive ({reason_of(error)}) - fetch it again") from error
     require_counts(counts.data, str(path))
-    if len(types) != len(names):
-        raise UserError(f"{path}: {len(names)} features have {len(types)} types - fetch it again")
+    if not len(types) == len(ids) == len(names):
+        raise UserError(f"{path}: {len(names)} features have {len(ids)} ids and {len(types)} types - fetch it again")
     if len(set(cells)) < len(cells):
         raise UserError(f"{path} names the cell {Counter(cells).most_common(1)[0][0]} more than once - fetch it again")
     chosen = [column for column, kind in enumerate(types) if kind.lower() in GENE]
     if not chosen:
         raise UserError(f"{path} has no feature of the type 'gene' - it is not a matrix of genes")
     others = Counter(kind for kind in types if kind.lower() not in GENE)
-    return CellMatrix(cells, counts[:, chosen], [names[column] for column in chosen], others)
+    genes, gene_ids = ([listed[column] for column in chosen] for listed in (names, ids))
+    return CellMatrix(cells, counts[:, chosen], genes, gene_ids, others)
 
 
 def _cell_names(pairs: np.ndarray) -> list[str]:

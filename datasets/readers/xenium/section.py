@@ -64,6 +64,7 @@ def read(slide_id: str, patient: str, files: XeniumFiles, *, grid_um: float | No
         image=image,
         um_per_px=alignment.um_per_px,
         um_per_px_from="alignment of the H&E image",
+        gene_ids=cells.gene_ids,
         spot_diameter_px=spots.diameter_px,
         notes=[*notes, *spots.notes],
     )
@@ -99,7 +100,9 @@ def _bins_as_spots(files: XeniumFiles, cells: Cells, alignment: Alignment, image
     candidates = np.union1d(sums.counted, binning.bins_with_cells(grid, cell_pixels))
     off_tissue = ~binning.on_tissue(candidates, grid, cell_pixels, alignment.um_per_px)
     outside = image.outside(grid.centres(candidates)) & ~off_tissue
-    notes += _left_out(int(off_tissue.sum()), len(candidates), "bins hold transcripts but no cell, in or beside them")
+    notes += _left_out(
+        int(off_tissue.sum()), len(candidates), "bins that hold transcripts have no cell in or beside them"
+    )
     notes += _left_out(int(outside.sum()), len(candidates), "bins have their middle beside the H&E image")
     kept = candidates[~off_tissue & ~outside]
     if not len(kept):
