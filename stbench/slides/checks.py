@@ -12,6 +12,7 @@ from ..errors import UserError
 from . import geometry
 from .counts import count_fault
 from .evidence import Finding
+from .on_tissue import fit
 from .slide import Slide
 
 LEAST_OF_PANEL = 0.05  # a slide that lists a smaller share of the panel has other names, or is of another kind
@@ -145,8 +146,10 @@ def _position_errors(slide: Slide) -> list[str]:
             "- x is the image's column and y its row: exchange the two columns"
         ]
     x, y = centres[int(np.argmax(outside))]
+    found = fit(slide)
+    hint = "" if found is None or found.better is None else f"; {found.better}"
     return [
-        f"{int(outside.sum())} of {slide.n_spots} spots lie outside {place}, the first at x={x:.1f}, y={y:.1f} - "
+        f"{int(outside.sum())} of {slide.n_spots} spots lie outside {place}, the first at x={x:.1f}, y={y:.1f}{hint} - "
         "check that the image belongs to this slice and that positions are in its full-resolution pixels"
     ]
 

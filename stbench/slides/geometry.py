@@ -16,6 +16,7 @@ import numpy as np
 
 from .image import SlideImage
 from .lattice import pitch
+from .on_tissue import check_on_tissue, fit
 from .pixel_size import check_pixel_size
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ OFF_TISSUE = 0.02  # of a filtered matrix's barcodes; spots may have been set of
 SAME_PICTURE, ALIKE = 0.95, 0.85  # correlation of two pictures
 GRID = 64  # pixels of a side at which pictures are compared
 PLAIN = 3.0  # standard deviation of brightness below which a picture shows too little to be compared
-LOOKED_AT = 512  # pixels of the longer side at which spots are sought on tissue
 
 
 def check_image(slide: Slide) -> list[Finding]:
@@ -41,7 +41,7 @@ def check_spots(slide: Slide) -> list[Finding]:
     """What does not fit together in ``slide``, whose schema, positions and image have been found sound."""
     findings = [*_off_tissue(slide), *_on_array(slide), *_spot_size(slide)]
     # what lies beside tissue for a reason that has been named need not be said again
-    return findings or list(_beside_tissue(slide))
+    return findings or check_on_tissue(slide)
 
 
 def _off_tissue(slide: Slide) -> Iterator[Finding]:
@@ -128,6 +128,9 @@ def _mirrored(slide: Slide, fitted: ArrayMap) -> str:
     rows_over_columns = float(np.linalg.norm(fitted.row_step) / np.linalg.norm(fitted.column_step))
     if hexagonal and rows_over_columns < 0.75:  # on Visium rows are 1.73 times as far apart as columns
         return "and its rows are nearer to each other than its columns - exchange array_row and array_col"
+    found = fit(slide)
+    if found is not None and found.better is not None:
+        return f"which turning a section never gives; {found.better} - correct the positions"
     if slide.image.outside(slide.centres[:, ::-1]).any():
         return (
             "which turning a section never gives - either array_row and array_col are exchanged, or positions run from "
@@ -271,42 +274,3 @@ def _other_size(image: SlideImage, picture: SlideImage, name: str, best: str | N
             "positions were found on, or bring positions and scale factors to this one"
         )
     return f"{fact} - give the image that the positions were found on (that Space Ranger was run on)"
-
-
-def _beside_tissue(slide: Slide) -> Iterator[Finding]:
-    """Spots on the brightest parts of the image that would lie on dark ones if their positions were read otherwise."""
-    if slide.n_spots < 10:
-        return
-    pixels = slide.image.thumbnail(LOOKED_AT)
-    dark = 255.0 - pixels[..., 1]  # haematoxylin and eosin both take away green
-    if dark.std() < PLAIN:
-        return
-    dark = (dark - dark.mean()) / dark.std()
-    size = np.array(slide.image.full_resolution_size)
-    centres = slide.centres
-    other_readings = {
-        "x and y exchanged": centres[:, ::-1],
-        "x counted from the right": np.column_stack([size[0] - 1 - centres[:, 0], centres[:, 1]]),
-        "y counted from the bottom": np.column_stack([centres[:, 0], size[1] - 1 - centres[:, 1]]),
-        "both counted from the other end": size - 1 - centres,
-    }
-    for picture in (slide.image, *slide.evidence.pictures):
-        if picture.scale < 1:
-            other_readings[f"positions taken for pixels of the {picture.level} image"] = centres / picture.scale
-    given = _darkness(dark, centres, size)
-    inside = {name: places for name, places in other_readings.items() if not slide.image.outside(places).any()}
-    darkness = {name: _darkness(dark, places, size) for name, places in inside.items()}
-    best = max(darkness, key=lambda name: darkness[name], default=None)
-    if best is not None and given < 0 and darkness[best] > 0.3 and darkness[best] > given + 1:
-        yield Finding(
-            "notice",
-            f"the spots lie on the brightest parts of the image, beside the tissue; with {best} they would lie on it - "
-            "look at the picture of 'stbench data check' and correct the positions",
-        )
-
-
-def _darkness(dark: np.ndarray, centres: np.ndarray, size: np.ndarray) -> float:
-    """Mean of ``dark`` (height, width) under the spots."""
-    height, width = dark.shape
-    columns, rows = np.floor(centres * np.array([width, height]) / size).astype(int).T
-    return float(dark[rows.clip(0, height - 1), columns.clip(0, width - 1)].mean())

@@ -360,7 +360,7 @@ def test_spots_in_a_corner_of_glass_are_said_without_any_smaller_picture(tmp_pat
     assert check_slide(read_legacy(one, tmp_path / "right")) == []
     turned = replace(one, centres=[1619, 1259] - one.centres)
     problems = check_slide(read_legacy(turned, tmp_path / "turned"))
-    assert "with both counted from the other end they would lie on it" in said(problems, "notice")
+    assert "with positions turned by 180 degrees they would lie on the tissue" in said(problems, "notice")
 
 
 def test_exchanged_array_indices_are_told_from_exchanged_positions(tmp_path: Path) -> None:
