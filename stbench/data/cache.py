@@ -19,12 +19,15 @@ from ..slides.slide import Slide
 from ..system.array_file import ArrayFile
 from ..system.files import file_digest, replacing_directory, value_digest, writing_to
 from ..system.locks import locked
+from .patch_files import read_patches, write_patches
 from .physical import in_words, patch_um_of, window_of
 from .prepared import PADDING, PADDING_RULE, PreparedSlide
 from .targets import Target
 from .thumbnails import spot_diameter, write_thumbnail
 
 LAYOUT = 3  # raise it whenever what is written below changes
+SPOTS_AT_A_TIME = 4096  # whose counts are made dense
+MAPPED_FROM = 256 * 2**20  # bytes: larger arrays stay in their file, smaller ones are read at once
 READABLE = 100  # characters of an entry's name that say what it is
 
 
@@ -96,13 +99,11 @@ def _entry_name(dataset: Dataset, source: SlideSource, key: str) -> str:
 
 
 def _write(directory: Path, slide: Slide, panel: Sequence[str], window: Window, key: str) -> None:
-    shape = (slide.n_spots, window.px, window.px, 3)
-    with ArrayFile(directory / "patches.npy", shape, np.uint8) as patches:
-        _, n_padded = slide.image.cut(slide.centres, window, pad=PADDING, out=patches)
-    counts, total_counts = panel_counts(slide, panel)
+    n_padded = write_patches(directory, slide, window, PADDING)
+    with ArrayFile(directory / "counts.npy", (slide.n_spots, len(panel)), np.int32) as counts:
+        total_counts = write_panel_counts(slide, panel, counts)
     labels = slide.adata.obs["label"].tolist() if "label" in slide.adata.obs else None
     arrays = {
-        "counts": counts,
         "total_counts": total_counts,
         "array_xy": slide.array_xy,
         "pixel_xy": slide.centres,
@@ -135,14 +136,24 @@ def panel_counts(slide: Slide, panel: Iterable[str]) -> tuple[np.ndarray, np.nda
 
     A gene that the slide's file does not list was not seen in it: its counts are zero.
     """
-    matrix = slide.adata.X.tocsc()
+    genes = list(panel)
+    counts = np.zeros((slide.n_spots, len(genes)), dtype=np.int32)
+    return counts, write_panel_counts(slide, genes, counts)
+
+
+def write_panel_counts(slide: Slide, panel: Sequence[str], out: np.ndarray | ArrayFile) -> np.ndarray:
+    """:func:`panel_counts`, whose rows are written into ``out``; returns those of all genes."""
+    matrix = slide.adata.X.tocsr()
     column = {name: index for index, name in enumerate(slide.genes)}
-    wanted = [column.get(name, -1) for name in panel]
-    counts = np.zeros((slide.n_spots, len(wanted)), dtype=np.int32)
-    present = [position for position, index in enumerate(wanted) if index >= 0]
-    counts[:, present] = matrix[:, [wanted[position] for position in present]].toarray()
-    total = np.asarray(matrix.sum(axis=1)).ravel().astype(np.int64)
-    return counts, total
+    present = [position for position, name in enumerate(panel) if name in column]
+    wanted = [column[panel[position]] for position in present]
+    for start in range(0, slide.n_spots, SPOTS_AT_A_TIME):  # dense, they take many times the memory of the matrix
+        some = matrix[start : start + SPOTS_AT_A_TIME]
+        rows = np.zeros((some.shape[0], len(panel)), dtype=np.int32)
+        rows[:, present] = some[:, wanted].toarray()
+        for number, row in enumerate(rows, start):
+            out[number] = row
+    return np.asarray(matrix.sum(axis=1)).ravel().astype(np.int64)
 
 
 def damage(entry: Path) -> str | None:
@@ -173,23 +184,22 @@ def open_entry(
     digests = json.loads((entry / "digests.json").read_text(encoding="utf-8"))
 
     def array(name: str) -> np.ndarray:
-        loaded = np.load(entry / f"{name}.npy", mmap_mode="r" if name == "patches" else None, allow_pickle=False)
-        loaded.flags.writeable = False
-        return loaded
+        return _loaded(entry / f"{name}.npy")
 
-    patches, counts, total_counts = array("patches"), array("counts"), array("total_counts")
+    counts, total_counts, pixel_xy = array("counts"), array("total_counts"), array("pixel_xy")
+    patches, patches_digest = read_patches(entry, pixel_xy, digests)
     return PreparedSlide(
         id=source.id,
         patient=source.patient,
         genes=tuple(panel),
         patches=patches,
-        patches_digest=digests["patches.npy"],
+        patches_digest=patches_digest,
         counts=counts,
         total_counts=total_counts,
         n_measured=facts["n_measured"],
         target=target_array(entry, chosen_target, counts, total_counts, facts["n_measured"], notices),
         array_xy=array("array_xy"),
-        pixel_xy=array("pixel_xy"),
+        pixel_xy=pixel_xy,
         spot_ids=tuple(facts["spot_ids"]),
         labels=None if facts["labels"] is None else tuple(facts["labels"]),
         um_per_px=facts["um_per_px"],
@@ -216,14 +226,29 @@ def target_array(
     """The slide's target, (n_spots, n_genes) float32, kept beside the slide's entry and checked like it."""
     home = entry.parent.parent / "targets" / f"{entry.name}-{chosen.name}-{value_digest(chosen.formula)[:8]}"
     if not home.is_dir() or damage(home) is not None:
-        made = partial(chosen, counts, total_counts, n_measured)
-        _write_target(home, f"target {chosen.name} of {entry.name}", made, notices)
-    array = np.load(home / "target.npy", allow_pickle=False)
+        write = partial(_write_values, chosen, counts, total_counts, n_measured)
+        _write_target(home, f"target {chosen.name} of {entry.name}", write, notices)
+    return _loaded(home / "target.npy")
+
+
+def _loaded(path: Path) -> np.ndarray:
+    array = np.load(path, mmap_mode="r" if path.stat().st_size > MAPPED_FROM else None, allow_pickle=False)
     array.flags.writeable = False
     return array
 
 
-def _write_target(home: Path, name: str, made: Callable[[], np.ndarray], notices: list[str]) -> None:
+def _write_values(chosen: Target, counts: np.ndarray, total_counts: np.ndarray, n_measured: int, path: Path) -> None:
+    """Write a target, piece by piece."""
+    if counts.size == 0 or chosen.pools_spots:
+        np.save(path, chosen(counts, total_counts, n_measured), allow_pickle=False)
+        return
+    with ArrayFile(path, counts.shape, np.float32) as values:
+        for piece in chosen.pieces(*counts.shape):
+            for number, row in enumerate(chosen.of_piece(counts, total_counts, n_measured, piece), piece[0].start):
+                values[number] = row
+
+
+def _write_target(home: Path, name: str, write: Callable[[Path], None], notices: list[str]) -> None:
     with writing_to(home):
         home.parent.mkdir(parents=True, exist_ok=True)
         with locked(home.parent / f".{home.name}.lock"):
@@ -232,6 +257,6 @@ def _write_target(home: Path, name: str, made: Callable[[], np.ndarray], notices
                 if home.is_dir():
                     notices.append(f"{name} was damaged ({harm}) and has been made again")
                 with replacing_directory(home) as temporary:
-                    np.save(temporary / "target.npy", made(), allow_pickle=False)
+                    write(temporary / "target.npy")
                     digests = {"target.npy": file_digest(temporary / "target.npy")}
                     (temporary / "digests.json").write_text(json.dumps(digests), encoding="utf-8")

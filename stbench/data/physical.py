@@ -36,7 +36,7 @@ def with_patch_um(dataset: Dataset, patch_um: float | None) -> Dataset:
         return dataset
     if not (math.isfinite(patch_um) and patch_um > 0):
         raise UserError(f"--patch-um {patch_um:g} is no size of a window - write for example --patch-um 112")
-    return PhysicalWindows(dataset, patch_um)  # type: ignore[return-value]  # a Dataset by what it passes on
+    return PhysicalWindows(dataset, patch_um)  # a Dataset by what it passes on
 
 
 def patch_um_of(dataset: Dataset) -> float | None:

@@ -28,7 +28,7 @@ class PreparedSlide:
     id: str
     patient: str
     genes: tuple[str, ...]
-    patches: np.ndarray  # (n_spots, patch_px, patch_px, 3) uint8
+    patches: np.ndarray  # (n_spots, patch_px, patch_px, 3) uint8, or a TiledPatches, which is read like one
     patches_digest: str  # of their file, which was compared when it was opened
     counts: np.ndarray  # (n_spots, n_genes) int32, panel genes
     total_counts: np.ndarray  # (n_spots,) int64, all genes of the slide

@@ -6,13 +6,14 @@ are compared within one target only, and every report prints the target's formul
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from .target_names import known_target
 
+PIECE = 2**24  # values that are computed at a time
 TEN_THOUSAND = 1e4  # counts per ten thousand, as in the published code
 MILLION = 1e6  # counts per million, as in mclSTExp's text
 
@@ -38,8 +39,29 @@ class Target:
             raise ValueError(
                 f"counts (spots, genes) {counts.shape} and total counts (spots,) {total_counts.shape} do not match"
             )
-        values = self.function(counts.astype(np.float64), total_counts.astype(np.float64), n_measured)
-        return values.astype(np.float32)
+        out = np.empty(counts.shape, dtype=np.float32)
+        for piece in self.pieces(*counts.shape):
+            out[piece] = self.of_piece(counts, total_counts, n_measured, piece)
+        return out
+
+    def pieces(self, n_spots: int, n_genes: int) -> Iterator[tuple[slice, slice]]:
+        """Spots and genes that are computed at a time: some spots, or some genes where spots are pooled.
+
+        In float64 and with the steps between, all of a slide of hundreds of thousands of spots would take many times
+        the memory of its counts. Sums of counts are whole numbers, so that pieces change no bit.
+        """
+        length, other = (n_genes, n_spots) if self.pools_spots else (n_spots, n_genes)
+        step = max(1, PIECE // max(1, other))
+        for start in range(0, length, step):
+            some = slice(start, min(start + step, length))
+            yield (slice(None), some) if self.pools_spots else (some, slice(None))
+
+    def of_piece(
+        self, counts: np.ndarray, total_counts: np.ndarray, n_measured: int | None, piece: tuple[slice, slice]
+    ) -> np.ndarray:
+        """The target of one of :meth:`pieces`."""
+        whole, totals = counts[piece].astype(np.float64), total_counts[piece[0]].astype(np.float64)
+        return self.function(whole, totals, n_measured).astype(np.float32)
 
 
 def spot_log10_cp10k(counts: np.ndarray, total_counts: np.ndarray, n_measured: int | None = None) -> np.ndarray:

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..method import Method, Run, TestSlide
+from ..slides.tiles import exchanged
 from .metrics import UnscorableError, score_slide
 
 COLUMNS = ("exchanged_move", "exchanged_pcc_acg", "exchanged_strict_pcc_acg")
@@ -69,7 +70,7 @@ def predict_exchanged(method: Method, slide: TestSlide, dataset: str, seed: int)
     rng = Run(seed=seed).numpy_generator("exchanged patches", dataset, slide.id)
     order = order_of_exchange(slide.n_spots, rng)
     margins = None if slide.margins is None else slide.margins[order]  # what of a patch lies outside the image
-    given = replace(slide, patches=slide.patches[order], margins=margins)
+    given = replace(slide, patches=exchanged(slide.patches, order), margins=margins)
     return np.asarray(method.predict(given), dtype=np.float32)
 
 

@@ -79,15 +79,28 @@ def cut_windows(
             else:
                 out[i] = _window(pixels, int(x), int(y), window.px, window.px, pad)
 
-    lazy = not isinstance(pixels, np.ndarray)
-    threads = min(usable_cores(), MOST_THREADS, getattr(pixels, "at_a_time", MOST_THREADS))
-    if not (lazy or resampled) or threads == 1 or len(corners) <= AT_A_TIME:
-        cut(_in_order(pixels, corners, window, scale))
-        return
     order = _in_order(pixels, corners, window, scale)
+    copied = isinstance(pixels, np.ndarray) and not resampled
+    if copied or len(corners) <= AT_A_TIME:
+        cut(order)
+        return
+    threads = min(usable_cores(), MOST_THREADS, getattr(pixels, "at_a_time", MOST_THREADS))
     with ThreadPoolExecutor(threads, thread_name_prefix="windows") as pool:
         for _ in pool.map(cut, np.split(order, range(AT_A_TIME, len(order), AT_A_TIME))):
             pass  # what a thread raised is raised here
+
+
+def extents(corners: np.ndarray, window: Window, scale: tuple[float, float]) -> np.ndarray:
+    """(n, 4) int64: first column, first row, and those after the last, of what each window needs of the pixels.
+
+    They may lie beyond the border. What a kernel reaches around a window that is resampled is among them.
+    """
+    if not (window.resampled or scale != (1.0, 1.0)):
+        first = corners.astype(np.int64)
+        return np.concatenate([first, first + window.px], axis=1)
+    sides = [_around(0.0, window.covered * factor, window.px) for factor in scale]
+    first = np.floor(corners * np.array(scale)).astype(np.int64) + np.array([side[0] for side in sides])
+    return np.concatenate([first, first + np.array([side[2] for side in sides])], axis=1)
 
 
 def _in_order(pixels: Any, corners: np.ndarray, window: Window, scale: tuple[float, float]) -> np.ndarray:

@@ -169,13 +169,18 @@ class SlideImage:
         patches: Patches = np.empty(shape, dtype=np.uint8) if out is None else out
         if patches.shape != shape or getattr(patches, "dtype", np.uint8) != np.uint8:
             raise ValueError(f"out must be {shape} uint8, not {patches.shape} {getattr(patches, 'dtype', '')}")
-        self._check_inside(centres)
+        self.require_inside(centres)
+        with self.opened(window) as (pixels, scale):
+            cut_windows(pixels, window.corners(centres), window, scale, pad, patches)
+        return patches, int(self.crossing(centres, window).sum())
+
+    @contextmanager
+    def opened(self, window: Window) -> Iterator[tuple[Pixels, tuple[float, float]]]:
+        """What windows are cut from, and its pixels per full-resolution pixel of x and y."""
         reduction = window.side * self.scale / window.px if window.resampled else 1.0
         width, height = self.size
         with self._pixels(reduction) as pixels:
-            scale = (self.scale * pixels.shape[1] / width, self.scale * pixels.shape[0] / height)
-            cut_windows(pixels, window.corners(centres), window, scale, pad, patches)
-        return patches, int(self.crossing(centres, window).sum())
+            yield pixels, (self.scale * pixels.shape[1] / width, self.scale * pixels.shape[0] / height)
 
     def outside(self, centres: np.ndarray) -> np.ndarray:
         """(n,) bool: which centres (x, y at full resolution) fall on no pixel of the image; NaN counts as outside."""
@@ -202,7 +207,8 @@ class SlideImage:
         crosses = self.crossing(centres, window)[:, None]
         return np.where(crosses, np.rint(beyond).clip(0, window.px), 0).astype(np.int64)
 
-    def _check_inside(self, centres: np.ndarray) -> None:
+    def require_inside(self, centres: np.ndarray) -> None:
+        """Raise a ``UserError`` for centres (x, y at full resolution) that fall on no pixel of the image."""
         outside = self.outside(centres)
         if outside.any():
             x, y = centres[int(np.argmax(outside))]

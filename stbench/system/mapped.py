@@ -19,6 +19,11 @@ def require_whole(array: np.ndarray) -> None:
     An array without a file passes, and so does one whose file was deleted or replaced while it was whole: what is
     mapped stays readable.
     """
+    for part in getattr(array, "mapped", (array,)):  # what is cut from files says which
+        _require_whole(part)
+
+
+def _require_whole(array: np.ndarray) -> None:
     root = array
     while isinstance(root.base, np.ndarray):
         root = root.base
