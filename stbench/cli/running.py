@@ -103,6 +103,7 @@ def _run_experiments(
             soft_wrap=True,
             markup=False,
         )
+    _say_too_large(setting, experiments)
     todo = outstanding(directory, keys, setting.retry_failed, setting.chosen_folds())
     engine = setting.engine.within_memory(engine, forecast.peak_bytes(todo))
     todo = in_best_order(todo, forecast, engine)
@@ -118,6 +119,24 @@ def _run_experiments(
     out.print(f"results: {directory}   now: stbench report {shlex.quote(str(directory))}", soft_wrap=True)
     if (summary.loc[summary["key"].isin(keys), "state"] == "failed").any():
         raise typer.Exit(1)
+
+
+def _say_too_large(setting: Setting, experiments: Sequence[Experiment]) -> None:
+    """Say of methods that learn whole slides which cannot hold those of an experiment: their trials will fail."""
+    if not setting.engine.runs_here:
+        return  # each trial sees where it runs
+    from ..training.device import resolve_device
+    from ..trials.whole_slide import too_large
+
+    device = resolve_device(setting.device)
+    said: dict[str, None] = {}
+    for experiment in experiments:
+        for choice in experiment.methods:
+            reason = too_large(choice.method, choice.config, experiment.data.slides.values(), device)
+            if reason is not None:
+                said[f"{choice.method.title} cannot be trained here: {reason}"] = None
+    for line in said:
+        out.print(line, style="yellow", soft_wrap=True, markup=False)
 
 
 def _experiments(

@@ -34,6 +34,7 @@ from .predictions import as_prediction, require_finite
 from .scoring import score_predictions
 from .spec import DataSpec, TrialSpec, trial_seed
 from .state import AlarmRecord
+from .whole_slide import too_large
 
 UNSAFE = "computed in {precision}, which the method does not declare safe: insisted on, and not to be compared"
 
@@ -73,6 +74,8 @@ def work_on(attempt: Attempt) -> dict[str, Any]:
     if needs.same_patient and not same_patient(spec.test, spec.train, spec.patients):
         raise NotApplicable("no training slice is of the test slice's patient")
     training = [data.slides[name] for name in spec.train]
+    if not spec.trained_by and (reason := too_large(method_class, config, training, device)) is not None:
+        raise MethodFailed(reason)
     with PeakMemory(device) as memory, warnings_noted(run.note):
         if spec.trained_by:
             method, fit_s = calls.guard(_trained_elsewhere(spec, method, attempt.results, run, calls), read), 0.0

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stbench.audit import pictures
 from stbench.audit.pictures import fingerprints
 from stbench.data import patch_files
 from stbench.data.physical import with_patch_um
@@ -193,3 +196,51 @@ def test_a_real_section_is_the_same_either_way(data_root: Path) -> None:
     window = Window(290.7, 224)
     centres = slide.centres[:60]
     np.testing.assert_array_equal(np.asarray(tiled(slide.image, centres, window)), slide.image.cut(centres, window)[0])
+
+
+def test_a_slide_that_a_whole_slide_method_cannot_hold_is_told_before_training(
+    entries: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stbench import registry
+    from stbench.method import configure
+    from stbench.trials import whole_slide
+
+    slides = entries[0].values()
+    histogene, stnet = registry.method("histogene"), registry.method("stnet")
+    config = configure(histogene)
+    assert whole_slide.too_large(histogene, config, slides, "cpu") is None
+    largest = max(slide.n_spots for slide in slides)
+    monkeypatch.setattr(whole_slide, "usable_memory", lambda: 12 * largest * 112**2 - 1)
+    reason = whole_slide.too_large(histogene, config, slides, "cpu")
+    assert reason is not None
+    assert f"the {largest:,} patches of P1a alone take" in reason
+    assert whole_slide.too_large(stnet, configure(stnet), slides, "cpu") is None
+
+
+def test_the_trial_of_such_a_method_fails_in_a_line_and_the_others_run(
+    tmp_path: Path, stbench_command: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stbench.trials import whole_slide
+
+    monkeypatch.setattr(whole_slide, "usable_memory", lambda: 1000)
+    words = ("--methods", "histogene,training_mean", "--dataset", "demo", "--slices", "P1a,P2a", "--preset", "quick")
+    done = stbench_command("run", *words, "--device", "cpu", "--no-mlflow", "--out", tmp_path / "r")
+    assert done.code == 1
+    assert "HisToGene cannot be trained here: it learns all spots of a slide at once" in done.out
+    summary = pd.read_csv(tmp_path / "r" / "summary.csv")
+    assert set(zip(summary["method"], summary["state"], strict=True)) == {
+        ("histogene", "failed"),
+        ("training_mean", "finished"),
+    }
+    assert "larger bins" in summary.loc[summary["state"] == "failed", "reason"].iloc[0]
+
+
+def test_of_a_slide_of_very_many_spots_a_part_is_compared_with_others(
+    entries: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "LOOKED_AT", 30)
+    prints = fingerprints(entries[1])
+    rows = [spot.row for spot in prints.spots if spot.slice == "P1a"]
+    step = -(-entries[1]["P1a"].n_spots // 30)
+    assert rows == list(range(0, entries[1]["P1a"].n_spots, step))
+    assert len(prints.flat) == len(prints.digest) == len(prints.spots)
