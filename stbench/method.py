@@ -63,7 +63,8 @@ class TestSlide(HasContent):
     patient: str
     patches: (
         np.ndarray
-    )  # (n_spots, side, side, 3) uint8 RGB, rows then columns; may be memory-mapped: never write to it
+    )  # (n_spots, side, side, 3) uint8 RGB, rows then columns; may be memory-mapped, or of a slide of very many spots
+    # what is read like an array and cut from its image when it is (stbench.slides.tiles): never write to it
     array_xy: np.ndarray  # (n_spots, 2) int64: array column, array row
     pixel_xy: np.ndarray  # (n_spots, 2) float64: pixel centre x, y at full resolution
     um_per_px: float | None

@@ -236,3 +236,23 @@ def test_the_size_of_a_pixel_is_found_in_the_tags(tags: str, painted: np.ndarray
         half = stated_pixel_size(SlideImage.from_file(path, scale=0.5, level="hires"))
         assert half is not None
         assert half.um == pytest.approx(um / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("window", [Window.plain(24), Window(61, 24), Window(121.5, 24)])
+def test_openslide_gives_the_same_windows_of_every_level(window: Window, painted: np.ndarray, tmp_path: Path) -> None:
+    """Where the extra is installed: of a pyramid that both it and tifffile read."""
+    pytest.importorskip("openslide")
+    from stbench.slides.picture_formats import OpenSlidePixels, opened_slide
+
+    path, pixels = tmp_path / "pyramid.tif", painted[:208, :300]
+    with tifffile.TiffWriter(path) as writer:
+        for step in (1, 2, 4):
+            options = {"photometric": "rgb", "tile": (32, 32), "compression": "zlib", "subfiletype": int(step > 1)}
+            writer.write(np.ascontiguousarray(pixels[::step, ::step]), **options)
+    centres = np.random.default_rng(0).uniform((0, 0), (299, 207), (80, 2))
+    found = np.empty((80, 24, 24, 3), dtype=np.uint8)
+    with opened_slide(path) as slide:
+        region = OpenSlidePixels(slide, window.side / window.px if window.resampled else 1.0)
+        scale = region.shape[1] / 300
+        cutting.cut_windows(region, window.corners(centres), window, (scale, scale), 255, found)
+    np.testing.assert_array_equal(found, SlideImage.from_file(path).cut(centres, window)[0])
