@@ -172,7 +172,18 @@ def scaled(path: Path, series: Any) -> list[str]:
 def _white(path: Path, series: Any, layout: TiffLayout) -> tuple[float, float]:
     if series.dtype == np.uint8 or layout.colours.model == "palette":
         return 255.0, 255.0
-    coarse = series.levels[-1]  # is enough to see how many bits are in use
+    about = path.stat()
+    stamp = (str(path), about.st_size, about.st_mtime_ns)
+    if stamp not in _WHITE:  # without a pyramid all pixels are looked at: once in a process
+        _WHITE[stamp] = _white_of(path, series.levels[-1], layout)
+    return _WHITE[stamp]
+
+
+_WHITE: dict[tuple[str, int, int], tuple[float, float]] = {}  # by path, size and time of change
+
+
+def _white_of(path: Path, coarse: Any, layout: TiffLayout) -> tuple[float, float]:
+    """From the coarsest level, which is enough to see how many bits are in use."""
     coarse_layout = TiffLayout.of(path, coarse)
     samples = samples_of(coarse, coarse_layout)
     if samples is None:
