@@ -101,16 +101,15 @@ def _perhaps_missing(labels: Sequence[str | None]) -> list[str]:
     ]
 
 
-def sound_csr(data: Any, indices: Any, indptr: Any, shape: tuple[int, int]) -> Any:
-    """The CSR matrix of three arrays that come from a file.
+def check_sparse(matrix: Any) -> None:
+    """Raise ``ValueError`` where the arrays of a CSR or CSC matrix, which come from a file, contradict each other.
 
-    Raises ``ValueError`` where they contradict each other: compiled code, which does not look, would read beyond them.
+    Compiled code, which does not look, would read beyond them.
     """
-    from scipy import sparse
-
-    matrix = sparse.csr_matrix((data, indices, indptr), shape=shape)
+    for name in ("indices", "indptr"):
+        if getattr(matrix, name).dtype.kind not in "iu":
+            raise ValueError(f"{name} of a sparse matrix are {getattr(matrix, name).dtype}, not integers")
     matrix.check_format(full_check=True)
-    return matrix
 
 
 def require_counts(values: np.ndarray, place: str) -> None:

@@ -14,8 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from scipy import sparse
+from spoilt_files import accepted_or_refused, part_replaced, replacements
 
 from stbench.datasets.readers import h5ad
 from stbench.datasets.readers.h5ad.entry import READER
@@ -516,3 +519,19 @@ def test_an_import_of_normalised_values_names_the_layer_to_choose(
     assert 'counts are in layers["counts"]: --layer counts' in refused.err
     assert not (tmp_path / "data/cohorts/mine").exists()
     assert stbench_command(*words, "--layer", "counts").code == 0
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(number=st.integers(0, 200), how=replacements)
+def test_any_part_of_an_object_may_be_of_another_kind(tmp_path: Path, number: int, how: str) -> None:
+    path = tmp_path / "section.h5ad"
+    if not path.exists():
+        adata = make()
+        adata.layers["counts"] = adata.X.copy()
+        adata.raw = adata
+        adata.write_h5ad(path)
+    with part_replaced(path, number, how):
+        with accepted_or_refused():
+            READER.refuses({"file": path})
+        with accepted_or_refused():
+            check_slide(READER.open("S1", "P1", {"file": path, "label": "region"})[0]())

@@ -16,6 +16,7 @@ from anndata import AnnData
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
+from spoilt_files import accepted_or_refused, part_replaced, replacements
 
 from stbench.datasets.readers.hest.files import find
 from stbench.datasets.readers.hest.sample import read
@@ -303,11 +304,16 @@ def test_any_metadata_are_read_or_refused(sample: Sample, name: str, value: Any,
         files = type(files)(files.sample, files.expression, None, sample.patches, files.metadata)
     assert files.metadata is not None
     files.metadata.write_text(json.dumps({**sample.metadata, name: value}))
-    try:
+    with accepted_or_refused():
         slide = read("S1", "P1", files)
-    except UserError as refusal:
-        lines = str(refusal).splitlines()
-    else:
-        lines = [""]
         assert slide.um_per_px is None or 0 < slide.um_per_px < float("inf")
-    assert len(lines) == 1
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(patches=st.booleans(), number=st.integers(0, 100), how=replacements)
+def test_any_part_of_a_file_may_be_of_another_kind(sample: Sample, patches: bool, number: int, how: str) -> None:
+    files = find(sample.expression, "S1")
+    files = type(files)(files.sample, files.expression, None, sample.patches, files.metadata)
+    with part_replaced(sample.patches if patches else sample.expression, number, how), accepted_or_refused():
+        slide = read("S1", "P1", files)
+        slide.image.cut(slide.centres[:3], 16)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 from scipy.io import mmwrite
+from spoilt_files import accepted_or_refused, cut_off, part_replaced, replacements
 
 from stbench.datasets.manifest import open_dataset_path
 from stbench.datasets.readers.table import recognised
@@ -188,17 +188,6 @@ def read_bundle(folder: Path, grid_um: float | None = None, **given: Any) -> Sli
 
 def said(slide: Slide) -> str:
     return "\n".join(slide.notes)
-
-
-@contextmanager
-def accepted_or_refused() -> Iterator[None]:
-    """Nothing is raised inside but a ``UserError`` of one line."""
-    told: list[str] = []
-    try:
-        yield
-    except UserError as refusal:
-        told.append(str(refusal))
-    assert not any("\n" in line for line in told)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -547,19 +536,49 @@ def test_any_matrix_is_refused_or_puts_the_spots_on_the_image(
         assert not slide.image.outside(slide.centres).any()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from(["cell_feature_matrix.h5", "cells.parquet", "transcripts.parquet", "experiment.xenium"]),
-    where=st.floats(0, 1),
-    what=st.one_of(st.none(), st.binary(min_size=1, max_size=16)),
+    share=st.floats(0, 1, exclude_max=True),
 )
-def test_any_damage_to_a_file_is_refused_or_harmless(
-    bundle: Bundle, name: str, where: float, what: bytes | None
-) -> None:
-    path = bundle.folder / name
+def test_a_file_that_is_cut_off_is_refused(bundle: Bundle, name: str, share: float) -> None:
+    with cut_off(bundle.folder / name, share), pytest.raises(UserError) as refusal:
+        read_bundle(bundle.folder, grid_um=12.0)
+    assert "\n" not in str(refusal.value)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(number=st.integers(0, 100), how=replacements)
+def test_any_part_of_the_matrix_may_be_of_another_kind(bundle: Bundle, number: int, how: str) -> None:
+    with part_replaced(bundle.folder / "cell_feature_matrix.h5", number, how), accepted_or_refused():
+        read_bundle(bundle.folder)
+
+
+columns = st.sampled_from(
+    ["cells.parquet cell_id", "cells.parquet x_centroid", "transcripts.parquet feature_name"]
+    + [f"transcripts.parquet {name}" for name in ("x_location", "y_location", "qv")]
+)
+KINDS: dict[str, Callable[[int], Any]] = {
+    "words": lambda n: ["a"] * n,
+    "bytes": lambda n: [b"\xff"] * n,
+    "missing": lambda n: pa.nulls(n),
+    "logical": lambda n: [True] * n,
+    "infinite": lambda n: [float("inf")] * n,
+    "huge": lambda n: [1e300] * n,
+    "lists": lambda n: [[1.0]] * n,
+    "dates": lambda n: pa.array([0] * n, pa.timestamp("s")),
+}
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(column=columns, kind=st.sampled_from(sorted(KINDS)))
+def test_any_column_may_be_of_another_kind(bundle: Bundle, column: str, kind: str) -> None:
+    file, name = column.split()
+    path = bundle.folder / file
     content = path.read_bytes()
-    place = int(where * len(content))
-    path.write_bytes(content[:place] if what is None else content[:place] + what + content[place + len(what) :])
+    table = pyarrow.parquet.read_table(path)
+    table = table.set_column(table.column_names.index(name), name, pa.array(KINDS[kind](table.num_rows)))
+    pyarrow.parquet.write_table(table, path)
     with accepted_or_refused():
         read_bundle(bundle.folder, grid_um=12.0)
     path.write_bytes(content)

@@ -13,6 +13,8 @@ from stbench.system.compressed import existing, is_gzipped, locked_hdf5
 from stbench.system.scalars import as_number
 from stbench.system.user_paths import expanded
 
+from ..assemble import check_sparse
+
 if TYPE_CHECKING:
     from anndata import AnnData
 IN_LIBRARY = ("images", "scalefactors", "metadata")
@@ -41,7 +43,7 @@ def _check_matrices(adata: AnnData) -> None:
     """Raise ``ValueError`` for a sparse matrix whose arrays contradict each other: compiled code does not look."""
     for matrix in (adata.X, *adata.layers.values(), None if adata.raw is None else adata.raw.X):
         if hasattr(matrix, "check_format"):
-            matrix.check_format(full_check=True)
+            check_sparse(matrix)
 
 
 def require_unique(path: Path, adata: AnnData, library: str | None) -> None:

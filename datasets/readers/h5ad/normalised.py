@@ -32,10 +32,10 @@ def normalised(path: Path) -> UserError | None:
 
 def _places(file: Any) -> Iterator[tuple[str, np.ndarray]]:
     """Every matrix of numbers and its first values, those of the usual places first."""
-    layers = file.get("layers", {})
+    layers, raw = (part if hasattr(part, "keys") else {} for part in (file.get("layers"), file.get("raw")))
     names = sorted(layers, key=lambda name: name not in ("counts", "raw"))
     matrices = {"X": file.get("X"), **{f"layers['{name}']": layers[name] for name in names}}
-    matrices["raw.X"] = file["raw"].get("X") if hasattr(file.get("raw"), "get") else None
+    matrices["raw.X"] = raw.get("X")
     for place, matrix in matrices.items():
         data = matrix.get("data") if hasattr(matrix, "keys") else matrix
         if data is None or not data.shape or data.dtype.kind not in "iufb" or not data.size:

@@ -12,7 +12,7 @@ import numpy as np
 from stbench.errors import UserError, reason_of
 from stbench.system.compressed import existing
 
-from ..assemble import require_counts, sound_csr
+from ..assemble import check_sparse, require_counts
 from ..space_ranger.matrix import read_matrix as read_10x_matrix
 
 GENE = ("gene", "gene expression")  # feature types, in lower case
@@ -37,6 +37,7 @@ def read_matrix(path: Path) -> CellMatrix:
 def _read_zarr(path: Path) -> CellMatrix:
     """Features x cells by rows; names and types of features are attributes, a cell's name is a pair of numbers."""
     import zarr
+    from scipy import sparse
 
     existing(path)
     try:
@@ -47,7 +48,9 @@ def _read_zarr(path: Path) -> CellMatrix:
             )
             data, indices, indptr = (np.asarray(group[name][...]) for name in ("data", "indices", "indptr"))
             cells = _cell_names(np.asarray(group["cell_id"][...]))
-        counts = sound_csr(data, indices, indptr, (len(names), len(cells))).T.tocsr()
+        features = sparse.csr_matrix((data, indices, indptr), shape=(len(names), len(cells)))
+        check_sparse(features)
+        counts = features.T.tocsr()
     except (OSError, KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
         raise UserError(f"{path} is not a cell-feature matrix in Zarr ({reason_of(error)}) - fetch it again") from error
     except Exception as error:  # zipfile's and zarr's own kinds
