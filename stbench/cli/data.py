@@ -90,7 +90,7 @@ def data_check(
         lambda bar: check_dataset(
             opened,
             slice_list(slices),
-            draw=lambda slide: draw_slide(slide, place / f"{slide.id}.png"),
+            draw=lambda slide, message: draw_slide(slide, place / f"{slide.id}.png", message),
             on_progress=bar,
         ),
     )

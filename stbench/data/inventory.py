@@ -16,6 +16,8 @@ from ..slides.checks import Problem, check_slide, panel_problems
 from ..slides.slide import Slide
 from .physical import in_words, patch_um_of, window_of
 
+Draw = Callable[[Slide, str], Path]  # of a slide and what is most wrong with it: the picture that was made
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -149,13 +151,13 @@ def _common_folder(sources: Sequence[SlideSource]) -> Path | None:
 def check_dataset(
     dataset: Dataset,
     slices: Sequence[str] | None = None,
-    draw: Callable[[Slide], Path] | None = None,
+    draw: Draw | None = None,
     on_progress: Callable[[int, int, str], None] | None = None,
 ) -> CheckReport:
     """Read every slice that is present (or those named in ``slices``) and check it; a bad one does not stop the others.
 
     ``draw`` is called with each slide whose image and positions can be read, sound or not (spots beyond the border are
-    worth seeing), and returns the picture that it made.
+    worth seeing), and what is most wrong with it, in words (empty: nothing); it returns the picture that it made.
     """
     sources, missing = getattr(dataset, "find_all", dataset.find)()
     if slices is not None:
@@ -210,7 +212,7 @@ def _on_panel(
     return checks, problems
 
 
-def _check(slide: Slide, dataset: Dataset, expected: int | None, draw: Callable[[Slide], Path] | None) -> SliceCheck:
+def _check(slide: Slide, dataset: Dataset, expected: int | None, draw: Draw | None) -> SliceCheck:
     problems = check_slide(slide)
     sound = all(problem.severity != "error" for problem in problems)
     try:
@@ -245,8 +247,14 @@ def _check(slide: Slide, dataset: Dataset, expected: int | None, draw: Callable[
         image_file=slide.image.path,
         n_padded=n_padded,
         notes=slide.notes,
-        picture=draw(slide) if draw is not None and _can_be_drawn(slide) else None,
+        picture=draw(slide, _most_wrong(problems)) if draw is not None and _can_be_drawn(slide) else None,
     )
+
+
+def _most_wrong(problems: Sequence[Problem]) -> str:
+    """The first error, else the first notice that may make numbers wrong; empty: neither."""
+    errors = [problem.text for problem in problems if problem.severity == "error"]
+    return next(iter([*errors, *(problem.text for problem in problems if problem.lasting)]), "")
 
 
 def _median_counts(slide: Slide) -> float | None:

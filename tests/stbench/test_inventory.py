@@ -48,8 +48,8 @@ def test_a_dataset_that_is_not_there_is_listed_with_how_to_get_it() -> None:
 def test_a_check_reads_every_slice_and_draws_it(root: Path, tmp_path: Path) -> None:
     steps: list[tuple[int, int, str]] = []
 
-    def draw(slide: Slide) -> Path:
-        return draw_slide(slide, tmp_path / "pictures" / f"{slide.id}.png", max_side=200)
+    def draw(slide: Slide, message: str) -> Path:
+        return draw_slide(slide, tmp_path / "pictures" / f"{slide.id}.png", message, max_side=200)
 
     names = ["P2_ST_rep1", "P10_ST_rep1"]
     report = check_dataset(CSCC(root), names, draw, lambda *step: steps.append(step))
@@ -82,7 +82,7 @@ def test_an_image_that_cannot_be_decoded_is_an_error_of_its_slice(root: Path, tm
     image = next((root / "GSE144240_RAW").glob("*P2_ST_rep2.jpg.gz"))
     image.write_bytes(gzip.compress(gzip.decompress(image.read_bytes())[:3000]))
     report = check_dataset(
-        CSCC(root), ["P2_ST_rep2", "P2_ST_rep3"], lambda slide: draw_slide(slide, tmp_path / f"{slide.id}.png")
+        CSCC(root), ["P2_ST_rep2", "P2_ST_rep3"], lambda slide, _: draw_slide(slide, tmp_path / f"{slide.id}.png")
     )
     assert [bool(check.errors) for check in report.slices] == [True, False]
     assert "cannot be read as an image" in report.slices[0].errors[0]

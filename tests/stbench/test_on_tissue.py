@@ -104,7 +104,7 @@ def test_another_image_is_suspected_and_a_plain_one_says_nothing() -> None:
 
 
 def real_sections(data_root: Path) -> list[Slide]:
-    visium = [open_dataset_path(place).find()[0][0].read() for place in sorted((data_root / "visium").glob("*/"))]
+    visium = [open_dataset_path(place).find()[0][0].read() for place in sorted((data_root / "visium").glob("GSM*/"))]
     bulbs = [
         legacy_st.read(
             f"MOB{i}",
@@ -113,13 +113,14 @@ def real_sections(data_root: Path) -> list[Slide]:
             spots=data_root / f"mob/alignment_table_MOB{i}.tsv",
             image=data_root / f"mob/MOB{i}.jpg",
         )
-        for i in (1, 2, 3, 4)
+        for i in (1, 3)
     ]
     return [*visium, *bulbs]
 
 
 def test_on_real_sections_nothing_is_suspected_and_every_mistake_is_found(data_root: Path) -> None:
-    for section in real_sections(data_root):
+    for whole in real_sections(data_root):
+        section = replace(whole, adata=whole.adata[:, :1].copy())  # counts are not looked at
         sound = fit(section)
         assert sound is not None
         assert sound.better is None
