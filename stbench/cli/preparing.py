@@ -45,7 +45,12 @@ def prepare_slices(opened: Dataset, target: str, slices: str | None) -> Prepared
 
 def notes_of(prepared: PreparedDataset) -> Iterator[str]:
     """What a user must know about the prepared slices."""
+    from ..data.physical import unknown_sizes
+
     yield from prepared.notices
+    sizes = unknown_sizes({name: slide.um_per_px for name, slide in prepared.slides.items()})
+    if sizes is not None:
+        yield sizes
     for slide in prepared.slides.values():
         yield from slide.notes
 

@@ -14,7 +14,7 @@ from ..dataset import OTHER_RELEASE, Dataset, Missing, SlideSource, expected_spo
 from ..errors import UserError, unknown
 from ..slides.checks import Problem, check_slide, panel_problems
 from ..slides.slide import Slide
-from .physical import in_words, patch_um_of, window_of
+from .physical import in_words, patch_um_of, unknown_sizes, window_of
 
 Draw = Callable[[Slide, str], Path]  # of a slide and what is most wrong with it: the picture that was made
 
@@ -182,6 +182,8 @@ def check_dataset(
     if on_progress is not None:
         on_progress(len(sources), len(sources), "")
     checks, problems = _on_panel(dataset, checks, genes)
+    sizes = unknown_sizes({check.id: check.um_per_px for check in checks if check.n_spots is not None})
+    problems += [] if sizes is None else [Problem("notice", sizes)]
     return CheckReport(dataset.name, dataset.title, tuple(checks), tuple(missing), tuple(problems))
 
 

@@ -8,6 +8,7 @@ dataset to a reader: it has a name and a title of its own, and its numbers never
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from ..dataset import Dataset
@@ -77,3 +78,15 @@ def in_words(slide: Slide, window: Window, patch_um: float) -> str:
         return f"{fact} and are cut as they are"
     coarse = "" if slide.image.scale == 1 else f" of full resolution, cut from the {slide.image.level} image"
     return f"{fact}{coarse}, resampled to patches of {window.px} px"
+
+
+def unknown_sizes(sizes: Mapping[str, float | None]) -> str | None:
+    """What to say where the size of a pixel (µm by slice) is not known in all of several slices."""
+    unknown = [name for name, size in sizes.items() if size is None]
+    if not unknown or len(sizes) < 2:
+        return None
+    which = "all slices" if len(unknown) == len(sizes) else ", ".join(unknown)
+    return (
+        f"the size of a pixel is unknown in {which}: whether a window shows as much tissue in one slice as in another "
+        "cannot be told - give um_per_px in a slice's entry where it is known"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import anndata
 import numpy as np
@@ -13,11 +14,13 @@ import pytest
 import scipy.sparse
 
 from stbench.data.cache import panel_counts
+from stbench.data.physical import unknown_sizes
 from stbench.data.prepare import prepare
 from stbench.data.prepared import PreparedDataset
 from stbench.data.targets import target
 from stbench.dataset import Missing, SlideSource
 from stbench.errors import DamagedFileError, UserError
+from stbench.results.run_record import SectionRecord
 from stbench.slides.image import SlideImage
 from stbench.slides.slide import Slide
 
@@ -181,6 +184,27 @@ def test_slices_can_be_chosen(tmp_path: Path) -> None:
         _prepare(tmp_path, slices=["S1x"])
     with pytest.raises(UserError, match="S3 of toy is not there: nobody made it"):
         _prepare(tmp_path, slices=["S3"])
+
+
+def test_spots_that_the_published_dataset_has_not_are_said_wherever_the_data_are_used(tmp_path: Path) -> None:
+    class Published(Toy):
+        expected_spots = MappingProxyType({"S1": 3, "S2": 3_798})
+
+    def notices(dataset: Toy) -> list[str]:
+        prepared = prepare(dataset, "lognorm", tmp_path)
+        return list(SectionRecord.of(prepared, (), "loso").notices)  # which the report tells
+
+    for _ in ("made", "found in the cache"):
+        said = "S2 has 3 spots, where the published dataset has 3,798: another release, or a filtered copy"
+        assert notices(Published()) == [said]
+    assert notices(Toy()) == []
+
+
+def test_a_size_of_pixels_that_is_not_known_is_said_where_slices_are_compared() -> None:
+    assert unknown_sizes({"S1": 0.5, "S2": 0.5}) is None
+    assert unknown_sizes({"S1": None}) is None
+    assert "unknown in S2: whether" in str(unknown_sizes({"S1": 0.5, "S2": None}))
+    assert "unknown in all slices" in str(unknown_sizes({"S1": None, "S2": None}))
 
 
 def test_a_gene_that_a_slides_file_does_not_list_counts_zero() -> None:
