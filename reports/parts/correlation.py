@@ -89,11 +89,15 @@ def part(section: Section, context: Context) -> Part | None:
 
 
 def most_expressed(section: Section) -> list[str]:
-    """The genes of highest mean observed expression over the spots of all slices, at most 50."""
+    """The genes of highest mean observed expression over the spots of all slices, at most 50.
+
+    Where folds have panels of their own, of those that all of them have.
+    """
     table = section.genes
     if table.empty or "mean_truth" not in table:
         return []
     once = table.drop_duplicates(["slice", "gene"])  # the truth is the same under every entry and seed
+    once = once[once.groupby("gene")["slice"].transform("size") == once["slice"].nunique()]
     n_spots = once["slice"].map(section.rows.groupby("slice")["n_spots"].max())
     total = (once["mean_truth"] * n_spots).groupby(once["gene"], sort=False).sum()
     return list(total.sort_values(ascending=False, kind="stable").index[:N_GENES])

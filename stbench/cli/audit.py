@@ -10,12 +10,21 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from .. import registry
 from ..data.target_names import DEFAULT_TARGET
 from ..system.files import write_json
-from ..system.locate import data_root
 from .console import out
-from .options import DataOption, DatasetOption, FoldsOption, PatchUmOption, SlicesOption, SplitOption, TargetOption
+from .gene_panels import PanelOptions
+from .options import (
+    DataOption,
+    DatasetOption,
+    FoldsOption,
+    PanelFromOption,
+    PanelOption,
+    PatchUmOption,
+    SlicesOption,
+    SplitOption,
+    TargetOption,
+)
 from .preparing import check_split, prepare_slices, require_data, split_folds
 
 if TYPE_CHECKING:
@@ -30,6 +39,8 @@ def audit(
     folds: FoldsOption = None,
     target: TargetOption = DEFAULT_TARGET,
     slices: SlicesOption = None,
+    panel: PanelOption = None,
+    panel_from: PanelFromOption = None,
     data: DataOption = None,
     patch_um: PatchUmOption = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the findings here.")] = None,
@@ -37,11 +48,12 @@ def audit(
     """Look for what makes numbers too good: replicates, copies, smoothed labels, a panel that saw the test slices."""
     from ..audit import audit as examine
     from ..audit.panel import ranks_if_needed
-    from ..data.physical import with_patch_um
 
     check_split(split, folds)
-    opened = with_patch_um(registry.dataset(dataset, data_root(data)), patch_um)
-    require_data(opened, slices, split, folds)
+    options = PanelOptions(panel, panel_from, dataset, data, slices, split, folds, patch_um)
+    options.check()
+    require_data(options.own(), slices, split, folds, patch_um)
+    opened, _ = options.open()
     prepared = prepare_slices(opened, target, slices)
     folds_of_split = split_folds(split, folds, prepared.patients)
     ranks = ranks_if_needed(prepared, opened)

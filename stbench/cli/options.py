@@ -21,6 +21,23 @@ DatasetOption = Annotated[
 ]
 DatasetArgument = Annotated[str, typer.Argument(metavar="NAME|PATH", autocompletion=complete_dataset)]
 SlicesOption = Annotated[str | None, typer.Option("--slices", metavar="A,B", help="Only these slices.")]
+PanelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--panel",
+        metavar="FILE|NAME|hvg:N|svg:N|common",
+        help="Genes to predict instead of the dataset's own: a file, another dataset's panel, the N most variable "
+        "(hvg) or most spatially structured (svg), or all that are common.",
+    ),
+]
+PanelFromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--panel-from",
+        metavar="training|all",
+        help="Slices that hvg and svg look at: the training slices of each fold (default), or all, test slices too.",
+    ),
+]
 DataOption = Annotated[
     Path | None,
     typer.Option("--data", metavar="DIR", help="Folder of the data (STBENCH_DATA, else the user's data folder)."),

@@ -49,8 +49,7 @@ def run_choices(
     from ..results.record import read_run
     from ..trials.owner import require_free
 
-    dataset = setting.opened()
-    directory = setting.results or Path("results") / f"{dataset.name}-{label}"
+    directory = setting.results or Path("results") / f"{setting.dataset_name()}-{label}"
     if (directory / "run.json").exists():
         read_run(directory)  # one that cannot be gone on with is refused before anything is prepared
         if not (setting.dry_run or setting.engine.wait or setting.engine.take_over):
@@ -148,11 +147,11 @@ def _experiments(
     seeds = seed_list(setting.seeds)
     experiments = []
     for target, methods in chosen.items():
-        prepared, data_spec = prepare_setting(setting, target)
+        prepared, data_spec, panel = prepare_setting(setting, target)
         if setting.patch_um is not None:
             methods = with_whole_windows(methods, prepared.patch_px)
         for split, folds in setting.split_folds(prepared).items():
-            experiments.append(Experiment(prepared, data_spec, methods, split, folds, seeds, ablation))
+            experiments.append(Experiment(prepared, data_spec, methods, split, folds, seeds, ablation, panel))
     return experiments
 
 
@@ -201,7 +200,7 @@ def _say_audit(directory: Path, setting: Setting, prepared: PreparedDataset) -> 
         for spec in examples(directory, apart_from=("fold", "seed"))
         if spec.leak and (spec.data.name, spec.data.target) == (prepared.name, prepared.target.name)
     }
-    opened = setting.opened()
+    opened, _ = setting.panel_options.open()
     audits = with_bar(
         "auditing the data:",
         lambda bar: write_evidence(directory, prepared, opened, setting.split_folds(prepared), bar, leaks),

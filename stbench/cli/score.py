@@ -99,7 +99,7 @@ def score(
         dry_run=False,
     )
     setting.check()
-    prepared, data_spec = prepare_setting(setting, target)
+    prepared, data_spec, _ = prepare_setting(setting, target)
     declared_folds = setting.split_folds(prepared)[split]
     require_same_protocol(results, prepared, declared_folds, split)
     submitted = read_predictions(predictions, prepared, split, slice_column, only_some=slices is not None)

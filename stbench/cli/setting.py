@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,12 @@ from .. import registry
 from ..system.locate import cache_root, data_root
 from .console import out, say_once
 from .engine_options import ONE_AT_A_TIME, EngineOptions
+from .gene_panels import PanelOptions
 from .lists import seed_list, words
 from .preparing import check_split, notes_of, prepare_slices, require_data, split_folds
 
 if TYPE_CHECKING:
+    from ..data.panel import Panel
     from ..data.prepared import PreparedDataset
     from ..data.splits import Fold
     from ..dataset import Dataset
@@ -44,6 +47,21 @@ class Setting:
     mlflow: bool
     dry_run: bool
     only_folds: str | None = None
+    panel: str | None = None
+    panel_from: str | None = None
+
+    @cached_property
+    def panel_options(self) -> PanelOptions:
+        return PanelOptions(
+            self.panel,
+            self.panel_from,
+            self.dataset,
+            self.data,
+            self.slices,
+            self.split,
+            self.folds,
+            self.patch_um,
+        )
 
     def check(self) -> None:
         """Raise ``UserError``, before any work, for what cannot be run.
@@ -57,6 +75,7 @@ class Setting:
         self.engine.check(self.device)
         check_split(self.split, self.folds)
         seed_list(self.seeds)
+        self.panel_options.check()
         precision = resolve_precision(self.precision)
         require_data(self.opened(), self.slices, self.split, self.folds, self.chosen_folds())
 
@@ -66,10 +85,12 @@ class Setting:
             require_capable(precision, resolve_device(self.device))  # a device that is not there, or cannot
 
     def opened(self) -> Dataset:
-        """The dataset, with windows of the size that was asked for."""
-        from ..data.physical import with_patch_um
+        """The dataset, with windows of the size that was asked for, and with its own panel."""
+        return self.panel_options.own()
 
-        return with_patch_um(registry.dataset(self.dataset, data_root(self.data)), self.patch_um)
+    def dataset_name(self) -> str:
+        """As results have it; where another panel is asked for, it is in the name."""
+        return self.panel_options.name()
 
     def chosen_folds(self) -> list[str] | None:
         """The names of the folds whose trials are run now; None: all."""
@@ -102,13 +123,14 @@ class Setting:
         return split_folds(self.split, self.folds, prepared.patients)
 
 
-def prepare_setting(setting: Setting, target: str) -> tuple[PreparedDataset, DataSpec]:
-    """Prepare the dataset for a target, and print what it is in a few lines."""
+def prepare_setting(setting: Setting, target: str) -> tuple[PreparedDataset, DataSpec, Panel | None]:
+    """Prepare the dataset for a target, and print what it is in a few lines; with the panel where one was chosen."""
     from ..data.prepared import PADDING_RULE
     from ..trials.spec import DataSpec
 
     root = data_root(setting.data)
-    prepared = prepare_slices(setting.opened(), target, setting.slices)
+    opened, panel = setting.panel_options.open()
+    prepared = prepare_slices(opened, target, setting.slices)
     say_once(notes_of(prepared))
     out.print(
         f"{prepared.title}: {prepared.coverage()} slices, {sum(s.n_spots for s in prepared.slides.values()):,} spots, "
@@ -120,7 +142,7 @@ def prepare_setting(setting: Setting, target: str) -> tuple[PreparedDataset, Dat
         out.print(
             f"note: {padded} patches cross the border of their image; {PADDING_RULE}", style="yellow", soft_wrap=True
         )
-    return prepared, DataSpec(
+    data_spec = DataSpec(
         dataset=registry.dataset_origin(setting.dataset, root),
         name=prepared.name,
         root=None if root is None else str(root),
@@ -128,4 +150,6 @@ def prepare_setting(setting: Setting, target: str) -> tuple[PreparedDataset, Dat
         target=target,
         keys={name: slide.key for name, slide in prepared.slides.items()},
         patch_um=setting.patch_um,
+        panel="" if panel is None else panel.digest,
     )
+    return prepared, data_spec, panel

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,15 @@ class PreparedSlide:
     @property
     def n_spots(self) -> int:
         return len(self.counts)
+
+    def on_genes(self, genes: tuple[str, ...], target: Target) -> PreparedSlide:
+        """The same slide with some of its genes, in their order; its target is computed of these alone."""
+        place = {gene: number for number, gene in enumerate(self.genes)}
+        counts = np.ascontiguousarray(self.counts[:, [place[gene] for gene in genes]])
+        values = target(counts, self.total_counts, self.n_measured)
+        for array in (counts, values):
+            array.flags.writeable = False
+        return replace(self, genes=genes, counts=counts, target=values)
 
     def for_training(self) -> TrainingSlide:
         slide = TrainingSlide(
@@ -117,6 +126,13 @@ class PreparedDataset:
     def patients(self) -> dict[str, str]:
         """Slice to patient, in fold order."""
         return {name: slide.patient for name, slide in self.slides.items()}
+
+    def on_genes(self, genes: tuple[str, ...]) -> PreparedDataset:
+        """The same slides with some of their genes, in their order."""
+        if genes == self.genes:
+            return self
+        slides = {name: slide.on_genes(genes, self.target) for name, slide in self.slides.items()}
+        return replace(self, genes=genes, slides=slides)
 
     def coverage(self) -> str:
         """``6/32``: how many of the dataset's slices these are."""

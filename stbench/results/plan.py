@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import registry
+from ..data.panel import Panel
 from ..data.prepared import PreparedDataset
 from ..data.splits import Fold
 from ..errors import UserError
 from ..method import Method, MethodConfig, Needs
 from ..system.calls import Calls
-from ..system.files import writing_to
+from ..system.files import value_digest, writing_to
 from ..system.locks import locked
 from ..system.many_files import ManyFiles
 from ..training.precision import resolve_precision
@@ -72,6 +73,13 @@ class Experiment:
     folds: Sequence[Fold]
     seeds: Sequence[int]
     ablation: AblationRecord | None = None  # the record of the study that the methods are the variants of
+    panel: Panel | None = None  # the genes that stand for the dataset's own
+
+    def genes_of(self, fold: Fold) -> str:
+        """Digest of the fold's genes, where folds have panels of their own."""
+        if self.panel is None or not self.panel.folds:
+            return ""
+        return value_digest(self.panel.of(self.split, fold.name))
 
     @property
     def n_trials(self) -> int:
@@ -96,6 +104,7 @@ def specs_of(experiment: Experiment, execution: Execution) -> Iterator[TrialSpec
     """
     data, methods = experiment.data, experiment.methods
     lent = [choice.trained_by for choice in methods if choice.trained_by is not None]
+    genes = {fold.name: experiment.genes_of(fold) for fold in experiment.folds}
     described = {id(choice): described_once(choice) for choice in (*methods, *lent)}  # once, and not for every trial
 
     def spec_of(choice: MethodChoice, fold: Fold, patients: Mapping[str, str], seed: int) -> TrialSpec:
@@ -113,6 +122,7 @@ def specs_of(experiment: Experiment, execution: Execution) -> Iterator[TrialSpec
             precision=resolve_precision(execution.precision, choice.method),
             save_model=execution.save_models or choice.keep_model or choice in lent,
             trained_by=trained_by,
+            genes=genes[fold.name],
         )
 
     ordered = sorted(methods, key=lambda choice: choice.trained_by is not None)
@@ -137,6 +147,8 @@ def plan(
     _require_models(experiment, execution)
     with writing_to(results):
         (results / "trials").mkdir(parents=True, exist_ok=True)
+        if experiment.panel is not None:
+            experiment.panel.write(results)
         planned = _write_specs(results, specs_of(experiment, execution), see)
         with locked(results / ".run.lock"):
             section = SectionRecord.of(experiment.data, tuple(experiment.folds), experiment.split)

@@ -35,6 +35,7 @@ class DataSpec:
     target: str
     keys: Mapping[str, str]  # slice to the key of its prepared content, in fold order
     patch_um: float | None = None  # side of the windows in micrometres; None: the dataset's patch_px pixels
+    panel: str = ""  # digest of the panel in RESULTS/panels that stands for the dataset's own; empty: its own
 
     @cached_property
     def as_json(self) -> str:
@@ -72,12 +73,14 @@ class TrialSpec:
     leak: str = ""  # what it does with the test slide's own expression (Needs.leak); empty: nothing
     trained_by: str = ""  # key of the trial whose trained model it predicts with; empty: it trains its own
     changes: Mapping[str, Any] = field(default_factory=dict)  # what was changed against the preset: setting to value
+    genes: str = ""  # digest of the fold's genes, where folds have panels of their own; empty: all that are prepared
     origin: str = ""  # which method of that name it is, wherever it was called from: see registry.origin
 
     @cached_property
     def key(self) -> str:
         """Digest of what determines the outcome. Where data and results lie, and on which device, is not part of it."""
         reuse = {"trained_by": self.trained_by} if self.trained_by else {}
+        reuse |= {"genes": self.genes} if self.genes else {}
         return value_digest(
             reuse
             | {

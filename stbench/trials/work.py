@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import registry
+from ..data.panel import WithPanel, read_panel_of
 from ..data.physical import with_patch_um
 from ..data.prepare import prepare
 from ..data.prepared import PreparedDataset
@@ -23,7 +24,7 @@ from ..scores import alarms
 from ..scores.exchange import predict_exchanged
 from ..system.calls import Calls
 from ..system.environment import versions
-from ..system.files import writing_to
+from ..system.files import value_digest, writing_to
 from ..system.memory import PeakMemory
 from ..system.precision import Precision, require_capable, tf32_used
 from ..training.precision import resolve_precision, safe_precisions
@@ -42,7 +43,7 @@ UNSAFE = "computed in {precision}, which the method does not declare safe: insis
 def work_on(attempt: Attempt) -> dict[str, Any]:
     """Do it, and return what the trial's :class:`TrialState` says of it, its ``state`` among them."""
     spec = attempt.spec
-    data, method_class, device, precision = _opened(spec)
+    data, method_class, device, precision = _opened(spec, attempt.results)
     if precision not in safe_precisions(method_class):
         attempt.notes.append(UNSAFE.format(precision=precision))
     run = Run(
@@ -124,7 +125,7 @@ def work_on(attempt: Attempt) -> dict[str, Any]:
     }
 
 
-def _opened(spec: TrialSpec) -> tuple[PreparedDataset, type[Method], str, Precision]:
+def _opened(spec: TrialSpec, results: Path) -> tuple[PreparedDataset, type[Method], str, Precision]:
     """Data, method, device and precision of a trial, as they were planned.
 
     Raises ``PlaceError`` where this place lacks one of them, or has another: then no trial is to blame, and all of them
@@ -133,7 +134,7 @@ def _opened(spec: TrialSpec) -> tuple[PreparedDataset, type[Method], str, Precis
     from ..training.device import resolve_device
 
     try:
-        data, method_class = open_data(spec.data), _method_of(spec)
+        data, method_class = open_fold(spec, results), _method_of(spec)
         if registry.source_digest(method_class) != spec.method_source:
             raise UserError(
                 f"the code of {spec.method} changed since this trial was planned - run the same command again"
@@ -203,9 +204,24 @@ def _n_parameters(method: Method) -> int | None:
     return int(number)
 
 
-def open_data(spec: DataSpec) -> PreparedDataset:
-    """The prepared data of a trial; consecutive trials of one process on the same data share one opening."""
-    return _open_data(spec.dataset, spec.root, spec.cache, spec.target, tuple(spec.keys.items()), spec.patch_um)
+def open_fold(spec: TrialSpec, results: Path) -> PreparedDataset:
+    """The prepared data of a trial, on the genes of its fold."""
+    data = open_data(spec.data, results)
+    if not spec.genes:
+        return data
+    genes = read_panel_of(results, spec.data.panel).of(spec.split, spec.fold)
+    if value_digest(genes) != spec.genes:
+        raise UserError(f"the genes of fold {spec.fold} changed since this trial was planned - run the command again")
+    return data.on_genes(genes)
+
+
+def open_data(spec: DataSpec, results: Path | None = None) -> PreparedDataset:
+    """The prepared data of trials; consecutive ones of one process on the same data share one opening.
+
+    ``results``: the directory that has the panel, where it is not the dataset's own.
+    """
+    panel = (str(results), spec.panel) if spec.panel else None
+    return _open_data(spec.dataset, spec.root, spec.cache, spec.target, tuple(spec.keys.items()), spec.patch_um, panel)
 
 
 @lru_cache(maxsize=2)
@@ -216,8 +232,11 @@ def _open_data(
     target_name: str,
     keys: tuple[tuple[str, str], ...],
     patch_um: float | None,
+    panel: tuple[str, str] | None,
 ) -> PreparedDataset:
     opened = with_patch_um(registry.dataset(dataset, None if root is None else Path(root)), patch_um)
+    if panel is not None:
+        opened = WithPanel(opened, read_panel_of(Path(panel[0]), panel[1]))
     return prepare(opened, target_name, Path(cache), slices=[name for name, _ in keys], keys=dict(keys))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -201,3 +202,13 @@ def test_one_value_for_every_spot_has_no_correlations(tmp_path: Path) -> None:
 def test_nothing_is_said_without_predictions(load_fake: Callable[..., Section]) -> None:
     section = load_fake()
     assert part(section, Context([section])) is None
+
+
+def test_where_folds_have_panels_of_their_own_genes_that_all_have_are_pooled(load_fake: Callable[..., Section]) -> None:
+    section = load_fake()
+    genes = most_expressed(section)
+    first = section.slices[0]
+    lost = section.genes["slice"].eq(first) & section.genes["gene"].isin(genes[:2])
+    section = replace(section, genes=section.genes[~lost])
+    assert most_expressed(section)[: len(genes) - 2] == genes[2:]
+    assert not set(genes[:2]) & set(most_expressed(section))
