@@ -52,7 +52,7 @@ def audit(
     check_split(split, folds)
     options = PanelOptions(panel, panel_from, dataset, data, slices, split, folds, patch_um)
     options.check()
-    require_data(options.own(), slices, split, folds, patch_um)
+    require_data(options.own(), slices, split, folds)
     opened, _ = options.open()
     prepared = prepare_slices(opened, target, slices)
     folds_of_split = split_folds(split, folds, prepared.patients)

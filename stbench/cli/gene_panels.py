@@ -73,6 +73,11 @@ class PanelOptions:
         """Whether no other panel is asked for."""
         return self.panel is None or self.panel == registry.dataset(self.dataset, data_root(self.data)).name
 
+    @property
+    def differs_by_fold(self) -> bool:
+        """Whether every fold has genes of its own."""
+        return MADE.fullmatch(self.panel or "") is not None and self.scope != "all"
+
     def name(self) -> str:
         """The dataset's as results have it, with the panel's; reads no slide."""
         own = self.own().name

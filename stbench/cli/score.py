@@ -9,13 +9,12 @@ from typing import Annotated
 
 import typer
 
-from .. import registry
 from ..data.target_names import DEFAULT_TARGET
 from ..errors import UserError
-from ..system.locate import data_root
 from .completion import complete_dataset, complete_split, complete_target
 from .console import out, say_once
-from .options import DataOption, FoldsOption, PatchUmOption
+from .gene_panels import PanelOptions
+from .options import DataOption, FoldsOption, PanelFromOption, PanelOption, PatchUmOption
 from .recording import is_recorded, record_in_mlflow
 from .setting import Setting, prepare_setting
 from .summary import print_summary
@@ -55,11 +54,12 @@ def score(
     slices: Annotated[
         str | None, typer.Option("--slices", metavar="A,B", help="The dataset's slices (those of RESULTS, else all).")
     ] = None,
+    panel: PanelOption = None,
+    panel_from: PanelFromOption = None,
     data: DataOption = None,
     patch_um: PatchUmOption = None,
 ) -> None:
     """Score predictions made elsewhere, one .h5ad file per slice, with the same metrics and in the same table."""
-    from ..data.physical import with_patch_um
     from ..external.predictions import read_predictions
     from ..external.submission import (
         Submission,
@@ -75,10 +75,16 @@ def score(
     require_name(name)
     if "," in split:
         raise UserError(f"--split {split} names several splits - predictions are of one")
+    options = PanelOptions(panel, panel_from, dataset, data, slices, split, folds, patch_um)
+    options.check()
+    if options.differs_by_fold:
+        raise UserError(
+            f"--panel {panel} has other genes in every fold, and predictions are scored on one list - give "
+            "--panel-from all, or a file of genes"
+        )
     chosen = slices
     if chosen is None:
-        opened = with_patch_um(registry.dataset(dataset, data_root(data)), patch_um)
-        present = earlier_slices(results, opened.name, split, target)
+        present = earlier_slices(results, options.name(), split, target)
         if present:
             chosen = ",".join(present)
             out.print(f"slices as in {results}: {', '.join(present)}", soft_wrap=True)
@@ -88,6 +94,8 @@ def score(
         folds=folds,
         seeds=str(seed),
         slices=chosen,
+        panel=panel,
+        panel_from=panel_from,
         data=data,
         patch_um=patch_um,
         device="cpu",
@@ -99,7 +107,7 @@ def score(
         dry_run=False,
     )
     setting.check()
-    prepared, data_spec, _ = prepare_setting(setting, target)
+    prepared, data_spec, chosen_panel = prepare_setting(setting, target)
     declared_folds = setting.split_folds(prepared)[split]
     require_same_protocol(results, prepared, declared_folds, split)
     submitted = read_predictions(predictions, prepared, split, slice_column, only_some=slices is not None)
@@ -108,6 +116,8 @@ def score(
     keys, n_new = score_submission(
         results, prepared, data_spec, declared_folds, submission, "stbench " + shlex.join(sys.argv[1:])
     )
+    if chosen_panel is not None:
+        chosen_panel.write(results)
     summary = write_summary(results)
     if is_recorded(results):
         record_in_mlflow(results)

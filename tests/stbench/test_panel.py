@@ -10,6 +10,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from own_sections import write_manifest
 
 from stbench import registry
 from stbench.data.panel import Panel, WithPanel, panel_path, read_panel_of
@@ -17,7 +18,6 @@ from stbench.data.prepare import prepare
 from stbench.errors import DamagedFileError
 from stbench.system.locate import cache_root
 
-DEMO = ("--dataset", "demo", "--preset", "quick", "--device", "cpu", "--no-mlflow", "--slices", "P1a,P2a,P3a")
 PANEL = Panel(
     "few", "few genes", "drawn by lot", False, ("B", "A"), {"loso": {"S": ("A",), "T": ("B", "A")}}, ("note",)
 )
@@ -52,69 +52,87 @@ def test_some_genes_of_a_prepared_slide_are_as_if_prepared_alone(target: str) ->
     assert data.on_genes(data.genes) is data
 
 
+GENES = [f"GENE{i}" for i in range(12)]
+
+
 @pytest.fixture(scope="module")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("panels")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three sections of two patients, beside which results lie."""
+    return write_manifest(tmp_path_factory.mktemp("mine"), {"A1": "A", "A2": "A", "B1": "B"}, genes=GENES)
 
 
-def test_every_fold_is_scored_on_its_own_genes(run_folder: Path, stbench_command: Callable) -> None:
-    results = run_folder / "hvg"
-    words = ("run", "--methods", "colour_ridge", "--panel", "hvg:30", "--out", results, *DEMO)
-    done = stbench_command(*words)
+def run_words(mine: Path, panel: object, out: str, *more: object) -> tuple[object, ...]:
+    words = ("run", "--methods", "colour_ridge", "--device", "cpu", "--no-mlflow", "--dataset", mine)
+    return (*words, "--panel", panel, "--out", mine.parent / out, *more)
+
+
+def test_every_fold_is_scored_on_its_own_genes(mine: Path, stbench_command: Callable) -> None:
+    done = stbench_command(*run_words(mine, "hvg:5", "hvg"))
     assert done.code == 0, done.err
-    assert "Demo, hvg:30 of training slices: 3/6 slices" in done.out
-    assert "is chosen on the training slices of each fold and has 30 genes" in done.err
+    assert "mine, hvg:5 of training slices: 3/3 slices" in done.out
+    assert "is chosen on the training slices of each fold and has 5 genes" in done.err
+    results = mine.parent / "hvg"
     (file,) = (results / "panels").iterdir()
     panel = read_panel_of(results, file.stem)
-    summary = pd.read_csv(results / "summary.csv").set_index(["method", "fold"])
-    assert set(summary["n_genes"]) == {30}
-    assert set(summary["dataset"]) == {"demo-hvg30"}
-    assert len(panel.genes) > 30  # folds differ, or the test is void
-    for (_, fold), key in summary["key"].items():
+    summary = pd.read_csv(results / "summary.csv").set_index("fold")
+    assert set(summary["n_genes"]) == {5}
+    assert set(summary["dataset"]) == {"mine-hvg5"}
+    assert len(panel.genes) > 5  # folds differ, or the test is void
+    for fold, key in summary["key"].items():
         predicted = anndata.read_h5ad(results / "trials" / key / "predictions" / f"{fold}.h5ad")
         assert tuple(predicted.var_names) == panel.of("loso", fold)
-    again = stbench_command(*words)
-    assert "0 to run" in again.out
+    assert "0 to run" in stbench_command(*run_words(mine, "hvg:5", "hvg")).out
 
     # the same numbers as with the fold's genes in a file
-    genes = run_folder / "fold.txt"
-    genes.write_text("\n".join(panel.of("loso", "P2a")))
-    done = stbench_command(
-        "run", "--methods", "colour_ridge", "--panel", genes, "--only-folds", "P2a", "--out", run_folder / "file", *DEMO
-    )
+    genes = mine.parent / "fold.txt"
+    genes.write_text("\n".join(panel.of("loso", "B1")))
+    done = stbench_command(*run_words(mine, genes, "file", "--only-folds", "B1"))
     assert done.code == 0, done.err
-    alone = pd.read_csv(run_folder / "file" / "summary.csv").set_index(["method", "fold"])
+    alone = pd.read_csv(mine.parent / "file" / "summary.csv").set_index("fold")
+    assert set(alone["dataset"]) == {"mine-fold"}
     for name in ("pcc_acg", "pcc_heg", "mse", "mae", "strict_pcc_acg", "strict_pcc_heg"):
-        assert alone.loc[("colour_ridge", "P2a"), name] == pytest.approx(
-            summary.loc[("colour_ridge", "P2a"), name], rel=1e-6
-        )
+        assert alone.loc["B1", name] == pytest.approx(summary.loc["B1", name], rel=1e-6)
     assert set(alone["key"]).isdisjoint(summary["key"])
 
 
 @pytest.mark.slow
-def test_the_report_says_how_the_panel_was_chosen(run_folder: Path, stbench_command: Callable) -> None:
-    done = stbench_command("report", run_folder / "hvg")
+def test_the_report_says_how_the_panel_was_chosen(mine: Path, stbench_command: Callable) -> None:
+    assert stbench_command(*run_words(mine, "hvg:5", "hvg")).code == 0
+    done = stbench_command("report", mine.parent / "hvg")
     assert done.code == 0, done.err
-    page = (run_folder / "hvg/report/report.html").read_text(encoding="utf-8")
-    assert "Demo, hvg:30 of training slices" in page
+    page = (mine.parent / "hvg/report/report.html").read_text(encoding="utf-8")
+    assert "mine, hvg:5 of training slices" in page
     assert "means over genes are of other genes in other folds" in page
     assert "of the training slices, chosen anew in every fold" in page  # the audit's finding
 
 
-def test_a_panel_that_is_lost_stops_the_run_and_no_trial_fails(run_folder: Path, stbench_command: Callable) -> None:
-    results = run_folder / "hvg"
+def test_a_panel_that_is_changed_stops_the_trial(mine: Path, stbench_command: Callable) -> None:
+    assert stbench_command(*run_words(mine, "hvg:5", "changed", "--only-folds", "A1")).code == 0
+    results = mine.parent / "changed"
     (file,) = (results / "panels").iterdir()
-    text = file.read_text()
-    key = next((results / "trials").iterdir()).name
-    moved = (results / "trials" / key).rename(run_folder / "aside")
-    try:
-        file.write_text(text.replace("POS-", "NEG-"))
-        done = stbench_command("trial", results, key)
-        assert done.code == 2
-        assert "was changed after trials were planned with it" in done.err
-    finally:
-        file.write_text(text)
-        moved.rename(results / "trials" / key)
+    key = next(path.stem for path in (results / "specs").iterdir() if not (results / "trials" / path.stem).exists())
+    file.write_text(file.read_text().replace("GENE", "OTHER"))
+    done = stbench_command("trial", results, key)
+    assert done.code == 2
+    assert "was changed after trials were planned with it" in done.err
+
+
+def test_predictions_are_scored_on_a_list_that_is_chosen(mine: Path, stbench_command: Callable) -> None:
+    genes = mine.parent / "three.txt"
+    genes.write_text("GENE7\nGENE2\nGENE4\n")
+    assert stbench_command(*run_words(mine, genes, "three")).code == 0
+    results = mine.parent / "three"
+    key = pd.read_csv(results / "summary.csv").set_index("slice").loc["B1", "key"]
+    file = results / "trials" / key / "predictions" / "B1.h5ad"
+    words = ("score", file, "--dataset", mine, "--name", "copy", "--out", results)
+    done = stbench_command(*words, "--panel", genes)
+    assert done.code == 0, done.err
+    summary = pd.read_csv(results / "summary.csv").query("slice == 'B1'").set_index("method")
+    assert set(summary["dataset"]) == {"mine-three"}
+    assert summary.loc["copy", "pcc_acg"] == pytest.approx(summary.loc["colour_ridge", "pcc_acg"])
+    done = stbench_command(*words, "--panel", "hvg:3")
+    assert done.code == 2
+    assert "has other genes in every fold" in done.err
 
 
 def test_a_panel_that_saw_all_slices_is_a_warning(stbench_command: Callable, tmp_path: Path) -> None:
@@ -131,7 +149,9 @@ def test_a_panel_that_saw_all_slices_is_a_warning(stbench_command: Callable, tmp
 
 
 def test_what_is_no_panel_ends_the_command(stbench_command: Callable, tmp_path: Path) -> None:
-    done = stbench_command("run", "--methods", "training_mean", "--panel", "hgv:30", "--out", tmp_path / "r", *DEMO)
+    done = stbench_command(
+        "run", "--methods", "training_mean", "--dataset", "demo", "--panel", "hgv:30", "--out", tmp_path / "r"
+    )
     assert done.code == 2
     assert "--panel hgv:30 is neither a file nor a panel that is known" in done.err
     assert not (tmp_path / "r").exists()
