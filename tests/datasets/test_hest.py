@@ -23,6 +23,7 @@ from stbench.datasets.readers.hest.sample import read
 from stbench.datasets.readers.table import recognised
 from stbench.errors import UserError
 from stbench.slides.checks import check_slide
+from stbench.slides.cutting import Window
 from stbench.slides.slide import Slide
 
 PITCH_UM, UM = 100.0, 1.25
@@ -160,6 +161,8 @@ def test_without_the_image_windows_are_cut_from_the_patches(tmp_path: Path, fold
     assert np.median(np.abs(ours - theirs)) < 5
     with pytest.raises(UserError, match=r"a window of 112 .* is larger than the patches .* \(89.\d+ px\)"):
         slide.image.cut(slide.centres, 112)
+    with pytest.raises(UserError, match="is larger than the patches"), slide.image.opened(Window.plain(112)):
+        pass
 
 
 def sample_image(sample: Sample) -> Path:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from stbench.errors import UserError, reason_of
-from stbench.slides.cutting import Patches, Window, in_small
+from stbench.slides.cutting import Window, in_small
 from stbench.slides.evidence import NOTHING
 from stbench.slides.image import Level, SlideImage
 from stbench.slides.picture_formats import Pixels
@@ -62,16 +62,16 @@ class PatchImage(SlideImage):
     def remarks(self) -> list[str]:
         return []
 
-    def cut(
-        self, centres: np.ndarray, side: int | Window, pad: int = 255, out: Patches | None = None
-    ) -> tuple[Any, int]:
-        window = side if isinstance(side, Window) else Window.plain(side)
+    @contextmanager
+    def opened(self, window: Window) -> Iterator[tuple[Pixels, tuple[float, float]]]:
         if window.covered * self.scale > self.side + 2 * TOLERANCE:
             raise UserError(
                 f"a window of {window.covered:.4g} full-resolution pixels is larger than the patches of {self.file} "
-                f"({self.side / self.scale:.4g} px) - choose smaller windows, or fetch the whole-slide image (wsis/)"
+                f"({self.side / self.scale:.4g} px) - choose smaller windows (--patch-um 112), or fetch the "
+                "whole-slide image (wsis/)"
             )
-        return super().cut(centres, window, pad, out)
+        with super().opened(window) as opened:
+            yield opened
 
     @contextmanager
     def _pixels(self, reduction: float = 1.0) -> Iterator[Pixels]:
