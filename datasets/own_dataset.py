@@ -10,11 +10,11 @@ from typing import Any
 
 from stbench.dataset import Missing, SlideSource
 from stbench.errors import UserError, about_slice
+from stbench.slides.gene_names import mismatch
 from stbench.slides.slide import Slide
 from stbench.system.locate import MANIFEST
 from stbench.system.user_paths import unset_variables
 
-from .readers.assemble import unmatched
 from .readers.reader import ALWAYS
 from .readers.table import READERS
 
@@ -113,10 +113,9 @@ def common_genes(name: str, genes: Mapping[str, Sequence[str]]) -> tuple[list[st
         how_many = "no gene" if not shared else f"only {len(shared)} gene{'s' if len(shared) > 1 else ''}"
         odd = min(slices, key=lambda one: sum(len(set(genes[one]) & set(genes[other])) for other in slices))
         others = max((one for one in slices if one != odd), key=lambda one: len(genes[one]), default=odd)
-        ours, theirs = unmatched(genes[odd], genes[others])
+        why = mismatch(genes[odd], genes[others], odd, others)
         raise UserError(
-            f"the sections of {name} have {how_many} in common (they list: {numbers}; {odd} has {ours}, {others} has "
-            f"{theirs}) - use the same kind of names in all, or give a panel"
+            f"the sections of {name} have {how_many} in common (they list: {numbers}) - {why}, or give a panel"
         )
     notices = []
     if len(shared) < NOTABLE_SHARE * n_smallest:

@@ -12,6 +12,7 @@ from ..errors import UserError
 from . import geometry
 from .counts import count_fault
 from .evidence import Finding
+from .gene_names import mismatch
 from .on_tissue import fit
 from .slide import Slide
 
@@ -178,14 +179,8 @@ def panel_problems(genes: Sequence[str], panel: Sequence[str]) -> list[Problem]:
     n_listed = len(panel) - len(absent)
     if n_listed < LEAST_OF_PANEL * len(panel):
         how_many = "none" if n_listed == 0 else f"only {n_listed}"
-        other = next((gene for gene in genes if gene not in set(panel)), genes[0])
-        return [
-            Problem(
-                "error",
-                f"{how_many} of the {len(panel)} panel genes is among its {len(genes)} genes (it has {other}, ...; the "
-                f"panel {', '.join(absent[:3])}, ...) - use the same kind of gene names in both",
-            )
-        ]
+        why = mismatch(genes, panel, "it", "the panel")
+        return [Problem("error", f"{how_many} of the {len(panel)} panel genes is among its {len(genes)} genes - {why}")]
     if not absent:
         return []
     some = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
