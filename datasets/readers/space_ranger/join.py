@@ -117,18 +117,20 @@ def _require_one_section(barcodes: list[str], positions: Positions, files: Space
     All sections have the same barcodes, so that the rows of another section would find positions too; ``spaceranger
     aggr`` tells sections apart by the number behind a barcode.
     """
-    suffixes, known = _suffixes(barcodes), _suffixes(positions.barcodes.to_pylist())
-    if len(suffixes) > 1 and not set(suffixes) <= set(known):
-        strange = next(barcode for barcode in barcodes if barcode.rpartition("-")[2] not in known)
-        raise UserError(
-            f"{files.counts} holds several sections (barcodes end in {_listed(suffixes)}), {files.positions} is of one "
-            f"({_listed(known)}; {strange} has no position) - give the matrix of this section, from before 'aggr'"
-        )
-    if len(known) > 1 and len(suffixes) > 1:
+    suffixes = _suffixes(barcodes)
+    if len(suffixes) < 2:
+        return
+    known = _suffixes(positions.barcodes.to_pylist())
+    if set(suffixes) <= set(known):
         raise UserError(
             f"{files.counts} and {files.positions} hold several sections (barcodes end in {_listed(suffixes)}) - give "
             "the output folder of one section, from before 'aggr'"
         )
+    strange = next(barcode for barcode in barcodes if barcode.rpartition("-")[2] not in known)
+    raise UserError(
+        f"{files.counts} holds several sections (barcodes end in {_listed(suffixes)}), {files.positions} is of one "
+        f"({_listed(known)}; {strange} has no position) - give the matrix of this section, from before 'aggr'"
+    )
 
 
 def _suffixes(barcodes: list[str]) -> list[str]:

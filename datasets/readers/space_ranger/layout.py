@@ -170,7 +170,7 @@ def _point_to_the_right_folder(folder: Path) -> None:
     if inside:
         named = ", ".join(str(place) for place in inside[:3]) + (", ..." if len(inside) > 3 else "")
         raise UserError(f"{folder} holds {len(inside)} sections ({named}) - name one, or list them in a manifest")
-    runs = [place for place in subfolders(folder) if is_high_definition(place)]
+    runs = [place for place in (*subfolders(folder), folder.absolute().parent) if is_high_definition(place)]
     if runs:
         raise UserError(f"{folder} is not the output folder of Space Ranger - did you mean {runs[0]}?")
     packed = [path for end in ("spatial.tar", "outputs.tar", "matrix.tar") for path in folder.glob(f"*{end}*")]
