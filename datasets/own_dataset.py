@@ -22,7 +22,7 @@ from .readers.table import READERS
 FEWEST_COMMON, LEAST_SHARE, NOTABLE_SHARE = 10, 0.01, 0.5
 NOT_OF_READERS = ("id", "patient", "reader", *ALWAYS)  # keys of an entry that its reader is not handed
 STATED = "um_per_px of its entry"
-OTHER_SCALE = 0.03  # share by which a stated pixel size may differ from the reader's own before that is said
+OTHER_SCALE = 0.02  # share by which a stated pixel size may differ from the reader's own before that is said
 
 
 class OwnDataset:

@@ -79,7 +79,7 @@ def visium(seed: int = 0, n_rows: int = 8, n_columns: int = 9, n_tissue: int = 4
         "spot_diameter_fullres": 65 / 2.5,
         "fiducial_diameter_fullres": 105 / 2.5,
     }
-    counts = rng.poisson(3, (len(array), len(GENES))) + 1
+    counts = np.where(tissue[:, None], rng.poisson(3, (len(array), len(GENES))) + 1, rng.poisson(0.2, len(GENES)))
     counted = rng.permutation(np.flatnonzero(tissue)).tolist()
     return Section(barcodes, tissue, array, centres, counts, counted, size, factors)
 

@@ -245,3 +245,18 @@ def test_a_line_that_is_longer_than_the_header_moves_no_column(copied: Callable[
     with pytest.raises(UserError, match="is not a table"):
         space_ranger.read("S", "P", space_ranger.find(folder))
     assert pd.read_csv(path).index[0] == 1  # what pandas does unasked
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.9])
+def test_a_matrix_whose_gzip_stream_ends_early_does_not_end_the_process(
+    copied: Callable[[str], Path], kept: float
+) -> None:
+    """Scipy reads it in compiled code, which no exception of Python's may cross."""
+    path = copied("mex") / "filtered_feature_bc_matrix/matrix.mtx.gz"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(UserError, match=r"matrix.mtx.gz ends too early"):
+        space_ranger.read("S", "P", space_ranger.find(path.parents[1]))
+    path.write_bytes(content[:30] + bytes(len(content) - 30))
+    with pytest.raises(UserError, match=r"matrix.mtx.gz is a damaged gzip file"):
+        space_ranger.read("S", "P", space_ranger.find(path.parents[1]))

@@ -108,6 +108,18 @@ def test_without_a_filtered_matrix_the_raw_one_is_taken_and_that_is_said(tmp_pat
     assert_is(slide, replace(section, counted=np.flatnonzero(section.in_tissue).tolist()))
     assert "no matrix is said to be filtered: of the 72 barcodes of raw_feature_bc_matrix" in told(slide)
     assert "the 40 under tissue by the positions are taken" in told(slide)
+    assert "have more counts than" not in told(slide)
+
+
+def test_a_raw_matrix_shows_by_its_counts_that_the_positions_are_of_another_section(tmp_path: Path) -> None:
+    """It lists all barcodes, so none is amiss; but background is counted far less often than tissue."""
+    section = ten_x.visium()
+    outs = ten_x.write_outs(tmp_path, section)
+    (outs / "filtered_feature_bc_matrix.h5").unlink()
+    other = replace(section, in_tissue=np.roll(section.in_tissue, 20))
+    ten_x.write_positions(outs / "spatial", other, "csv")
+    n_swapped = int((section.in_tissue & ~other.in_tissue).sum())
+    assert f"{n_swapped} of 32 places off tissue have more counts than half of what" in told(read(outs))
 
 
 @pytest.mark.parametrize("version", ["1", "2"])
@@ -215,7 +227,7 @@ def test_where_no_lattice_can_be_measured_that_is_said(tmp_path: Path) -> None:
 
 def test_a_stated_pixel_size_is_held_against_the_array(tmp_path: Path) -> None:
     ten_x.write_outs(tmp_path / "S", ten_x.visium())
-    for stated, differs in ((2.52, False), (2.58, True)):
+    for stated, differs in ((2.54, False), (2.56, True)):
         manifest = tmp_path / "m.toml"
         entry = f'id = "S"\npatient = "P"\nreader = "space-ranger"\nfolder = "S"\num_per_px = {stated}\n'
         manifest.write_text(f'name = "m"\n[[slide]]\n{entry}')

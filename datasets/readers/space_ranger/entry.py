@@ -6,11 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from stbench.errors import UserError
 from stbench.system.compressed import existing
 
 from ..reader import Opened, Reader
 from .files import find
-from .layout import AGGREGATED, is_high_definition, is_output
+from .layout import AGGREGATED, is_cells, is_high_definition, is_output
 from .names import files_named
 from .scale import VISIUM_PITCH_UM
 from .section import read
@@ -29,12 +30,17 @@ def _open(slide_id: str, patient: str, values: dict[str, Any]) -> Opened:
 
 
 def _recognises(path: Path) -> str | None:
-    if is_high_definition(path):
-        return "it holds the bins of a Visium HD run"
-    if is_output(path):
-        return "it holds positions of spots and a feature-barcode matrix"
-    if path.is_dir() and any(files_named(path, name) for name in AGGREGATED):
-        return "it holds what 'spaceranger aggr' writes"
+    try:
+        if is_high_definition(path):
+            return "it holds the bins of a Visium HD run"
+        if is_cells(path):
+            return "it holds the segmented cells of a Visium HD run"
+        if is_output(path):
+            return "it holds positions of spots and a feature-barcode matrix"
+        if path.is_dir() and any(files_named(path, name) for name in AGGREGATED):
+            return "it holds what 'spaceranger aggr' writes"
+    except (UserError, OSError):  # it may not be read: not for this question to say
+        return None
     return None
 
 

@@ -13,9 +13,15 @@ from stbench.slides.evidence import OffTissue
 from ..assemble import unmatched
 from .cells import Cells
 from .files import SpaceRangerFiles
+from .matrix import Matrix
 from .positions import Positions
 
 BIN = re.compile(r"s_(\d+)um_.*")
+
+
+# Share of places off tissue with more counts than half of a typical spot's. Some tissue is missed, and transcripts
+# diffuse; but where tissue was sought on another section, tissue and background are mixed.
+CROWDED = 0.1
 
 
 @dataclass(frozen=True)
@@ -28,8 +34,9 @@ class Spots:
     notes: tuple[str, ...] = ()
 
 
-def spots_under_tissue(barcodes: list[str], positions: Positions, files: SpaceRangerFiles) -> Spots:
+def spots_under_tissue(matrix: Matrix, positions: Positions, files: SpaceRangerFiles) -> Spots:
     """Spots and bins; all that is left out is counted in the notes."""
+    barcodes = matrix.barcodes
     _require_one_section(barcodes, positions, files)
     places = positions.places_of(barcodes)
     placed = places >= 0
@@ -46,12 +53,26 @@ def spots_under_tissue(barcodes: list[str], positions: Positions, files: SpaceRa
             f"no matrix is said to be filtered: of the {n} barcodes of {files.counts.name} the {len(rows)} under "
             "tissue by the positions are taken"
         )
+        notes += _tissue_elsewhere(matrix, under, placed & ~under)
     uncounted = int(positions.in_tissue.sum()) - len(rows)
     if uncounted:
         notes.append(f"{uncounted} spots under tissue have no counts and are left out")
     off = int((placed & ~under).sum())
     told = OffTissue(off, n, str(files.counts), str(files.positions)) if files.filtered else None
     return Spots(rows, places[rows], told, tuple(notes))
+
+
+def _tissue_elsewhere(matrix: Matrix, under: np.ndarray, off: np.ndarray) -> list[str]:
+    """Whether counts, which a raw matrix has of all places, lie where the positions see no tissue."""
+    totals = np.asarray(matrix.counts.sum(axis=1)).ravel()
+    typical = float(np.median(totals[under]))
+    crowded = int((totals[off] > typical / 2).sum())
+    if crowded <= CROWDED * int(off.sum()):
+        return []
+    return [
+        f"{crowded} of {int(off.sum())} places off tissue have more counts than half of what a typical spot under "
+        f"it has ({typical:g}): positions are probably of another section - check that both files are of this one"
+    ]
 
 
 def cells_with_outline(barcodes: list[str], cells: Cells, files: SpaceRangerFiles) -> Spots:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -73,12 +73,17 @@ def _read_mex(folder: Path, excluded: frozenset[str]) -> Matrix:
     barcodes = [line.strip('"') for line in _lines(barcodes_path)]
     features = _mex_features(features_path)
     with open_binary(existing(matrix_path)) as stream:
+        guarded = _Guarded(stream)
         try:
-            found = mmread(stream)
+            found = mmread(guarded)
         except (ValueError, IndexError, TypeError, OverflowError, MemoryError) as error:
+            if guarded.fault is not None:
+                raise guarded.fault from error
             raise UserError(
                 f"{matrix_path} is not a Matrix Market file ({reason_of(error)}) - fetch it again"
             ) from error
+        if guarded.fault is not None:
+            raise guarded.fault
     require_counts(found.data if sparse.issparse(found) else found, str(folder))
     counts = sparse.csr_matrix(found.T)
     if counts.shape != (len(barcodes), len(features)):
@@ -92,6 +97,26 @@ def _read_mex(folder: Path, excluded: frozenset[str]) -> Matrix:
     if len(genes) < len(features):
         counts = counts[:, genes]
     return Matrix(counts, barcodes, features.chosen(genes), not_genes, tuple(notes))
+
+
+class _Guarded:
+    """A stream that ends where reading it fails, and keeps what was raised.
+
+    Scipy reads from compiled code, where an exception, as of a damaged gzip stream, ends the process. It cannot seek:
+    scipy would, to where it stopped, when it lets go of the stream.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream = stream
+        self.fault: Exception | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        if self.fault is None:
+            try:
+                return self.stream.read(size)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is raised by who made this
+                self.fault = error
+        return b""
 
 
 def _mex_features(path: Path) -> Features:

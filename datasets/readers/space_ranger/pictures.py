@@ -100,11 +100,15 @@ def require_not_cytassist(image: SlideImage, cytassist: Path | None) -> None:
     """
     if cytassist is None:
         return
-    theirs = SlideImage.from_file(cytassist)
-    difference = np.abs(np.subtract(image.full_resolution_size, theirs.size)).max()
-    if difference > 2 / min(image.scale, 1.0):
+    try:
+        theirs = SlideImage.from_file(cytassist)
+        difference = np.abs(np.subtract(image.full_resolution_size, theirs.size)).max()
+        seen = theirs.thumbnail(256) if difference <= 2 / min(image.scale, 1.0) else None
+    except UserError:  # what is not used need not be readable; what is wrong with the image its own check says
         return
-    found = likeness(image.thumbnail(256), theirs.thumbnail(256))
+    if seen is None:
+        return
+    found = likeness(image.thumbnail(256), seen)
     if found and found["as it is"] >= SAME_PICTURE:
         raise UserError(
             f"{image.name} is the picture of the CytAssist instrument ({cytassist.name}), not the microscope's of the "

@@ -109,7 +109,6 @@ def _plain(value: Any) -> Any:
 
 
 def _parquet(path: Path) -> pd.DataFrame:
-    import pandas as pd
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -117,19 +116,22 @@ def _parquet(path: Path) -> pd.DataFrame:
         try:
             file = pq.ParquetFile(stream)
             table = file.read([name for name in COLUMNS if name in file.schema_arrow.names])
-        except (OSError, ValueError, pa.ArrowException) as error:
+            return _as_frame(table.replace_schema_metadata(None))  # what pandas notes there is of no use here
+        except (OSError, ValueError, KeyError, pa.ArrowException) as error:
             raise UserError(f"{path} is a damaged parquet file ({reason_of(error)}) - fetch it again") from error
+
+
+def _as_frame(table: pa.Table) -> pd.DataFrame:
+    """The same columns; barcodes stay in Arrow."""
+    import pandas as pd
+    import pyarrow as pa
+
     if len(set(table.column_names)) < len(table.column_names):
-        raise UserError(f"{path} has columns of one name ({', '.join(table.column_names)}) - keep one of each")
+        raise ValueError(f"columns of one name: {', '.join(table.column_names)}")
     if "barcode" not in table.column_names:
-        return table.to_pandas(ignore_metadata=True)
-    try:
-        texts = table["barcode"].cast(pa.large_string())
-    except pa.ArrowException as error:
-        raise UserError(
-            f"{path}: the column barcode holds no texts ({table['barcode'].type}) - fetch it again"
-        ) from error
-    frame = table.drop_columns(["barcode"]).to_pandas(ignore_metadata=True)
+        return table.to_pandas()
+    texts = table["barcode"].cast(pa.large_string())
+    frame = table.drop_columns(["barcode"]).to_pandas()
     frame["barcode"] = pd.array(texts, dtype="string[pyarrow]")
     return frame
 

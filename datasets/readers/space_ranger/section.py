@@ -19,7 +19,7 @@ from .cells import read_cells
 from .features import note_of_others
 from .files import SpaceRangerFiles
 from .join import Spots, bin_of, cells_with_outline, spots_under_tissue
-from .matrix import only_listed, read_matrix
+from .matrix import Matrix, only_listed, read_matrix
 from .names import listed
 from .positions import read_positions
 from .scale import AGREES, VISIUM_PITCH_UM, PixelSize, picture_scale, pixel_size, read_scale_factors, stated_size
@@ -47,9 +47,7 @@ def read(slide_id: str, patient: str, files: SpaceRangerFiles, *, pitch_um: floa
     matrix = read_matrix(files.counts, files.probes)
     if files.barcodes is not None:
         matrix = only_listed(matrix, files.barcodes, files.counts)
-    placed = (
-        _cells(matrix.barcodes, factors, files) if files.cells else _spots(matrix.barcodes, factors, files, pitch_um)
-    )
+    placed = _cells(matrix.barcodes, factors, files) if files.cells else _spots(matrix, factors, files, pitch_um)
     genes, repeated = unique_symbols(matrix.features.names)
     image, smaller = _image(files, factors), _smaller(files, factors)
     spot_ids = [matrix.barcodes[row] for row in placed.spots.rows]
@@ -76,10 +74,10 @@ def read(slide_id: str, patient: str, files: SpaceRangerFiles, *, pitch_um: floa
     )
 
 
-def _spots(barcodes: list[str], factors: dict[str, float], files: SpaceRangerFiles, pitch_um: float) -> _Placed:
+def _spots(matrix: Matrix, factors: dict[str, float], files: SpaceRangerFiles, pitch_um: float) -> _Placed:
     positions = read_positions(files.positions)
-    spots = spots_under_tissue(barcodes, positions, files)
-    named = bin_of(barcodes[int(spots.rows[0])])
+    spots = spots_under_tissue(matrix, positions, files)
+    named = bin_of(matrix.barcodes[int(spots.rows[0])])
     bins = files.bin_um if named is None else named
     if bins is not None:
         pitch_um = bins
