@@ -14,6 +14,7 @@ from rich.text import Text
 from .. import registry
 from ..errors import UserError, unknown
 from ..system.locate import new_data_root
+from ..system.wording import counted
 from .console import err, out
 from .lists import slice_list
 from .options import DataOption, SlicesOption
@@ -118,11 +119,11 @@ def _print_list(dataset: Dataset, catalogue: Catalogue, source: str | None, slic
 def _print_outcome(dataset: Dataset, outcome: Outcome, root: Path, slices: list[str] | None) -> None:
     words = []
     if outcome.n_fetched:
-        words.append(f"{outcome.n_fetched} files fetched and verified")
+        words.append(f"{counted(outcome.n_fetched, 'file')} fetched and verified")
     if outcome.n_verified:
-        words.append(f"{outcome.n_verified} were here already, verified")
+        words.append(f"{counted(outcome.n_verified, 'file')} here already, verified")
     if outcome.elsewhere:
-        words.append(f"{len(outcome.elsewhere)} slices were here in another layout")
+        words.append(f"{counted(len(outcome.elsewhere), 'slice')} here already, in another layout")
     present, missing = dataset.find()
     n_expected = len(dataset.slices)
     out.print(
@@ -135,7 +136,8 @@ def _print_outcome(dataset: Dataset, outcome: Outcome, root: Path, slices: list[
     if outcome.lacking:
         shown = ", ".join(outcome.lacking[:3]) + (", ..." if len(outcome.lacking) > 3 else "")
         raise UserError(
-            f"the folder lacks {len(outcome.lacking)} files ({shown}) - complete it, or fetch the rest without --from"
+            f"the folder lacks {counted(len(outcome.lacking), 'file')} ({shown}) - complete it, or fetch the rest "
+            "without --from"
         )
     place = "" if os.environ.get("STBENCH_DATA") or root == new_data_root(None, make=False) else f" --data {root}"
     out.print(f"next: stbench data check {dataset.name}{place}", soft_wrap=True)

@@ -18,11 +18,11 @@ COMPRESSED = (".gz", ".tgz")  # some servers declare as encoded on the way what 
 
 
 class TryAgain(Exception):  # noqa: N818 - not an error until it was tried often enough
-    """What went wrong, in words, and how long the server asks to wait."""
+    """What went wrong, in words, how long the server asks to wait, and whether no server was reached at all."""
 
-    def __init__(self, reason: str, wait_s: float | None = None) -> None:
+    def __init__(self, reason: str, wait_s: float | None = None, offline: bool = False) -> None:
         super().__init__(reason)
-        self.wait_s = wait_s
+        self.wait_s, self.offline = wait_s, offline
 
 
 def require_file(answer: httpx.Response, url: str, page: str) -> None:
@@ -68,11 +68,11 @@ def trouble_of(error: Exception, url: str) -> TryAgain:
             "opens connections, set SSL_CERT_FILE to its certificate"
         ) from error
     if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
-        return TryAgain("the server does not answer")
+        return TryAgain("the server does not answer", offline=True)
     if isinstance(error, httpx.TimeoutException):
         return TryAgain("nothing came for too long")
     if isinstance(error, httpx.ConnectError | httpx.ProxyError):
-        return TryAgain(f"there is no connection ({reason_of(error, 120)})")
+        return TryAgain(f"there is no connection ({reason_of(error, 120)})", offline=True)
     return TryAgain(f"the connection broke off ({reason_of(error, 120)})")
 
 

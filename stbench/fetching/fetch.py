@@ -13,6 +13,7 @@ from ..dataset import Dataset
 from ..errors import UserError, unknown
 from ..system.files import flush, writing_to
 from ..system.locks import Timeout, locked
+from ..system.wording import counted
 from .catalogue import ByHand, Catalogue, Source, Wanted, wanted_files
 from .checksums import digests
 from .encrypted import Passwords
@@ -214,15 +215,17 @@ class _Fetch:
             return
         known = sum(file.bytes or 0 for file in wanted)
         n_unknown = sum(file.bytes is None for file in wanted)
-        size = in_words(known) if not n_unknown else f"{in_words(known)} and {n_unknown} files of unpublished size"
-        self.say(f"fetching {len(wanted)} files ({size}) into {self.folder}")
+        sizes = [in_words(known)] if known else []
+        sizes += [f"{counted(n_unknown, 'file')} of unpublished size"] if n_unknown else []
+        self.say(f"fetching {counted(len(wanted), 'file')} ({' and '.join(sizes)}) into {self.folder}")
         for part in {file.part.title: file.part for file in wanted}.values():
             self.say(f"{part.title}; licence: {part.licence}")
         unchecked = [file.path for file in wanted if file.checksum is None]
         if unchecked:
+            more = ", ..." if unchecked[1:] else ""
             self.say(
-                f"checksum not published of {len(unchecked)} files ({unchecked[0]}{', ...' if unchecked[1:] else ''}): "
-                "recorded at the first fetch, compared at the next"
+                f"checksum not published of {counted(len(unchecked), 'file')} ({unchecked[0]}{more}): recorded at the "
+                "first fetch, compared at the next"
             )
         require_room(self.folder, known)
 

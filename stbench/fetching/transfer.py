@@ -107,7 +107,10 @@ class Download:
                     f"{self.url}: {trouble}, and asks to wait for {wait / 60:.0f} minutes - run the same command then"
                 )
             if tries >= self.limits.tries:
-                raise UserError(f"{self.url}: {trouble}, {tries} times - {self._kept()}run the same command later")
+                elsewhere = ", or where there is a network, and give the folder with --from" if trouble.offline else ""
+                raise UserError(
+                    f"{self.url}: {trouble}, {tries} times - {self._kept()}run the same command later{elsewhere}"
+                )
             self.say(f"{trouble}; again in {wait:.0f} s")
             time.sleep(wait)
 

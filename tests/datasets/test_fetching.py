@@ -385,7 +385,7 @@ def test_the_command_end_to_end(
     assert "fetching 3 files" in printed.err
     assert exit_code(["data", "check", "alex10x", *place]) == 0
     assert exit_code(["data", "fetch", "alex10x", "--from", f"{server.url}mirror", *place, "--verify"]) == 0
-    assert "3 were here already, verified" in capsys.readouterr().out
+    assert "3 files here already, verified" in capsys.readouterr().out
 
 
 def test_what_the_command_refuses(

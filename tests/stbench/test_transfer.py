@@ -257,7 +257,7 @@ def test_what_is_compressed_on_the_way_is_refused_unless_it_lies_so_on_the_disk(
 
 def test_no_server_no_room_no_folder(fetch: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
     good, fetch.server.url = fetch.server.url, "http://127.0.0.1:1/"
-    with pytest.raises(UserError, match="there is no connection"):
+    with pytest.raises(UserError, match=r"there is no connection .* and give the folder with --from"):
         fetch()
     fetch.server.url = good
     monkeypatch.setattr(room, "SPARE", 1 << 60)
