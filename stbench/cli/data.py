@@ -17,8 +17,9 @@ from ..system.locate import cache_root, cohort_names, data_root
 from .completion import complete_target
 from .console import out, say_once, with_bar
 from .data_import import data_import
+from .gene_panels import PanelOptions
 from .lists import slice_list
-from .options import DataOption, DatasetArgument, PatchUmOption, SlicesOption
+from .options import DataOption, DatasetArgument, PanelFromOption, PanelOption, PatchUmOption, SlicesOption
 from .preparing import notes_of, prepare_slices
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ def data_list(data: DataOption = None) -> None:
 def data_check(
     dataset: DatasetArgument,
     slices: SlicesOption = None,
+    panel: PanelOption = None,
+    panel_from: PanelFromOption = None,
     data: DataOption = None,
     patch_um: PatchUmOption = None,
     pictures: Annotated[
@@ -81,9 +84,10 @@ def data_check(
     from stbench.reports.figures.slide_picture import draw_slide
 
     from ..data.inventory import check_dataset
-    from ..data.physical import with_patch_um
 
-    opened = with_patch_um(registry.dataset(dataset, data_root(data)), patch_um)
+    options = PanelOptions(panel, panel_from, dataset, data, slices, "loso", None, patch_um)
+    options.check_one_list("slices are checked on one list")
+    opened, _ = options.open()
     place = pictures or Path("data-check") / opened.name
     checked = with_bar(
         "checking",
@@ -144,13 +148,15 @@ def data_prepare(
         str, typer.Option(help="Scale that is predicted.", autocompletion=complete_target)
     ] = DEFAULT_TARGET,
     slices: SlicesOption = None,
+    panel: PanelOption = None,
+    panel_from: PanelFromOption = None,
     data: DataOption = None,
     patch_um: PatchUmOption = None,
 ) -> None:
     """Cut the patches and compute the target now, so that the first run does not have to."""
-    from ..data.physical import with_patch_um
-
-    prepared = prepare_slices(with_patch_um(registry.dataset(dataset, data_root(data)), patch_um), target, slices)
+    options = PanelOptions(panel, panel_from, dataset, data, slices, "loso", None, patch_um)
+    options.check_one_list("slides are prepared for one list: the first run of a split prepares them")
+    prepared = prepare_slices(options.open()[0], target, slices)
     say_once(notes_of(prepared))
     n_spots = sum(slide.n_spots for slide in prepared.slides.values())
     n_padded = sum(slide.n_padded for slide in prepared.slides.values())

@@ -73,10 +73,14 @@ class PanelOptions:
         """Whether no other panel is asked for."""
         return self.panel is None or self.panel == registry.dataset(self.dataset, data_root(self.data)).name
 
-    @property
-    def differs_by_fold(self) -> bool:
-        """Whether every fold has genes of its own."""
-        return MADE.fullmatch(self.panel or "") is not None and self.scope != "all"
+    def check_one_list(self, reason: str) -> None:
+        """As :meth:`check`; and ``UserError``, with the reason, where every fold has genes of its own."""
+        self.check()
+        if MADE.fullmatch(self.panel or "") is not None and self.scope != "all":
+            raise UserError(
+                f"--panel {self.panel} has other genes in every fold, and {reason} - give --panel-from all, or a file "
+                "of genes"
+            )
 
     def name(self) -> str:
         """The dataset's as results have it, with the panel's; reads no slide."""

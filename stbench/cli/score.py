@@ -76,12 +76,7 @@ def score(
     if "," in split:
         raise UserError(f"--split {split} names several splits - predictions are of one")
     options = PanelOptions(panel, panel_from, dataset, data, slices, split, folds, patch_um)
-    options.check()
-    if options.differs_by_fold:
-        raise UserError(
-            f"--panel {panel} has other genes in every fold, and predictions are scored on one list - give "
-            "--panel-from all, or a file of genes"
-        )
+    options.check_one_list("predictions are scored on one list")
     chosen = slices
     if chosen is None:
         present = earlier_slices(results, options.name(), split, target)

@@ -155,3 +155,15 @@ def test_what_is_no_panel_ends_the_command(stbench_command: Callable, tmp_path: 
     assert done.code == 2
     assert "--panel hgv:30 is neither a file nor a panel that is known" in done.err
     assert not (tmp_path / "r").exists()
+
+
+def test_data_are_checked_and_prepared_on_another_panel(mine: Path, stbench_command: Callable) -> None:
+    done = stbench_command("data", "prepare", mine, "--panel", "svg:4", "--panel-from", "all")
+    assert done.code == 0, done.err
+    assert "mine, svg:4 of all slices: 3/3 slices, 108 spots x 4 genes" in done.out
+    done = stbench_command("data", "prepare", mine, "--panel", "svg:4")
+    assert done.code == 2
+    assert "has other genes in every fold, and slides are prepared for one list" in done.err
+    done = stbench_command("data", "check", mine, "--panel", "cscc", "--out", mine.parent / "pictures")
+    assert done.code == 2
+    assert "none of the 171 panel genes is among its 12 genes" in done.out
