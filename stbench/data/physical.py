@@ -14,6 +14,7 @@ from typing import Any
 from ..dataset import Dataset
 from ..errors import UserError
 from ..slides.cutting import Window
+from ..slides.pixel_size import stated_pixel_size
 from ..slides.slide import Slide
 
 
@@ -56,9 +57,12 @@ def window_of(slide: Slide, dataset: Dataset) -> Window:
     if patch_um is None:
         return Window.plain(dataset.patch_px)
     if slide.um_per_px is None:
+        stated = stated_pixel_size(slide.image)
+        hint = "" if stated is None else f" (by the {stated.source}, which nothing confirms, {stated.um:.4g})"
         raise UserError(
             f"slice {slide.id}: how many µm a pixel is is not known, so a window of {patch_um:g} µm (--patch-um) has "
-            "no size in pixels - give um_per_px in the slice's entry of a manifest, or leave --patch-um out"
+            f"no size in pixels - give um_per_px{hint} in the slice's entry of a manifest, or --um-per-px to "
+            "'stbench data import', or leave --patch-um out"
         )
     side = patch_um / slide.um_per_px
     longest = max(slide.image.full_resolution_size)

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse
+import tifffile
 
 from stbench import registry
 from stbench.cli.method_choices import with_whole_windows
 from stbench.data.cache import slide_key
 from stbench.data.inventory import check_dataset
-from stbench.data.physical import with_patch_um
+from stbench.data.physical import window_of, with_patch_um
 from stbench.data.prepare import prepare
 from stbench.data.prepared import PreparedDataset
 from stbench.dataset import Missing, SlideSource
@@ -100,6 +101,13 @@ def test_without_the_option_keys_are_what_they_were(tmp_path: Path) -> None:
 def test_a_slide_of_unknown_resolution_is_asked_for_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"slice unknown: how many µm a pixel is .* give um_per_px in"):
         prepared(tmp_path, 20, ("unknown",))
+    path = tmp_path / "tagged.tif"
+    tifffile.imwrite(
+        path, made("fine").image.read(), photometric="rgb", resolution=(20_000, 20_000), resolutionunit="centimeter"
+    )
+    tagged = replace(made("unknown"), image=SlideImage.from_file(path))
+    with pytest.raises(UserError, match=r"give um_per_px \(by the XResolution of its TIFF tags, .*, 0\.5\) in"):
+        window_of(tagged, with_patch_um(Scales(), 20))
     found = {check.id: check for check in check_dataset(with_patch_um(Scales(), 20)).slices}
     assert any("give um_per_px" in text for text in found["unknown"].errors)
     assert found["fine"].errors == []
