@@ -14,7 +14,8 @@ from .picture_formats import Pixels
 
 MOST_THREADS = 16
 AT_A_TIME = 64  # windows that a thread cuts before it takes the next ones
-SMALL = 2**26  # pixels that are read at once
+SMALL = 2**26  # pixels of an image that is read at once where all of it is looked at
+BAND = 2**24  # pixels of a larger one that are
 WORKING_BYTES = 128 * 2**20  # of the image's pixels between which the windows of a stretch lie
 
 
@@ -156,9 +157,9 @@ def _around(start: float, length: float, px: int) -> tuple[int, float, int]:
 
 
 def in_small(pixels: Pixels, max_side: int) -> np.ndarray:
-    """The whole image, its longer side reduced by a whole number so that it is still twice ``max_side`` or more.
+    """The whole image; a large lazy one reduced by a whole number, its longer side still twice ``max_side`` or more.
 
-    What is lazy is read band by band, so that no more of it than the reduced image is held.
+    It is read in bands, several at once, so that little more than the reduced image is held.
     """
     from PIL import Image
 
@@ -166,9 +167,11 @@ def in_small(pixels: Pixels, max_side: int) -> np.ndarray:
     factor = max(height, width) // (2 * max_side)
     if isinstance(pixels, np.ndarray) or factor < 2 or height * width <= SMALL:
         return np.ascontiguousarray(pixels[:, :])
-    rows = factor * max(1, SMALL // (3 * width * factor))
-    bands = [
-        np.asarray(Image.fromarray(pixels[top : min(top + rows, height), :]).reduce(factor))
-        for top in range(0, height, rows)
-    ]
-    return np.concatenate(bands)
+    rows = factor * max(1, BAND // (width * factor))
+
+    def reduced(top: int) -> np.ndarray:
+        return np.asarray(Image.fromarray(pixels[top : min(top + rows, height), :]).reduce(factor))
+
+    threads = min(usable_cores(), 4, getattr(pixels, "at_a_time", 1))
+    with ThreadPoolExecutor(threads, thread_name_prefix="bands") as pool:
+        return np.concatenate(list(pool.map(reduced, range(0, height, rows))))

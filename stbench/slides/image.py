@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..system.compressed import existing
-from .cutting import Patches, Window, crossing, cut_windows, in_small
+from .cutting import SMALL, Patches, Window, crossing, cut_windows, in_small
 from .picture_formats import (
     ORIENTATION,
     OpenSlidePixels,
@@ -35,6 +35,10 @@ from .tiff import TiffLayout, decodes_to_rgb, opened_tiff, tag_of
 from .tiff_regions import level_for, scaled, tiff_pixels
 
 Level = Literal["full", "hires", "lowres"]
+OVERVIEW = (
+    1000  # pixels of the longer side of a thumbnail; of a large image all smaller ones are made of the same pixels
+)
+_overviews: dict[tuple[str, int, int, int], np.ndarray] = {}  # by path, size, time of change, and width of the level
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +116,7 @@ class SlideImage:
                 with opened_tiff(self.path) as series:
                     coarse = [level for level in series.levels if max(level.shape) >= max_side]
                     pixels = tiff_pixels(self.path, series, coarse[-1] if coarse else series.levels[0])
-                    return _reduced(in_small(pixels, max_side), max_side)
+                    return _reduced(self._overview(pixels, max_side), max_side)
             if kind == "openslide":
                 with opened_slide(self.path) as slide:
                     return np.asarray(slide.get_thumbnail((max_side, max_side)).convert("RGB"))
@@ -121,6 +125,18 @@ class SlideImage:
                     return _reduced(picture_array(self.path, picture), max_side)
                 picture.thumbnail((max_side, max_side))  # a JPEG is decoded at a coarser scale, at once
                 return np.asarray(picture.convert("RGB"))
+
+    def _overview(self, pixels: Pixels, max_side: int) -> np.ndarray:
+        """What a thumbnail is made of. Of a large image that has no coarse level it is kept: several are asked for."""
+        height, width = pixels.shape[:2]
+        if max_side > OVERVIEW or height * width <= SMALL:
+            return in_small(pixels, max_side)
+        about = cast(Path, self.path).stat()
+        stamp = (str(self.path), about.st_size, about.st_mtime_ns, width)
+        if stamp not in _overviews:
+            _overviews.clear()  # of the last image
+            _overviews[stamp] = in_small(pixels, OVERVIEW)
+        return _overviews[stamp]
 
     def remarks(self) -> list[str]:
         """What the file says beyond its pixels that a user should know; reads its header, of 16 bits also the pixels.

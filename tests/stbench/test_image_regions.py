@@ -15,6 +15,7 @@ from PIL import Image
 
 from stbench.errors import UserError
 from stbench.slides import cutting, picture_formats, tiff_regions
+from stbench.slides import image as image_module
 from stbench.slides.cutting import Window
 from stbench.slides.image import SlideImage
 from stbench.slides.pixel_size import stated_pixel_size
@@ -256,3 +257,22 @@ def test_openslide_gives_the_same_windows_of_every_level(window: Window, painted
         scale = region.shape[1] / 300
         cutting.cut_windows(region, window.corners(centres), window, (scale, scale), 255, found)
     np.testing.assert_array_equal(found, SlideImage.from_file(path).cut(centres, window)[0])
+
+
+def test_a_thumbnail_of_a_large_image_is_made_band_by_band_once(
+    painted: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large.tif"
+    tifffile.imwrite(path, painted, photometric="rgb", rowsperstrip=16, compression="zlib")
+    whole = SlideImage.from_file(path).thumbnail(20)
+    for module in (cutting, image_module):
+        monkeypatch.setattr(module, "SMALL", 1000)
+    monkeypatch.setattr(cutting, "BAND", 2000)
+    monkeypatch.setattr(image_module, "OVERVIEW", 50)
+    image = SlideImage.from_file(path)
+    small = image.thumbnail(20)
+    assert small.shape == whole.shape
+    assert np.abs(small.astype(int) - whole).max() <= 3  # reduced twice rather than at once
+    monkeypatch.setattr(image_module, "in_small", None)  # not read again
+    assert image.thumbnail(40).shape == (28, 40, 3)
+    np.testing.assert_array_equal(image.thumbnail(20), small)
