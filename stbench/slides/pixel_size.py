@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SAME_SIZE = 1.1  # as many times as large as the other, or less
 MICROSCOPIC = (0.01, 20.0)  # µm; 1,200 dots per inch of a printer are 21 µm, the 72 of a screen 353
+NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 UNITS = {  # in µm, as OME and ImageJ spell them; "pixel" and "reference frame" are none
     "pm": 1e-6, "Å": 1e-4, "nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0,
     "\\u00B5m": 1.0, "mm": 1e3, "cm": 1e4, "dm": 1e5, "m": 1e6, "in": 25_400.0, "inch": 25_400.0,
@@ -79,21 +80,20 @@ def check_pixel_size(slide: Slide) -> Iterator[Finding]:
 def _of_tiff(series: Any) -> StatedPixelSize | None:
     """The most specific of what the tags say."""
     page, file = series.keyframe, series.keyframe.parent
-    if file.is_ome:
-        return _of_ome(file.ome_metadata)
+    if file.is_ome and (stated_by_ome := _of_ome(file.ome_metadata)) is not None:
+        return stated_by_ome
     if file.is_svs:
-        stated = re.search(r"\bMPP\s*=\s*([0-9.]+)", page.description)
+        stated = re.search(rf"\bMPP\s*=\s*({NUMBER})(?![\d.])", page.description)
         if stated is not None:
             return StatedPixelSize(float(stated[1]), "MPP of its Aperio description")
-    per_unit = tag_of(page, "XResolution")
-    if per_unit is None or not per_unit[0] or not per_unit[1]:
+    per_unit, unit = tag_of(page, "XResolution"), tag_of(page, "ResolutionUnit")
+    if not (isinstance(per_unit, tuple) and len(per_unit) == 2 and all(per_unit)):  # a fraction, as it is written
         return None
     pixels = per_unit[0] / per_unit[1]
     if file.is_imagej:
         scale = UNITS.get(str((file.imagej_metadata or {}).get("unit", "")))
         return None if scale is None else StatedPixelSize(scale / pixels, "resolution of its ImageJ description")
-    unit = tag_of(page, "ResolutionUnit")
-    length = {1: None, 3: 10_000.0}.get(2 if unit is None else int(unit), 25_400.0)  # none, cm, or inch
+    length = {None: 25_400.0, 2: 25_400.0, 3: 10_000.0}.get(unit)  # inch, which is the default; cm
     return None if length is None else StatedPixelSize(length / pixels, "XResolution of its TIFF tags")
 
 
@@ -105,7 +105,7 @@ def _of_ome(description: str | None) -> StatedPixelSize | None:
     attributes = dict(re.findall(r"""(\w+)\s*=\s*["']([^"']*)["']""", pixels[0]))
     unit = UNITS.get(attributes.get("PhysicalSizeXUnit", "µm"))
     size = attributes.get("PhysicalSizeX", "")
-    if unit is None or not re.fullmatch(r"[0-9.]+(?:[eE][-+]?[0-9]+)?", size):
+    if unit is None or not re.fullmatch(NUMBER, size):
         return None
     return StatedPixelSize(float(size) * unit, "PhysicalSizeX of its OME metadata")
 
