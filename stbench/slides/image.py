@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -245,18 +245,18 @@ class SlideImage:
             yield self.array
             return
         path = cast(Path, self.path)
-        with in_one_line(path):
-            kind = picture_format(path)
-            if kind == "tiff":
-                with opened_tiff(path) as series:
-                    yield tiff_pixels(path, series, level_for(path, series, reduction))
-            elif kind == "openslide":
-                with opened_slide(path) as slide:
-                    yield OpenSlidePixels(slide, reduction)
-            else:
-                with opened_picture(path) as picture:
-                    pixels = picture_array(path, picture)
-                yield pixels
+        with ExitStack() as opened:  # what is done with the pixels is none of the file's faults
+            with in_one_line(path):
+                kind = picture_format(path)
+                if kind == "tiff":
+                    series = opened.enter_context(opened_tiff(path))
+                    pixels = tiff_pixels(path, series, level_for(path, series, reduction))
+                elif kind == "openslide":
+                    pixels = OpenSlidePixels(path, opened.enter_context(opened_slide(path)), reduction)
+                else:
+                    with opened_picture(path) as picture:
+                        pixels = picture_array(path, picture)
+            yield pixels
 
 
 def _check_scale(scale: float, name: str) -> None:

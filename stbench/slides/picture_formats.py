@@ -48,12 +48,24 @@ def require_room(path: Path, size: tuple[int, int], n_bytes: int, how: str) -> N
         )
 
 
+# what decoders raise on headers and data that make no sense to them
+DECODING = (
+    OSError, EOFError, ValueError, LookupError, TypeError, ArithmeticError, SyntaxError, RuntimeError, struct.error,
+    zlib.error,
+)  # fmt: skip
+
+
 @contextmanager
 def in_one_line(path: Path) -> Iterator[None]:
     """Decoders raise all kinds of errors on a damaged image; the user needs its name and one reason."""
     try:
         yield
-    except (OSError, EOFError, ValueError, KeyError, SyntaxError, RuntimeError, struct.error, zlib.error) as error:
+    except MemoryError as error:
+        raise UserError(
+            f"{path} cannot be read as an image (it asks for more memory than there is) - it is damaged, or save it as "
+            "a tiled TIFF"
+        ) from error
+    except DECODING as error:
         reason = reason_of(error)
         if isinstance(error, NotImplementedError) or "not supported" in reason:
             advice = "this form of image is not supported: save it as RGB, in PNG or TIFF"
@@ -179,11 +191,21 @@ def opened_slide(path: Path) -> Iterator[Any]:
         import openslide
     except ImportError as error:
         raise UserError(f"{path} needs OpenSlide to be read - install it with: pip install 'stbench[wsi]'") from error
+    with openslide_errors():
+        slide = openslide.OpenSlide(str(path))
+    with slide:
+        if hasattr(openslide, "OpenSlideCache"):
+            slide.set_cache(openslide.OpenSlideCache(OPENSLIDE_CACHE))
+        yield slide
+
+
+@contextmanager
+def openslide_errors() -> Iterator[None]:
+    """OpenSlide's errors as those of other decoders."""
+    import openslide
+
     try:
-        with openslide.OpenSlide(str(path)) as slide:
-            if hasattr(openslide, "OpenSlideCache"):
-                slide.set_cache(openslide.OpenSlideCache(OPENSLIDE_CACHE))
-            yield slide
+        yield
     except openslide.OpenSlideError as error:
         raise ValueError(str(error)) from error
 
@@ -194,7 +216,8 @@ class OpenSlidePixels:
     Reading is safe from several threads at once.
     """
 
-    def __init__(self, slide: Any, reduction: float = 1.0) -> None:
+    def __init__(self, path: Path, slide: Any, reduction: float = 1.0) -> None:
+        self._path = path
         self._slide, self._level, self._downsample = slide, 0, 1.0
         width, height = slide.dimensions
         if reduction > 1:
@@ -208,6 +231,7 @@ class OpenSlidePixels:
         top, bottom, _ = key[0].indices(self.shape[0])
         left, right, _ = key[1].indices(self.shape[1])
         corner = (round(left * self._downsample), round(top * self._downsample))  # in pixels of the finest level
-        region = self._slide.read_region(corner, self._level, (right - left, bottom - top))
+        with in_one_line(self._path), openslide_errors():
+            region = self._slide.read_region(corner, self._level, (right - left, bottom - top))
         rgba = np.asarray(region)  # unscanned areas are transparent
         return on_white(rgba[..., :3], rgba[..., 3])

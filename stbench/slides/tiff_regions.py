@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .picture_formats import Pixels, require_room
+from .picture_formats import Pixels, in_one_line, require_room
 from .tiff import TiffLayout, libtiff_array, needs_libtiff, white_levels
 
 KEPT_BYTES = 256 * 2**20  # of decoded tiles, as RGB
@@ -226,6 +226,10 @@ class TiffRegions:
             require_room(path, layout.size, 2 * pieces * n_bytes, how)
 
     def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        with in_one_line(self._path):
+            return self._region(key)
+
+    def _region(self, key: tuple[slice, slice]) -> np.ndarray:
         top, bottom, _ = key[0].indices(self.shape[0])
         left, right, _ = key[1].indices(self.shape[1])
         region = np.empty((max(0, bottom - top), max(0, right - left), 3), dtype=np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,7 +258,7 @@ def test_openslide_gives_the_same_windows_of_every_level(window: Window, painted
     centres = np.random.default_rng(0).uniform((0, 0), (299, 207), (80, 2))
     found = np.empty((80, 24, 24, 3), dtype=np.uint8)
     with opened_slide(path) as slide:
-        region = OpenSlidePixels(slide, window.side / window.px if window.resampled else 1.0)
+        region = OpenSlidePixels(path, slide, window.side / window.px if window.resampled else 1.0)
         scale = region.shape[1] / 300
         cutting.cut_windows(region, window.corners(centres), window, (scale, scale), 255, found)
     np.testing.assert_array_equal(found, SlideImage.from_file(path).cut(centres, window)[0])
@@ -280,3 +281,50 @@ def test_a_thumbnail_of_a_large_image_is_made_band_by_band_once(
     monkeypatch.setattr(image_module, "in_small", None)  # not read again
     assert image.thumbnail(40).shape == (28, 40, 3)
     np.testing.assert_array_equal(image.thumbnail(20), small)
+
+
+def test_a_full_disk_is_not_taken_for_a_damaged_image(lazy: SlideImage) -> None:
+    class Full:
+        shape = (2, 8, 8, 3)
+
+        def __setitem__(self, index: int, patch: np.ndarray) -> None:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left") as failure:
+        lazy.cut(np.array([[20, 20], [90, 90]]), 8, out=Full())
+    assert not isinstance(failure.value, UserError)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    form=st.sampled_from(["tiles", "strips", "rows", "ome"]),
+    changes=st.lists(st.tuples(st.integers(0, 700), st.integers(0, 255)), min_size=1, max_size=5),
+    length=st.floats(0.02, 1),
+)
+def test_a_damaged_tiff_is_one_line_or_an_image(
+    form: str, changes: list[tuple[int, int]], length: float, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    options: dict[str, dict[str, Any]] = {
+        "tiles": {"tile": (32, 32), "compression": "zlib"},
+        "strips": {"rowsperstrip": 16, "compression": "jpeg"},
+        "rows": {},
+        "ome": {"ome": True, "metadata": {"axes": "YXS", "PhysicalSizeX": 0.5}},
+    }
+    buffer = io.BytesIO()
+    y, x = np.mgrid[:60, :70]
+    tifffile.imwrite(buffer, np.stack([x, y, x + y], axis=-1).astype(np.uint8), photometric="rgb", **options[form])
+    content = bytearray(buffer.getvalue())
+    for place, value in changes:
+        content[place % len(content)] = value
+    path = tmp_path_factory.mktemp("damaged") / "slide.tif"
+    path.write_bytes(content[: max(8, int(length * len(content)))])
+    said = ""
+    try:
+        image = SlideImage.from_file(path)
+        image.remarks()
+        stated_pixel_size(image)
+        image.thumbnail(20)
+        image.cut(np.array([[35.0, 30.0]]), 16)
+    except UserError as error:
+        said = str(error)
+    assert "\n" not in said
