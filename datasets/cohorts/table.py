@@ -63,8 +63,9 @@ def read_table(path: Path) -> list[Row]:
     except csv.Error as error:
         raise UserError(f"{path} is not a readable table ({error}) - write it anew as CSV") from error
     _check_columns(path, columns)
-    filled = [(n, [field.strip() for field in fields]) for n, fields in enumerate(records, start=1) if any(fields)]
-    rows = [_row(number, fields, columns, separator) for number, fields in filled[1:] if any(fields)]
+    stripped = [(number, [field.strip() for field in fields]) for number, fields in enumerate(records, start=1)]
+    filled = [(number, fields) for number, fields in stripped if any(fields)]
+    rows = [_row(number, fields, columns, separator) for number, fields in filled[1:]]
     if not rows:
         raise UserError(f"{path} lists no section - write one row for each")
     return rows

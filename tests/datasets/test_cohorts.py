@@ -16,6 +16,7 @@ import upstream
 from stbench import registry
 from stbench.data.inventory import check_dataset
 from stbench.datasets.cohorts.cohort import Cohort
+from stbench.datasets.readers.table import READERS
 from stbench.errors import UserError
 
 Command = Callable[..., Any]
@@ -182,6 +183,7 @@ TABLES = {
     "commas": "path,slice,patient,um_per_px\nV1,A,P1,0.5\nV2,B,P2,\n",
     "semicolons, a byte-order mark, quotes and blank lines": '\ufeffpath;slice;patient\n\n"V1";A;"P1"\n;;\nV2;B;P2\n',
     "tabs, other case, separators behind": "Path\tSlice\tPatient\t\nV1\tA\tP1\t\n$SECTIONS/V2\tB\tP2\t\n",
+    "blanks before the header": "  \n\npath,slice,patient\nV1,A,P1\n  ,\nV2,B,P2\n",
     "line ends of Windows": "path,slice,patient\r\nV1,A,P1\r\nV2,B,P2\r\n",
 }
 
@@ -292,3 +294,16 @@ def test_a_name_that_means_a_cohort_is_not_a_path(sources: Path, root: Path, imp
     with pytest.raises(UserError, match="did you mean 'mine'"):
         registry.dataset("min", root)
     assert Cohort(root, "mine").manifest.is_file()
+
+
+def test_every_key_of_every_reader_is_documented() -> None:
+    table = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+    documented = {
+        row[0]: (re.findall(r"`(\w+)`", row[1]), re.findall(r"`(\w+)`", row[2]))
+        for row in re.findall(r"^\| `([\w-]+)` \| (.*?) \| (.*?) \|$", table, flags=re.MULTILINE)
+        if row[0] in READERS
+    }
+    for reader in READERS.values():
+        must, may = documented[reader.name]
+        assert must == list(reader.required_paths)
+        assert set(may) == set(reader.keys) - set(reader.required_paths) - {"um_per_px"}
