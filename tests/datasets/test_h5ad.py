@@ -167,6 +167,20 @@ def test_the_pixel_size_is_unknown_where_the_array_is_not_visiums(tmp_path: Path
 # --- values that are not what they seem --------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("rows", "known"), [(np.sqrt(3), True), (1.0, False)])
+def test_an_array_of_visium_is_known_by_its_lattice_without_scale_factors(
+    tmp_path: Path, rows: float, known: bool
+) -> None:
+    """Staggered arrays of the first generation have the same indices, but rows as far apart as columns."""
+    adata = make()
+    adata.obs["array_col"] = 2 * (np.arange(N) % 4) + adata.obs["array_row"] % 2
+    adata.obsm["spatial"] = 40 + adata.obs[["array_col", "array_row"]].to_numpy() * [10.0, 10.0 * rows]
+    del adata.uns["spatial"]
+    Image.new("RGB", (200, 150), (200, 100, 150)).save(tmp_path / "he.png")
+    slide = read(adata, tmp_path, image=tmp_path / "he.png")
+    assert slide.um_per_px == (pytest.approx(5.0) if known else None)
+
+
 def test_genes_of_raw_counts_are_those_of_raw_in_whatever_order_the_object_has_its_own(tmp_path: Path) -> None:
     adata = make()
     adata.var_names = [f"ENSG{i:011d}" for i in range(5)]

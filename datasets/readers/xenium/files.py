@@ -18,7 +18,6 @@ MANIFEST = "experiment.xenium"
 MATRICES = ("cell_feature_matrix.h5", "cell_feature_matrix", "cell_feature_matrix.zarr.zip")
 CELLS = ("cells.parquet", "cells.csv.gz", "cells.csv")
 TRANSCRIPTS = ("transcripts.parquet", "transcripts.csv.gz", "transcripts.csv")
-PANEL = "gene_panel.json"
 DAPI_UM = 0.2125  # of all Xenium Analyzers
 
 
