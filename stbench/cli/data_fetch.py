@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from .. import registry
-from ..errors import UserError, unknown
+from ..errors import Interrupted, UserError, unknown
 from ..system.locate import new_data_root
 from ..system.wording import counted
 from .console import err, out
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..fetching.fetch import Outcome
 
 PASSWORD = "STBENCH_ARCHIVE_PASSWORD"
+SHOWN = 40  # characters of a file's name beside the bar
 EVERY_S = 30.0  # a line of progress where there is no terminal
 
 
@@ -65,21 +66,13 @@ def data_fetch(
     root = new_data_root(data)
     dataset = registry.dataset(name, root)
     given = [*(password or []), *filter(None, os.environ.get(PASSWORD, "").split(","))]
-    with _Watching() as watch:
-        outcome = fetch(
-            Fetching(
-                dataset,
-                _catalogue(dataset),
-                root,
-                watch,
-                source,
-                origin,
-                wanted,
-                link,
-                verify,
-                Passwords(given, ask=watch.ask if sys.stdin.isatty() and err.is_terminal else None),
-            )
-        )
+    try:
+        with _Watching() as watch:
+            passwords = Passwords(given, ask=watch.ask if sys.stdin.isatty() and err.is_terminal else None)
+            asked = Fetching(dataset, _catalogue(dataset), root, watch, source, origin, wanted, link, verify, passwords)
+            outcome = fetch(asked)
+    except KeyboardInterrupt as stop:
+        raise Interrupted("what has come is kept") from stop
     _print_outcome(dataset, outcome, root, wanted)
 
 
@@ -179,7 +172,7 @@ class _Watching:
             if path not in self._tasks:
                 for task in self._tasks.values():
                     self._bar.remove_task(task)
-                self._tasks = {path: self._bar.add_task(path, total=total)}
+                self._tasks = {path: self._bar.add_task(Path(path).name[-SHOWN:], total=total)}
             self._bar.update(self._tasks[path], completed=done, total=total)
         elif time.monotonic() - self._told > EVERY_S:
             self._told = time.monotonic()

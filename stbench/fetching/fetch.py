@@ -216,7 +216,7 @@ class _Fetch:
         known = sum(file.bytes or 0 for file in wanted)
         n_unknown = sum(file.bytes is None for file in wanted)
         sizes = [in_words(known)] if known else []
-        sizes += [f"{counted(n_unknown, 'file')} of unpublished size"] if n_unknown else []
+        sizes += [f"{counted(n_unknown, 'size')} not published"] if n_unknown else []
         self.say(f"fetching {counted(len(wanted), 'file')} ({' and '.join(sizes)}) into {self.folder}")
         for part in {file.part.title: file.part for file in wanted}.values():
             self.say(f"{part.title}; licence: {part.licence}")

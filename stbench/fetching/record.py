@@ -8,9 +8,11 @@ from __future__ import annotations
 import datetime
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from ..errors import DamagedFileError, UserError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from ..errors import DamagedFileError, UserError, first_problem
 from ..system.files import read_object, write_json
 from .checksums import Checksum, Digests, digests
 
@@ -22,12 +24,17 @@ WAY_OUT = "restore it, or delete it: what is there is then looked at anew"
 class Entry:
     """One file that was put in its place, or an archive that was unpacked."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     bytes: int
     sha256: str
     changed_ns: int  # time of the last change when it was verified
     origin: str  # address, path, or the archive that it came in
     published: str | None  # the checksum that it was held against
     date: str
+
+
+ENTRIES = TypeAdapter(dict[str, Entry])
 
 
 class Record:
@@ -38,11 +45,12 @@ class Record:
         self.file = folder / RECORD
         self.entries: dict[str, Entry] = {}
         if self.file.exists():
-            for path, values in read_object(self.file, WAY_OUT).get("files", {}).items():
-                try:
-                    self.entries[path] = Entry(**values)
-                except TypeError as error:
-                    raise DamagedFileError(f"{self.file} has no sound entry of {path} - {WAY_OUT}") from error
+            try:
+                self.entries = ENTRIES.validate_python(read_object(self.file, WAY_OUT).get("files"))
+            except ValidationError as error:
+                raise DamagedFileError(
+                    f"{self.file} is no record of what was fetched ({first_problem(error)}) - {WAY_OUT}"
+                ) from error
 
     def add(self, path: str, found: Digests, origin: str) -> None:
         """Take up a file; the record is on the disk afterwards."""

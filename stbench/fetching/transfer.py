@@ -157,6 +157,8 @@ class Download:
             return None
         if not isinstance(before, dict) or before.get("url") != self.url:
             return None
+        if not isinstance(before.get("validator"), str | None):
+            return None
         return before if before.get("validator") or self.has_checksum else None
 
     def _continues(

@@ -317,7 +317,13 @@ def test_what_changed_since_the_first_fetch_is_not_taken(
         run("her2st", catalogue, data, slices=["A3"])
     counts.write_bytes(known)  # another time of change, the same content
     assert run("her2st", catalogue, data, slices=["A3"])[0].n_verified == 3
-    (data / "her2st" / RECORD).write_text("{")
+    record = data / "her2st" / RECORD
+    entry = json.loads(record.read_text())["files"]["data/ST-cnts/A3.tsv.gz"]
+    for damaged in ([], {}, {"files": 1}, {"files": {"a": 1}}, {"files": {"a": {**entry, "bytes": "many"}}}):
+        record.write_text(json.dumps(damaged))
+        with pytest.raises(UserError, match=r"fetched\.json .* - restore it, or delete it"):
+            run("her2st", catalogue, data, slices=["A3"])
+    record.write_text("{")
     with pytest.raises(UserError, match=r"fetched\.json is not valid JSON"):
         run("her2st", catalogue, data, slices=["A3"])
 

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import faulty_server as faulty
+import httpx
 import numpy as np
 import pytest
 from faulty_server import Server, serving
 
 from stbench.errors import PlaceError, UserError
 from stbench.fetching import room
+from stbench.fetching.answers import require_file
 from stbench.fetching.transfer import Download, Limits, open_client
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 200_000, dtype=np.uint8).tobytes()
@@ -133,7 +135,8 @@ def test_without_a_validator_a_part_is_not_trusted_unless_a_checksum_will_tell(f
 
 def test_a_part_of_another_address_or_with_a_damaged_note_is_not_gone_on_with(fetch: Fetcher) -> None:
     note = fetch.part.with_name("file.part.json")
-    for text in (json.dumps({"url": "http://elsewhere/", "validator": '"a"', "total": 9}), "{", "[]"):
+    strange = json.dumps({"url": f"{fetch.server.url}file", "validator": 5, "total": 9})
+    for text in (json.dumps({"url": "http://elsewhere/", "validator": '"a"', "total": 9}), strange, "{", "[]"):
         fetch.part.write_bytes(b"x" * 100)
         note.write_text(text)
         assert fetch() == CONTENT
@@ -201,6 +204,18 @@ def test_redirects_are_followed_but_not_in_a_circle(fetch: Fetcher) -> None:
     fetch.server.faults["c"] = [faulty.redirect("gopher://example.org/")]
     with pytest.raises(UserError, match="is no address"):
         fetch("c")
+
+
+def test_what_is_asked_for_securely_is_not_taken_from_an_insecure_address() -> None:
+    def answer(address: str, **more: object) -> httpx.Response:
+        return httpx.Response(200, request=httpx.Request("GET", address), **more)  # type: ignore[arg-type]
+
+    secure, insecure = answer("https://example.org/file"), answer("http://example.org/file")
+    require_file(secure, "https://example.org/file", "")
+    require_file(insecure, "http://example.org/file", "")
+    for redirected in (insecure, answer("https://example.org/file", history=[insecure])):
+        with pytest.raises(UserError, match="leads to an address that is not secure"):
+            require_file(redirected, "https://example.org/file", "")
 
 
 def test_stalls_and_trickles_end(fetch: Fetcher) -> None:
