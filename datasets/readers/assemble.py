@@ -83,7 +83,7 @@ def _whole(counts: Any) -> tuple[Any, list[str]]:
     matrix.sum_duplicates()
     distance = distance_to_whole(matrix.data)
     values = np.rint(matrix.data) if matrix.data.dtype.kind == "f" else matrix.data
-    matrix = sparse.csr_matrix((values.astype(np.int32), matrix.indices, matrix.indptr), shape=matrix.shape)
+    matrix = sparse.csr_matrix((values.astype(np.int32, copy=False), matrix.indices, matrix.indptr), shape=matrix.shape)
     matrix.eliminate_zeros()
     if not distance:
         return matrix, []

@@ -84,6 +84,15 @@ def test_without_a_size_one_line_lists_what_is_there(outs: Path) -> None:
         read(outs, cells=True)
 
 
+def test_bins_of_two_runs_in_one_folder_are_refused(outs: Path, tmp_path: Path) -> None:
+    for name in ("P1", "P2"):
+        shutil.copytree(outs / "binned_outputs", tmp_path / f"both/{name}_binned_outputs")
+    with pytest.raises(UserError, match=r"files of several sections \(P1_binned_outputs, P2_binned_outputs\)"):
+        open_dataset_path(tmp_path / "both").find()
+    shutil.rmtree(tmp_path / "both/P2_binned_outputs")
+    assert_is(read(tmp_path / "both", bin_um=16), BINS[16])
+
+
 def test_a_section_that_is_no_run_of_hd_has_no_bins(tmp_path: Path) -> None:
     ten_x.write_outs(tmp_path, ten_x.visium())
     with pytest.raises(UserError, match=r"holds no bins .* leave bin_um = 8 out"):

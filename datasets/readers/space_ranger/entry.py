@@ -39,7 +39,9 @@ def _recognises(path: Path) -> str | None:
             return "it holds positions of spots and a feature-barcode matrix"
         if path.is_dir() and any(files_named(path, name) for name in AGGREGATED):
             return "it holds what 'spaceranger aggr' writes"
-    except (UserError, OSError):  # it may not be read: not for this question to say
+    except UserError:  # of several sections, for instance: said when it is opened
+        return "it holds files as Space Ranger writes them"
+    except OSError:  # it may not be read: not for this question to say
         return None
     return None
 

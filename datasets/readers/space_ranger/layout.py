@@ -9,7 +9,7 @@ from pathlib import Path
 from stbench.errors import UserError
 from stbench.system.user_paths import unset_variables
 
-from .names import called, files_named, folders_named, listed, subfolders
+from .names import called, files_named, folders_named, listed, several, subfolders
 
 BINNED, SEGMENTED = "binned_outputs", "segmented_outputs"
 USUAL_BIN = "square_016um"
@@ -101,8 +101,11 @@ def _high_definition(folder: Path) -> _HighDefinition | None:
         binned = folders_named(place, BINNED) or ([place] if called(place, (BINNED,)) else [])
         found = [path for parent in binned for path in subfolders(parent) if SQUARE.fullmatch(path.name)]
         # its own bins beside it do not make a folder of another kind a run
-        squares = {_bin_um(path): path for path in found if is_output(path)}
+        outputs = [path for path in found if is_output(path)]
+        squares = {_bin_um(path): path for path in outputs}
         segmented = [path for path in folders_named(place, SEGMENTED) if is_cells(path)]
+        if len(squares) < len(outputs) or len(segmented) > 1:
+            raise several(place, binned if len(binned) > 1 else outputs if len(squares) < len(outputs) else segmented)
         if squares or segmented:
             run = place.parent if squares and binned == [place] else place
             return _HighDefinition(run, dict(sorted(squares.items())), segmented[0] if segmented else None)
