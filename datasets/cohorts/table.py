@@ -76,9 +76,8 @@ def _check_columns(path: Path, columns: list[str]) -> None:
     for name in columns:
         if name not in known:
             raise unknown(f"column of {path}:", name, known)
-    for name in ("path", "patient"):
-        if name not in columns:
-            raise UserError(f"{path} has no column '{name}' - its first line must name the columns: path, patient, ...")
+    if "path" not in columns:
+        raise UserError(f"{path} has no column 'path' - its first line must name the columns: path, patient, ...")
     twice = next((name for name in columns if columns.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"{path} has two columns '{twice}' - keep one")

@@ -124,10 +124,14 @@ def test_a_section_that_is_unsound_is_refused_at_import(sources: Path, root: Pat
 
 
 def test_names_of_datasets_are_refused_and_a_place_that_takes_no_files_is_said(
-    sources: Path, root: Path, stbench_command: Command
+    sources: Path, root: Path, stbench_command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = stbench_command("data", "import", sources / "V1", "--as", "her2st", "--patient", "P1")
     assert (done.code, "is the name of a dataset of stbench" in done.err) == (2, True)
+    with monkeypatch.context() as patched:
+        patched.setattr("stbench.datasets.cohorts.cohort.os.access", lambda *_: False)
+        done = stbench_command("data", "import", sources / "V1", "--as", "mine", "--patient", "P1")
+    assert (done.code, "may not be written to" in done.err, "--data DIR" in done.err) == (2, True, True)
     (root / "cohorts").write_text("")
     done = stbench_command("data", "import", sources / "V1", "--as", "mine", "--patient", "P1")
     assert (done.code, "--data DIR" in done.err) == (2, True)
@@ -222,7 +226,7 @@ def test_every_bad_row_of_a_table_is_named_and_none_is_imported(sources: Path, r
 
 BAD_TABLES = {
     "an unknown column": ("path,patient,pixelsize\nV1,P1,1\n", "unknown column"),
-    "no patient": ("path,slice\nV1,A\n", "has no column 'patient'"),
+    "no patient": ("path,slice\nV1,A\n", "row 2, column patient: is missing"),
     "two of a column": ("path,patient,patient\nV1,P1,P1\n", "two columns"),
     "no row": ("path,patient\n\n", "lists no section"),
     "too many fields": ("path,patient\nV1,P1,0,5\n", "row 2 has 4 fields"),
