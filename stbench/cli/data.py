@@ -108,7 +108,10 @@ def data_check(
 
 def _print_check(checked: CheckReport, how_to_get: str, place: Path) -> None:
     table = Table(
-        title=f"{checked.title}: {len(checked.slices)}/{len(checked.slices) + len(checked.missing)} slices checked"
+        title=f"{checked.title}: {len(checked.slices)}/{len(checked.slices) + len(checked.missing)} slices checked",
+        title_justify="left",
+        box=None,  # eighty columns hold it
+        pad_edge=False,
     )
     for heading in ("slice", "patient", "spots", "genes", "counts", "µm/px", "image", "padded", "verdict"):
         table.add_column(heading, justify="left" if heading in ("slice", "patient", "image", "verdict") else "right")

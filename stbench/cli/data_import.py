@@ -151,7 +151,8 @@ def _tell(imported: Imported, sections: Sequence[Section], cohort: str, data: st
     for check, section in zip(imported.report.slices, sections, strict=True):
         out.print(_found(check, section), soft_wrap=True)
         for text in (*check.notices, *check.notes):
-            out.print(f"    {text.removeprefix(f'{check.id}: ')}", soft_wrap=True)
+            style = "yellow" if text in check.notices else ""
+            out.print(f"    {text.removeprefix(f'{check.id}: ')}", style=style, soft_wrap=True)
     out.print(f"manifest: {imported.manifest}", soft_wrap=True)
     out.print(f"look at it: stbench data check {cohort}{data}", soft_wrap=True)
     out.print(f"run it:     stbench run --methods all --dataset {cohort}{data}", soft_wrap=True)

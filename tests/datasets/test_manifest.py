@@ -242,7 +242,7 @@ def test_the_check_shows_every_slice_and_ends_with_2(manifest: Path, stbench_com
     assert done.code == 2
     assert "3/3 slices checked" in done.out
     for name in ("S1", "S2", "S3"):
-        assert f"│ {name}" in done.out
+        assert f"\n{name} " in done.out
     assert "error S1: " in done.out
 
 

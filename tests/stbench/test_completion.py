@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
+import upstream
 
 from stbench import registry
 from stbench.data.splits import SPLITS
@@ -67,6 +69,21 @@ def test_commands_options_and_names_are_offered(
     line: str, answer: list[str], offered: Callable[[str], list[str]]
 ) -> None:
     assert offered(line) == answer
+
+
+def test_cohorts_of_ones_own_are_offered_like_datasets(
+    offered: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("mine", "minor"):
+        upstream.write_text(tmp_path / "cohorts" / name / "cohort.toml", f'name = "{name}"')
+    (tmp_path / "cohorts" / "mint").mkdir()  # no manifest, no cohort
+    assert offered(f"run --data {tmp_path} --dataset mi") == ["mine", "minor"]
+    monkeypatch.setenv("STBENCH_DATA", str(tmp_path))
+    assert offered("data check mi") == ["mine", "minor"]
+    assert offered("data import x --as min") == ["mine", "minor"]
+    assert offered("run --dataset her") == ["her2st"]
+    monkeypatch.setenv("STBENCH_DATA", str(tmp_path / "nowhere"))
+    assert offered("run --dataset her") == ["her2st"]
 
 
 def test_every_name_is_offered_where_nothing_is_typed_yet(offered: Callable[[str], list[str]]) -> None:
