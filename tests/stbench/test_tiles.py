@@ -244,3 +244,20 @@ def test_of_a_slide_of_very_many_spots_a_part_is_compared_with_others(
     step = -(-entries[1]["P1a"].n_spots // 30)
     assert rows == list(range(0, entries[1]["P1a"].n_spots, step))
     assert len(prints.flat) == len(prints.digest) == len(prints.spots)
+
+
+@pytest.mark.slow
+def test_a_run_on_tiles_has_the_numbers_and_the_trials_of_one_on_patches(
+    tmp_path: Path, stbench_command: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("run", "--methods", "colour_ridge", "--dataset", "demo", "--slices", "P1a,P2a", "--no-mlflow")
+    summaries = []
+    for folder, smaller in (("patches", 0.5), ("tiles", 100.0)):
+        monkeypatch.setenv("STBENCH_CACHE", str(tmp_path / folder))
+        monkeypatch.setattr(patch_files, "LARGE", 0 if folder == "tiles" else 2**31)
+        monkeypatch.setattr(patch_files, "SMALLER", smaller)
+        assert stbench_command(*words, "--out", tmp_path / f"run of {folder}").code == 0
+        assert bool(list((tmp_path / folder).rglob("tiles.npy"))) is (folder == "tiles")
+        table = pd.read_csv(tmp_path / f"run of {folder}" / "summary.csv")
+        summaries.append(table[["key", "slice", "pcc_acg", "mse", "exchanged_pcc_acg"]])
+    pd.testing.assert_frame_equal(*summaries)
