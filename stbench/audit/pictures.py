@@ -148,7 +148,7 @@ def _identical(prints: Fingerprints) -> list[Group]:
 def _similar(prints: Fingerprints) -> list[Group]:
     """Pairs of spots of different slices whose patches show the same without having the same bytes."""
     kept = np.flatnonzero(~prints.flat)
-    outline = prints.outline[kept].reshape(len(kept), -1)
+    outline = prints.outline[kept].reshape(len(kept), COARSE**2)
     order = {name: place for place, name in enumerate(dict.fromkeys(spot.slice for spot in prints.spots))}
     slices = np.array([order[prints.spots[row].slice] for row in kept])
     found: dict[tuple[int, int], None] = {}

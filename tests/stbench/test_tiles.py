@@ -261,3 +261,16 @@ def test_a_run_on_tiles_has_the_numbers_and_the_trials_of_one_on_patches(
         table = pd.read_csv(tmp_path / f"run of {folder}" / "summary.csv")
         summaries.append(table[["key", "slice", "pcc_acg", "mse", "exchanged_pcc_acg"]])
     pd.testing.assert_frame_equal(*summaries)
+
+
+def test_slides_of_nothing_but_glass_are_audited() -> None:
+    """No patch is left to be compared."""
+    from prepared import prepared_slide
+
+    slides = {}
+    for name in ("S", "T"):
+        blank = prepared_slide(np.ones((3, 2), np.int32), np.full(3, 9), np.ones((3, 2), np.float32), name)
+        slides[name] = replace(blank, patches=np.full((3, 64, 64, 3), 255, dtype=np.uint8))
+    prints = fingerprints(slides)
+    assert prints.flat.all()
+    assert pictures._similar(prints) == []
