@@ -11,6 +11,7 @@ from ..data.prepared import PreparedSlide
 from .record import Finding, some
 from .sides import Group, Sides, Spot
 
+CHUNK = 4096  # spots, or pairs of them, that are looked at at a time
 BY_CHANCE = 1e-3  # pairs of equal rows expected by chance in the whole dataset, at which equality says nothing
 NEARLY_EMPTY = 10  # counts over the panel
 MANY = 0.05  # share of a slice's spots
@@ -29,10 +30,12 @@ def repeated_rows(slides: Mapping[str, PreparedSlide], sides: Sides) -> tuple[Fi
     rare = np.log(BY_CHANCE / max(1, n_spots * (n_spots - 1) // 2))
     groups: dict[bytes, list[Spot]] = {}
     for name, slide in slides.items():
-        reduced = slide.counts // np.maximum(np.gcd.reduce(slide.counts, axis=1), 1)[:, None]
-        for row in np.flatnonzero(_log_chance(reduced) < rare):
-            digest = hashlib.blake2b(reduced[row].tobytes(), digest_size=16).digest()
-            groups.setdefault(digest, []).append(Spot(name, int(row)))
+        for start in range(0, slide.n_spots, CHUNK):
+            counts = slide.counts[start : start + CHUNK]
+            reduced = counts // np.maximum(np.gcd.reduce(counts, axis=1), 1)[:, None]
+            for row in np.flatnonzero(_log_chance(reduced) < rare):
+                digest = hashlib.blake2b(reduced[row].tobytes(), digest_size=16).digest()
+                groups.setdefault(digest, []).append(Spot(name, start + int(row)))
     repeated = [tuple(group) for group in groups.values() if len(group) > 1]
     finding = sides.copies(
         "identical-expression",
@@ -97,15 +100,15 @@ def neighbour_ratio(counts: np.ndarray, pixel_xy: np.ndarray) -> float | None:
     genes = counts.mean(axis=0) >= MIN_MEAN
     if len(pairs) < MIN_PAIRS or genes.sum() < MIN_GENES:
         return None
-    kept = counts[:, genes].astype(np.float64)
-    share = kept.sum(axis=0) / totals.sum()
+    share = counts.sum(axis=0, dtype=np.float64)[genes] / totals.sum()
     one, other = pairs.T
     q = (totals[one] / (totals[one] + totals[other]))[:, None]
-    observed, expected = np.zeros(kept.shape[1]), np.zeros(kept.shape[1])
-    for start in range(0, len(pairs), 4096):
-        part = slice(start, start + 4096)
-        both = kept[one[part]] + kept[other[part]]
-        observed += ((kept[one[part]] - both * q[part]) ** 2).sum(axis=0)
+    observed, expected = np.zeros(int(genes.sum())), np.zeros(int(genes.sum()))
+    for start in range(0, len(pairs), CHUNK):
+        part = slice(start, start + CHUNK)
+        first = counts[one[part]][:, genes].astype(np.float64)
+        both = first + counts[other[part]][:, genes]
+        observed += ((first - both * q[part]) ** 2).sum(axis=0)
         expected += (both * q[part] * (1 - q[part])).sum(axis=0)
     return float(np.quantile(observed / (expected * (1 - share)), 0.25))
 
