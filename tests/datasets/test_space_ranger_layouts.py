@@ -187,6 +187,10 @@ def test_a_picture_beside_outs_is_named_where_its_size_fits_and_never_taken(tmp_
     slide = read(outs)
     assert slide.image.level == "hires"
     assert "several pictures have its size: again.tif, he.tif" in told(slide)
+    (tmp_path / "run/again.tif").unlink()
+    (outs / "microscope_image").mkdir()
+    image = image.rename(outs / "microscope_image/he.tif")
+    assert f"{image} has the size of the full-resolution one" in told(read(outs))
 
 
 # --- how large a pixel is ---------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from .scale import read_scale_factors
 SCALE_FACTORS = "scalefactors_json.json"
 CELL_OUTLINES = ("cell_segmentations.geojson", "graphclust_annotated_cell_segmentations.geojson")
 KINDS = ("filtered", "raw")
+MICROSCOPE = "microscope_image"  # a folder that other tools look for the full-resolution image in
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,9 @@ def _files(
     found = _with_pictures((counts, positions, factors), pictures_in, full)
     if full is None:
         inside = {path: None for folder in (place.folder, place.run) for path in pictures.own_pictures(folder)}
-        beside = pictures.own_pictures(place.run.absolute().parent)
+        parent = place.run.absolute().parent
+        near = (parent, *(folder / MICROSCOPE for folder in (place.run, parent)))
+        beside = [path for folder in near for path in pictures.own_pictures(folder)]
         found = replace(found, passed_over=tuple(inside), beside=tuple(beside))
     return replace(
         found,
