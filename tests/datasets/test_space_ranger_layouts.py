@@ -80,7 +80,14 @@ def test_all_files_of_a_section_may_lie_in_one_folder_gzipped(tmp_path: Path, pr
     slide = read(tmp_path)
     assert_is(slide, section, rounded=True)
     assert slide.image.level == "hires"
+    assert slide.notes == ()
     assert open_dataset_path(tmp_path).find()[0][0].read().spot_ids == section.names
+    off = np.flatnonzero(~section.in_tissue)[:12].tolist()
+    ten_x.write_mex(tmp_path, replace(section, counted=[*section.counted[:35], *off]), prefix=prefix)
+    with pytest.raises(UserError, match=r"12 of the 47 barcodes .* have in_tissue = 0"):
+        validate(read(tmp_path))
+    ten_x.write_mex(tmp_path, section, list(range(len(section.barcodes))), prefix=prefix)
+    assert "no matrix is said to be filtered: of the 72 barcodes" in told(read(tmp_path))
 
 
 def test_files_of_two_sections_in_one_folder_are_refused(tmp_path: Path) -> None:

@@ -46,9 +46,11 @@ def spots_under_tissue(matrix: Matrix, positions: Positions, files: SpaceRangerF
     if not len(rows):
         raise UserError(_none_under_tissue(positions, files))
     n, notes = len(barcodes), []
+    # a matrix of no name lists all places, or those under tissue
+    filtered = files.filtered or ("raw_feature" not in files.counts.name and n < len(positions.barcodes))
     if not placed.all():
         notes.append(f"{int((~placed).sum())} of {n} barcodes have no position and are left out")
-    if not files.filtered:
+    if not filtered:
         notes.append(
             f"no matrix is said to be filtered: of the {n} barcodes of {files.counts.name} the {len(rows)} under "
             "tissue by the positions are taken"
@@ -58,7 +60,7 @@ def spots_under_tissue(matrix: Matrix, positions: Positions, files: SpaceRangerF
     if uncounted:
         notes.append(f"{uncounted} spots under tissue have no counts and are left out")
     off = int((placed & ~under).sum())
-    told = OffTissue(off, n, str(files.counts), str(files.positions)) if files.filtered else None
+    told = OffTissue(off, n, str(files.counts), str(files.positions)) if filtered else None
     return Spots(rows, places[rows], told, tuple(notes))
 
 
