@@ -80,8 +80,8 @@ class SliceCheck:
             "verdict": self.verdict,
             "spots": self.n_spots,
             "genes": self.n_genes,
-            "median_counts": self.median_counts,
-            "um_per_px": self.um_per_px,
+            "median_counts": _json_number(self.median_counts),
+            "um_per_px": _json_number(self.um_per_px),
             "um_per_px_from": self.um_per_px_from or None,
             "image": {
                 "level": self.image_level,
@@ -95,6 +95,11 @@ class SliceCheck:
             "notes": list(self.notes),
             "picture": None if self.picture is None else str(self.picture),
         }
+
+
+def _json_number(value: float | None) -> float | None:
+    """JSON knows no NaN and no infinity."""
+    return None if value is None or not np.isfinite(value) else float(value)
 
 
 @dataclass(frozen=True)

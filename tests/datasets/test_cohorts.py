@@ -6,6 +6,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,17 @@ def test_what_another_import_took_away_is_written_again(
     assert import_(sources / "V2", "--patient", "P2").code == 0
     assert len(settled) == 2
     assert [slide["id"] for slide in manifest_of(root)["slide"]] == ["V1", "V2"]
+
+
+def test_imports_at_once_lose_nothing(root: Path) -> None:
+    cohort = Cohort(root, "mine")
+    wanted = [{"id": f"S{i}", "patient": "P1", "reader": "space-ranger", "folder": root / f"S{i}"} for i in range(8)]
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        sizes = list(pool.map(lambda entry: cohort.add([entry], replace_old=False), wanted))
+    assert max(sizes) == len(wanted)
+    assert sorted(cohort.entries(), key=lambda entry: str(entry["id"])) == wanted
+    with pytest.raises(UserError, match="has the slice S3 already"):
+        cohort.add([wanted[3]], replace_old=False)
 
 
 def test_a_manifest_that_no_slide_can_be_added_to_stays_as_it_is(sources: Path, root: Path, import_: Command) -> None:
