@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from ..system.locks import locked
 from .patch_files import read_patches, write_patches
 from .physical import in_words, patch_um_of, window_of
 from .prepared import PADDING, PADDING_RULE, PreparedSlide
+from .shared_patches import link_patches, remember_patches
 from .targets import Target
 from .thumbnails import spot_diameter, write_thumbnail
 
@@ -33,24 +35,25 @@ READABLE = 100  # characters of an entry's name that say what it is
 
 def slide_key(dataset: Dataset, source: SlideSource, panel: Sequence[str]) -> str:
     """Digest of everything that determines a prepared slide."""
+    return value_digest(_made_from(dataset, source) | {"panel": list(panel)})
+
+
+def _made_from(dataset: Dataset, source: SlideSource) -> dict[str, Any]:
+    """What determines a prepared slide, but for the panel."""
     for path in source.files:
         if not path.is_file():
             raise UserError(
                 f"{path} of slice {source.id} is not there any more - restore it or see 'stbench data list'"
             )
-    return value_digest(
-        {
-            "layout": LAYOUT,
-            "padding": PADDING,
-            "slice": source.id,
-            "patient": source.patient,
-            "files": [file_digest(path) for path in source.files],
-            "parameters": dict(source.parameters),
-            "patch_px": dataset.patch_px,
-            "panel": list(panel),
-        }
-        | ({} if patch_um_of(dataset) is None else {"patch_um": patch_um_of(dataset)})
-    )
+    return {
+        "layout": LAYOUT,
+        "padding": PADDING,
+        "slice": source.id,
+        "patient": source.patient,
+        "files": [file_digest(path) for path in source.files],
+        "parameters": dict(source.parameters),
+        "patch_px": dataset.patch_px,
+    } | ({} if patch_um_of(dataset) is None else {"patch_um": patch_um_of(dataset)})
 
 
 def cached_entry(
@@ -88,8 +91,13 @@ def cached_entry(
             window, patch_um = window_of(slide, dataset), patch_um_of(dataset)
             told += [] if patch_um is None else [in_words(slide, window, patch_um)]
             slide = replace(slide, notes=(*slide.notes, *told))
+            patches = value_digest(_made_from(dataset, source))
             with replacing_directory(entry) as temporary:
-                _write(temporary, slide, panel, window, key)
+                n_padded = link_patches(temporary, slides, patches, damage)
+                if n_padded is None:
+                    n_padded = write_patches(temporary, slide, window, PADDING)
+                _write(temporary, slide, panel, window, n_padded, key)
+            remember_patches(entry, patches)
     return entry
 
 
@@ -98,8 +106,8 @@ def _entry_name(dataset: Dataset, source: SlideSource, key: str) -> str:
     return f"{dataset.name}-{source.id}"[:READABLE] + f"-{key[:16]}"
 
 
-def _write(directory: Path, slide: Slide, panel: Sequence[str], window: Window, key: str) -> None:
-    n_padded = write_patches(directory, slide, window, PADDING)
+def _write(directory: Path, slide: Slide, panel: Sequence[str], window: Window, n_padded: int, key: str) -> None:
+    """All but the patches, which are there already."""
     with ArrayFile(directory / "counts.npy", (slide.n_spots, len(panel)), np.int32) as counts:
         total_counts = write_panel_counts(slide, panel, counts)
     labels = slide.adata.obs["label"].tolist() if "label" in slide.adata.obs else None

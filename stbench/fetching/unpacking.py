@@ -103,7 +103,7 @@ def _write(member: Member, path: str, folder: Path, archive: Path, name: str) ->
     target = folder / path
     with writing_to(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with member.open() as source, open(target, "xb") as handle:
+        with member.open() as source, open(target, "wb") as handle:
             size, sha256 = copy_counting(source, handle, most=member.size)
     if size != member.size:
         raise UserError(

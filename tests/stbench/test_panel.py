@@ -13,8 +13,10 @@ import pytest
 from own_sections import write_manifest
 
 from stbench import registry
+from stbench.data import cache
 from stbench.data.panel import Panel, WithPanel, panel_path, read_panel_of
 from stbench.data.prepare import prepare
+from stbench.data.prepared import PreparedSlide
 from stbench.errors import DamagedFileError
 from stbench.system.locate import cache_root
 
@@ -53,6 +55,42 @@ def test_some_genes_of_a_prepared_slide_are_as_if_prepared_alone(target: str) ->
 
 
 GENES = [f"GENE{i}" for i in range(12)]
+
+
+def test_another_panel_cuts_no_patch_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Patch files are the same, by their inode; a damaged one is linked by nobody."""
+    demo = registry.dataset("demo")
+    cuts = []
+    write = cache.write_patches
+    monkeypatch.setattr(cache, "write_patches", lambda *what: cuts.append(1) or write(*what))
+
+    def prepared(*genes: str) -> PreparedSlide:
+        few = WithPanel(demo, Panel("few", "few", "", None, genes))
+        return prepare(few, "lognorm", tmp_path, ["P1a"]).slides["P1a"]
+
+    def files() -> list[Path]:
+        return sorted(tmp_path.glob("slides/*/patches.npy"))
+
+    genes = demo.panel()
+    first, second = prepared(genes[0], genes[1]), prepared(genes[2])
+    assert len(cuts) == 1
+    assert first.key != second.key
+    assert first.patches_digest == second.patches_digest
+    assert first.n_padded == second.n_padded
+    assert files()[0].samefile(files()[1])
+    with files()[0].open("r+b") as handle:  # both
+        handle.truncate(1000)
+    assert prepared(genes[3]).patches_digest == first.patches_digest
+    assert len(cuts) == 2
+    assert prepared(genes[2]).patches_digest == first.patches_digest  # made again, from the sound one
+    assert len(cuts) == 2
+    monkeypatch.setattr("os.link", _refused)
+    assert prepared(genes[4]).patches_digest == first.patches_digest
+    assert len(cuts) == 3
+
+
+def _refused(*_: object) -> None:
+    raise PermissionError("no links here")
 
 
 @pytest.fixture(scope="module")
