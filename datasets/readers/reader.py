@@ -35,7 +35,7 @@ class Reader:
     source : str
         The required path that ``stbench data import PATH`` gives, and by which the format is recognised.
     open : callable
-        ``open(slide_id, patient, values)``, where ``values`` holds the entry's keys of this reader (paths as ``Path``,
+        Takes ``slide_id``, ``patient`` and ``values``, which holds the entry's keys of this reader (paths as ``Path``,
         numbers as ``float``, words as ``str``, switches as ``bool``). Looks for files, and reads none that is large.
         Raises ``UserError`` for what is not there.
     recognises : callable
