@@ -143,11 +143,9 @@ def transcripts_in(path: Path, genes: Sequence[str], grid: Grid, alignment: Alig
 
 
 def _columns_of(names: Any, column: dict[str, int]) -> np.ndarray:
-    """(n,) int64: the gene's column of each of ``names``, a dictionary array of Arrow; -1: none."""
-    known = [
-        value.decode(errors="replace") if isinstance(value, bytes) else value for value in names.dictionary.to_pylist()
-    ]
-    of_known = np.array([column.get(str(name), -1) for name in known] + [-1], dtype=np.int64)  # the last: no name
+    """(n,) int64: the gene's column of each of ``names``, a dictionary array of bytes; -1: none."""
+    known = [(name or b"").decode(errors="replace") for name in names.dictionary.to_pylist()]
+    of_known = np.array([column.get(name, -1) for name in known] + [-1], dtype=np.int64)  # the last: no name
     return of_known[names.indices.fill_null(len(known)).to_numpy(zero_copy_only=False)]
 
 
@@ -161,6 +159,8 @@ def _batches(path: Path) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
             try:
                 names = batch.column("feature_name")
                 names = names if pa.types.is_dictionary(names.type) else pc.dictionary_encode(names)
+                # bytes: text that is not UTF-8 is no gene's name, and no reason to fail
+                names = pa.DictionaryArray.from_arrays(names.indices, names.dictionary.cast(pa.binary()))
                 x, y, quality = (
                     pc.cast(batch.column(name), pa.float64()).to_numpy(zero_copy_only=False) for name in COLUMNS[1:]
                 )

@@ -56,6 +56,7 @@ def read_cells(matrix_path: Path, cells_path: Path) -> Cells:
 def read_centroids(path: Path) -> tuple[list[str], np.ndarray]:
     """Names of cells and their centroids (n_cells, 2) in µm."""
     import pandas as pd
+    import pyarrow
     import pyarrow.parquet
 
     with open_binary(existing(path)) as stream:
@@ -63,13 +64,13 @@ def read_centroids(path: Path) -> tuple[list[str], np.ndarray]:
     try:
         if parquet:
             known = pyarrow.parquet.read_schema(path).names
-            frame = pd.read_parquet(path, columns=[name for name in COLUMNS if name in known])
-            if frame.index.name == "cell_id":
-                frame = frame.reset_index()
+            columns = [name for name in COLUMNS if name in known]
+            # what pandas wrote beside the columns, an index for example, is not looked at
+            frame = pyarrow.parquet.read_table(path, columns=columns).to_pandas(ignore_metadata=True)
         else:
             with open_text(path) as text:
                 frame = pd.read_csv(text, dtype={"cell_id": str}, keep_default_na=False, low_memory=False)
-    except (OSError, ValueError, KeyError, OverflowError) as error:  # pyarrow's errors are of these kinds
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
         raise UserError(f"{path} is not a table of cells ({reason_of(error)}) - fetch it again") from error
     missing = [name for name in COLUMNS if name not in frame]
     if missing:
