@@ -217,3 +217,14 @@ def test_a_slide_s_genes_are_named_in_the_order_of_its_panel() -> None:
     table = noise_ceiling(one, target("lognorm"), np.random.default_rng(0), repeats=1)
     assert list(table["gene"]) == list("VWXYZ")
     assert set(table["n_spots"]) == {40}
+
+
+def test_of_a_slide_of_very_many_spots_some_evenly_spread_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(rng.gamma(4, 2.0, (400, 3))).astype(np.int32)
+    whole = prepared_slide(counts, counts.sum(axis=1), counts.astype(np.float32))
+    part = prepared_slide(counts[::4], counts[::4].sum(axis=1), counts[::4].astype(np.float32))
+    monkeypatch.setattr("stbench.scores.ceiling.MOST_SPOTS", 100)
+    found = noise_ceiling(whole, target("lognorm"), np.random.default_rng(1))
+    pd.testing.assert_frame_equal(found, noise_ceiling(part, target("lognorm"), np.random.default_rng(1)))
+    assert (found["n_spots"] == 100).all()
