@@ -16,7 +16,7 @@ COVERAGE ?= --cov --cov-report= --cov-fail-under=94
 # kept, every process compiles torch again, for many seconds
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test fast-tests test-slow test-gpu lint benchmark clean
+.PHONY: demo test fast-tests test-engines test-slow test-gpu lint benchmark clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -41,6 +41,13 @@ test: $(READY)
 
 fast-tests: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(COVERAGE) -m "not slow and not gpu"
+
+# what every engine has to do, on a real Ray, which is installed, and on a real Slurm, if its programs are there
+test-engines: $(READY)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --constraint constraints.txt \
+	  --editable '.[dev,ray]' || echo "Ray cannot be installed: its test will be skipped"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m slow -k every_trial_ends_as_it_should \
+	  tests/stbench/test_ray.py tests/stbench/test_slurm_limits.py
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
