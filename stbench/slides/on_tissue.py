@@ -146,10 +146,10 @@ class _View:
         from scipy.ndimage import distance_transform_edt
 
         height, width = self.dark.shape
-        columns, rows = np.floor(centres * self.shrink).astype(np.int64).T
+        columns, rows = np.floor(centres * self.shrink).T  # perhaps further out than integers reach
         empty = np.ones((height, width), dtype=bool)
         inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-        empty[rows[inside], columns[inside]] = False
+        empty[rows[inside].astype(np.int64), columns[inside].astype(np.int64)] = False
         reach = COVERED * (self.pitch if step is None else step) * self.shrink
         return np.asarray(distance_transform_edt(empty) <= max(reach, 0.5), dtype=np.float64)
 

@@ -155,13 +155,13 @@ def _table(path: Path) -> pd.DataFrame:
         headless = all(as_number(field) is not None for field in fields[2:])
         text.seek(0)
         # no column may become the index where lines are longer than the header: that is warned of
-        options: dict[str, Any] = {"skipinitialspace": True, "converters": {"barcode": str.strip}, "index_col": False}
+        options: dict[str, Any] = {"skipinitialspace": True, "index_col": False}
+        names: dict[str, Any] = {"header": None, "names": COLUMNS} if headless else {}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pd.errors.ParserWarning)
-                if headless:
-                    return pd.read_csv(text, header=None, names=COLUMNS, **options)
-                return pd.read_csv(text, **options).rename(columns=str.strip)
+                table = pd.read_csv(text, converters={"barcode": str.strip}, **options, **names)
+                return table.rename(columns=str.strip)
         except UnicodeDecodeError:
             raise  # who opened the text tells it
         except (ValueError, csv.Error, OverflowError, pd.errors.ParserWarning) as error:

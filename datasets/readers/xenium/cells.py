@@ -69,7 +69,7 @@ def read_centroids(path: Path) -> tuple[list[str], np.ndarray]:
             frame = pyarrow.parquet.read_table(path, columns=columns).to_pandas(ignore_metadata=True)
         else:
             with open_text(path) as text:
-                frame = pd.read_csv(text, dtype={"cell_id": str}, keep_default_na=False, low_memory=False)
+                frame = pd.read_csv(text, converters={"cell_id": str}, keep_default_na=False, low_memory=False)
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
         raise UserError(f"{path} is not a table of cells ({reason_of(error)}) - fetch it again") from error
     missing = [name for name in COLUMNS if name not in frame]
