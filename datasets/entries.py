@@ -35,7 +35,7 @@ def checked_entry(path: Path, number: int, slide: Mapping[str, Any]) -> dict[str
         )
     for key in slide:
         if key in reader.paths:
-            entry[key] = path_in(path, word(place, slide, key))
+            entry[key] = path_in(path.parent, word(place, slide, key))
         elif key in (*reader.numbers, *ALWAYS):
             entry[key] = _positive(place, slide, key)
         elif key in reader.words:
@@ -45,10 +45,10 @@ def checked_entry(path: Path, number: int, slide: Mapping[str, Any]) -> dict[str
     return entry
 
 
-def path_in(manifest: Path, written: str) -> Path:
-    """A path in a manifest: relative to it, or absolute; ``~`` and environment variables are replaced."""
-    beside = manifest.parent / written
-    return beside if beside.exists() else manifest.parent / expanded(written)
+def path_in(folder: Path, written: str) -> Path:
+    """A path as a manifest or table in ``folder`` has it: below it, or absolute; ``~`` and variables are replaced."""
+    beside = folder / written
+    return beside if beside.exists() else folder / expanded(written)
 
 
 def check_keys(place: Path | str, kind: str, given: Mapping[str, Any], known: Sequence[str]) -> None:

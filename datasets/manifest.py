@@ -29,6 +29,7 @@ from stbench.errors import UserError
 from stbench.system.compressed import existing, open_text
 from stbench.system.locate import NAME
 from stbench.system.user_paths import expanded
+from stbench.system.wording import shortened
 
 from .entries import check_keys, checked_entry, path_in, word
 from .own_dataset import OwnDataset
@@ -77,7 +78,7 @@ def _point_into(folder: Path) -> None:
         )
     files = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in (".toml", ".h5ad"))
     if files and not any(folder.glob("*spatial/")):
-        some = ", ".join(files[:4]) + (", ..." if len(files) > 4 else "")
+        some = shortened(files, 4)
         raise UserError(f"{folder} is a folder with {some} - name one of them, or list the sections in a manifest")
 
 
@@ -125,7 +126,7 @@ def _panel(path: Path, content: Mapping[str, Any]) -> list[str] | None:
     if given == "all":
         return None
     if isinstance(given, str):
-        return read_panel(path_in(path, given))
+        return read_panel(path_in(path.parent, given))
     if isinstance(given, list) and given and all(isinstance(gene, str) and gene for gene in given):
         return unique_genes(given, f"{path}: panel")
     raise UserError(f'{path}: panel must be "all", the path of a file with one gene per line, or a list of genes')

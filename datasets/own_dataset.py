@@ -14,6 +14,7 @@ from stbench.slides.gene_names import mismatch
 from stbench.slides.slide import Slide
 from stbench.system.locate import MANIFEST
 from stbench.system.user_paths import unset_variables
+from stbench.system.wording import shortened
 
 from .readers.reader import ALWAYS
 from .readers.table import READERS
@@ -108,7 +109,7 @@ def common_genes(name: str, genes: Mapping[str, Sequence[str]]) -> tuple[list[st
     shared = set(genes[slices[0]]).intersection(*(genes[one] for one in slices[1:]))
     smallest = min(slices, key=lambda one: len(genes[one]))
     n_smallest = len(genes[smallest])
-    numbers = ", ".join(f"{one} {len(genes[one]):,}" for one in slices[:6]) + (", ..." if len(slices) > 6 else "")
+    numbers = shortened([f"{one} {len(genes[one]):,}" for one in slices], 6)
     if len(shared) < max(min(FEWEST_COMMON, n_smallest), LEAST_SHARE * n_smallest):
         how_many = "no gene" if not shared else f"only {len(shared)} gene{'s' if len(shared) > 1 else ''}"
         odd = min(slices, key=lambda one: sum(len(set(genes[one]) & set(genes[other])) for other in slices))

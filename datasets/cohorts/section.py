@@ -10,8 +10,9 @@ from typing import Any
 
 from stbench.errors import UserError, unknown
 from stbench.system.locate import NAME
-from stbench.system.user_paths import expanded, unset_variables
+from stbench.system.user_paths import unset_variables
 
+from ..entries import path_in
 from ..readers.reader import ALWAYS, Reader
 from ..readers.table import READERS, recognised
 
@@ -127,8 +128,7 @@ def _existing(base: Path, key: str, text: str, faults: list[Fault]) -> Path | No
 def _absolute(base: Path, text: str) -> Path:
     if any(0xD800 <= ord(letter) <= 0xDFFF for letter in text):
         raise ValueError("its name is not UTF-8")
-    beside = base / text
-    return (beside if beside.exists() else base / expanded(text)).absolute()
+    return path_in(base, text).absolute()
 
 
 def _value(reader: Reader, key: str, text: str, base: Path, faults: list[Fault]) -> Any:

@@ -128,8 +128,8 @@ def unmatched(ours: Sequence[str], theirs: Sequence[str]) -> tuple[str, str]:
     )
 
 
-def unique_symbols(names: Sequence[str]) -> tuple[list[str], int]:
-    """Gene names made unique, and how many repeated ones there were.
+def unique_symbols(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Gene names made unique, and a note where some had to be.
 
     Gene symbols of 10x references repeat. As in scanpy the first keeps its name and the next become ``NAME-1``, so a
     panel that asks for such a symbol gets the first.
@@ -139,4 +139,6 @@ def unique_symbols(names: Sequence[str]) -> tuple[list[str], int]:
 
     index = Index([str(name) for name in names])
     repeated = int(index.duplicated().sum())
-    return (list(make_index_unique(index)) if repeated else list(index)), repeated
+    if not repeated:
+        return list(index), []
+    return list(make_index_unique(index)), [f"{repeated} gene symbols repeat; the first of each keeps the name"]

@@ -19,11 +19,11 @@ from stbench.errors import UserError, reason_of
 from stbench.slides.image import SlideImage
 from stbench.slides.slide import Slide
 from stbench.slides.spot_names import plain_name, spot_name
-from stbench.system.compressed import existing, open_text
+from stbench.system.compressed import open_text
 
 from .assemble import assemble, require_counts, unmatched
 from .pitch import square_grid_pitch
-from .reader import Opened, Reader
+from .reader import Opened, Reader, named_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -284,8 +284,7 @@ def _is_number(text: str) -> bool:
 
 
 def _open(slide_id: str, patient: str, values: dict[str, Any]) -> Opened:
-    files = tuple(existing(value) for value in values.values() if isinstance(value, Path))
-    return partial(read, slide_id, patient, **values), files
+    return partial(read, slide_id, patient, **values), named_files(values)
 
 
 def _recognises(path: Path) -> str | None:

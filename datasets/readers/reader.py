@@ -5,12 +5,13 @@ An entry describes one slide: ``id``, ``patient``, ``reader``, and the keys of t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stbench.slides.slide import Slide
+from stbench.system.compressed import existing
 
 # reads the slide when it is called, and every file that the slide's content depends on
 Opened = tuple[Callable[[], Slide], tuple[Path, ...]]
@@ -20,6 +21,11 @@ ALWAYS = ("um_per_px",)  # numbers that an entry of every reader may hold
 
 def nobody(*_: Any) -> None:
     """What files that say nothing say."""
+
+
+def named_files(values: Mapping[str, Any]) -> tuple[Path, ...]:
+    """The files that an entry's keys name. Raises ``UserError`` for one that is not there."""
+    return tuple(existing(value) for value in values.values() if isinstance(value, Path))
 
 
 @dataclass(frozen=True)

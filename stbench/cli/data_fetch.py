@@ -14,7 +14,7 @@ from rich.text import Text
 from .. import registry
 from ..errors import Interrupted, UserError, unknown
 from ..system.locate import new_data_root
-from ..system.wording import counted
+from ..system.wording import counted, shortened
 from .console import err, out
 from .lists import slice_list
 from .options import DataOption, SlicesOption
@@ -127,7 +127,7 @@ def _print_outcome(dataset: Dataset, outcome: Outcome, root: Path, slices: list[
         out.print(f"missing {gap.id}: {gap.reason}", soft_wrap=True)
     _print_by_hand(outcome.by_hand)
     if outcome.lacking:
-        shown = ", ".join(outcome.lacking[:3]) + (", ..." if len(outcome.lacking) > 3 else "")
+        shown = shortened(outcome.lacking, 3)
         raise UserError(
             f"the folder lacks {counted(len(outcome.lacking), 'file')} ({shown}) - complete it, or fetch the rest "
             "without --from"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UserError, unknown
+from ..system.wording import amount
 from .console import out
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ class EngineOptions:
         fitting = max(1, free // max(peak_bytes, 1))
         if fitting >= n_slots:
             return engine
-        sizes = f"the largest takes about {_gib(peak_bytes)} of memory, and {_gib(free)} are free"
+        sizes = f"the largest takes about {amount(peak_bytes)} of memory, and {amount(free)} are free"
         if self.slots != "auto":
             warning = f"warning: {n_slots} trials at a time may take too much: {sizes} - give fewer, or --trial-memory"
             out.print(warning, style="yellow", soft_wrap=True)
@@ -221,10 +222,6 @@ class EngineOptions:
         if self.slots.isdigit() and int(self.slots) > 0:
             return int(self.slots)
         raise UserError(f"--slots {self.slots} is no number of trials at a time - give 1 or more, or auto")
-
-
-def _gib(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:.1f} GiB"
 
 
 def _gpus_to_share(device: str) -> list[str]:

@@ -64,14 +64,22 @@ class PanelOptions:
 
     def own(self) -> Dataset:
         """The dataset with its own panel, and windows of the size that was asked for."""
+        return self._own
+
+    @cached_property
+    def _own(self) -> Dataset:
         from ..data.physical import with_patch_um
 
-        return with_patch_um(registry.dataset(self.dataset, data_root(self.data)), self.patch_um)
+        return with_patch_um(self._registered, self.patch_um)
+
+    @cached_property
+    def _registered(self) -> Dataset:
+        return registry.dataset(self.dataset, data_root(self.data))
 
     @property
     def is_own(self) -> bool:
         """Whether no other panel is asked for."""
-        return self.panel is None or self.panel == registry.dataset(self.dataset, data_root(self.data)).name
+        return self.panel is None or self.panel == self._registered.name
 
     def check_one_list(self, reason: str) -> None:
         """As :meth:`check`; and ``UserError``, with the reason, where every fold has genes of its own."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..system.wording import amount
 from .console import out
 
 if TYPE_CHECKING:
@@ -164,8 +165,3 @@ def duration(seconds: float) -> str:
         if seconds >= (2 * size if unit == "days" else size):
             return f"{seconds / size:.{digits}f} {unit}"
     return f"{seconds:.0f} s"
-
-
-def amount(n_bytes: float) -> str:
-    """``310 MiB``, ``4.2 GiB``"""
-    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.0f} MiB"

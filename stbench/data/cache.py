@@ -17,7 +17,7 @@ from ..errors import UserError, about_slice
 from ..slides.checks import check_slide, refuse
 from ..slides.cutting import Window
 from ..slides.slide import Slide
-from ..system.array_file import ArrayFile
+from ..system.array_file import ArrayFile, read_array
 from ..system.files import file_digest, replacing_directory, value_digest, writing_to
 from ..system.locks import locked
 from .patch_files import read_patches, write_patches
@@ -93,7 +93,7 @@ def cached_entry(
             slide = replace(slide, notes=(*slide.notes, *told))
             patches = value_digest(_made_from(dataset, source))
             with replacing_directory(entry) as temporary:
-                n_padded = link_patches(temporary, slides, patches, damage)
+                n_padded = link_patches(temporary, slides, patches)
                 if n_padded is None:
                     n_padded = write_patches(temporary, slide, window, PADDING)
                 _write(temporary, slide, panel, window, n_padded, key)
@@ -240,9 +240,7 @@ def target_array(
 
 
 def _loaded(path: Path) -> np.ndarray:
-    array = np.load(path, mmap_mode="r" if path.stat().st_size > MAPPED_FROM else None, allow_pickle=False)
-    array.flags.writeable = False
-    return array
+    return read_array(path, mapped=path.stat().st_size > MAPPED_FROM)
 
 
 def _write_values(chosen: Target, counts: np.ndarray, total_counts: np.ndarray, n_measured: int, path: Path) -> None:

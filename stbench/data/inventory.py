@@ -14,6 +14,7 @@ from ..dataset import OTHER_RELEASE, Dataset, Missing, SlideSource, expected_spo
 from ..errors import UserError, unknown
 from ..slides.checks import Problem, check_slide, panel_problems
 from ..slides.slide import Slide
+from ..system.wording import shortened
 from .physical import in_words, patch_um_of, unknown_sizes, window_of
 
 Draw = Callable[[Slide, str], Path]  # of a slide and what is most wrong with it: the picture that was made
@@ -212,10 +213,8 @@ def _on_panel(
     listed = set().union(*genes.values())
     unseen = [gene for gene in panel if gene not in listed]
     if unseen:
-        some = ", ".join(unseen[:5]) + (", ..." if len(unseen) > 5 else "")
-        problems.append(
-            Problem("error", f"{len(unseen)} of {len(panel)} panel genes are in none of the slices present: {some}")
-        )
+        text = f"{len(unseen)} of {len(panel)} panel genes are in none of the slices present: {shortened(unseen, 5)}"
+        problems.append(Problem("error", text))
     return checks, problems
 
 

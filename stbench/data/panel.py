@@ -11,6 +11,7 @@ from typing import Any
 from ..dataset import Dataset
 from ..errors import DamagedFileError
 from ..system.files import read_object, value_digest, write_json
+from .dataset_view import DatasetView
 
 WAY_OUT = "delete it and run the command again that planned the trials"
 
@@ -81,11 +82,12 @@ def read_panel_of(results: Path, digest: str) -> Panel:
     return panel
 
 
-class WithPanel:
+class WithPanel(DatasetView):
     """A dataset with another panel than its own: under a name of its own, as its numbers are not those of the other."""
 
     def __init__(self, dataset: Dataset, panel: Panel) -> None:
-        self._dataset, self._panel = dataset, panel
+        super().__init__(dataset)
+        self._panel = panel
         self.name = f"{dataset.name}-{panel.name}"
         self.title = f"{dataset.title}, {panel.title}"
         self.panel_source, self.panel_saw_test = panel.source, panel.saw_test
@@ -100,8 +102,3 @@ class WithPanel:
     def panel_of(self, genes: Mapping[str, Sequence[str]]) -> list[str]:
         """Whatever slides could be read, it is the one that was chosen."""
         return self.panel()
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # before __init__, as copies and pickles are made
-            raise AttributeError(name)
-        return getattr(self._dataset, name)

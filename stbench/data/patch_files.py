@@ -12,7 +12,7 @@ import numpy as np
 from ..slides.cutting import Window, cut_windows
 from ..slides.slide import Slide
 from ..slides.tiles import TILE, TiledPatches, Tiles, keep_tiles, tile_numbers
-from ..system.array_file import ArrayFile
+from ..system.array_file import ArrayFile, read_array
 from ..system.files import value_digest
 
 PATCHES, TILES, NUMBERS, GEOMETRY = "patches.npy", "tiles.npy", "tile_numbers.npy", "windows.json"
@@ -30,6 +30,7 @@ def write_patches(directory: Path, slide: Slide, window: Window, pad: int) -> in
     shape = (slide.n_spots, window.px, window.px, 3)
     corners = window.corners(centres)
     image.require_inside(centres)
+    n_padded = int(image.crossing(centres, window).sum())
     with image.opened(window) as (pixels, scale):
         n_bytes = int(np.prod(shape, dtype=np.int64))
         if n_bytes > LARGE:
@@ -42,10 +43,10 @@ def write_patches(directory: Path, slide: Slide, window: Window, pad: int) -> in
                 np.save(directory / NUMBERS, numbers, allow_pickle=False)
                 geometry = {"side": window.side, "px": window.px, "scale": scale, "size": size, "pad": pad}
                 (directory / GEOMETRY).write_text(json.dumps(geometry), encoding="utf-8")
-                return int(image.crossing(centres, window).sum())
+                return n_padded
         with ArrayFile(directory / PATCHES, shape, np.uint8) as patches:
             cut_windows(pixels, corners, window, scale, pad, patches)
-    return int(image.crossing(centres, window).sum())
+    return n_padded
 
 
 def read_patches(directory: Path, centres: np.ndarray, digests: Mapping[str, str]) -> tuple[Any, str]:
@@ -54,18 +55,12 @@ def read_patches(directory: Path, centres: np.ndarray, digests: Mapping[str, str
     ``digests`` of the entry's files, which have been compared.
     """
     if PATCHES in digests:
-        return _mapped(directory / PATCHES), digests[PATCHES]
+        return read_array(directory / PATCHES, mapped=True), digests[PATCHES]
     geometry = json.loads((directory / GEOMETRY).read_text(encoding="utf-8"))
     window = Window(geometry["side"], geometry["px"])
     numbers = np.load(directory / NUMBERS, allow_pickle=False)
-    tiles = Tiles(_mapped(directory / TILES), numbers, (geometry["size"][0], geometry["size"][1]))
+    tiles = Tiles(read_array(directory / TILES, mapped=True), numbers, (geometry["size"][0], geometry["size"][1]))
     scale = (geometry["scale"][0], geometry["scale"][1])
     patches = TiledPatches(tiles, window.corners(centres), window, scale, geometry["pad"])
     names = (TILES, NUMBERS, GEOMETRY, "pixel_xy.npy")
     return patches, value_digest([digests[name] for name in names])
-
-
-def _mapped(path: Path) -> np.ndarray:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    array.flags.writeable = False
-    return array

@@ -9,27 +9,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from ..dataset import Dataset
 from ..errors import UserError
 from ..slides.cutting import Window
 from ..slides.pixel_size import stated_pixel_size
 from ..slides.slide import Slide
+from .dataset_view import DatasetView
 
 
-class PhysicalWindows:
+class PhysicalWindows(DatasetView):
     """A dataset whose windows are squares of ``patch_um`` micrometres; all else is the dataset's own."""
 
     def __init__(self, dataset: Dataset, patch_um: float) -> None:
-        self._dataset, self.patch_um = dataset, patch_um
+        super().__init__(dataset)
+        self.patch_um = patch_um
         self.name = f"{dataset.name}@{patch_um:g}um"
         self.title = f"{dataset.title}, windows of {patch_um:g} µm"
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # before __init__, as copies and pickles are made
-            raise AttributeError(name)
-        return getattr(self._dataset, name)
 
 
 def with_patch_um(dataset: Dataset, patch_um: float | None) -> Dataset:

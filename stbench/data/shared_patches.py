@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from ..system.files import file_digest, write_text
 from .patch_files import GEOMETRY, NUMBERS, PATCHES, TILES
 
 
-def link_patches(directory: Path, slides: Path, key: str, damage: Callable[[Path], str | None]) -> int | None:
+def link_patches(directory: Path, slides: Path, key: str) -> int | None:
     """Link the patch files of another entry into ``directory``.
 
     Parameters
@@ -26,8 +25,6 @@ def link_patches(directory: Path, slides: Path, key: str, damage: Callable[[Path
         Where entries are.
     key : str
         Digest of what determines the patches.
-    damage : callable
-        Says what is wrong with an entry, or ``None``.
 
     Returns
     -------
@@ -37,16 +34,16 @@ def link_patches(directory: Path, slides: Path, key: str, damage: Callable[[Path
     """
     try:
         other = slides / _index(slides, key).read_text(encoding="utf-8").strip()
-        if other.parent != slides or damage(other) is not None:
-            return None
         digests = json.loads((other / "digests.json").read_text(encoding="utf-8"))
+        if other.parent != slides or file_digest(other / "facts.json") != digests["facts.json"]:
+            return None
         facts = json.loads((other / "facts.json").read_text(encoding="utf-8"))
         names = [name for name in (PATCHES, TILES, NUMBERS, GEOMETRY) if name in digests]
         for name in names:
             os.link(other / name, directory / name)
         if names and all(file_digest(directory / name) == digests[name] for name in names):
             return int(facts["n_padded"])
-    except (OSError, ValueError, KeyError):  # gone meanwhile, or a file system without links
+    except (OSError, ValueError, KeyError, TypeError):  # damaged, gone meanwhile, or a file system without links
         pass
     for name in (PATCHES, TILES, NUMBERS, GEOMETRY):
         (directory / name).unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from ..slides.spot_names import indices_in_names
 from ..system.compressed import existing, locked_hdf5
 from ..system.finite import not_finite
 from ..system.scalars import as_text, single
+from ..system.wording import shortened
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -183,7 +184,7 @@ def _match_genes(section: AnnData, slide: PreparedSlide, path: Path) -> tuple[np
     missing = tuple(panel[columns < 0])
     notes = []
     if missing:
-        named = ", ".join(missing[:NAMED_GENES]) + (", ..." if len(missing) > NAMED_GENES else "")
+        named = shortened(missing, NAMED_GENES)
         verb = "is" if len(missing) == 1 else "are"
         notes.append(f"{len(missing)} of {len(panel)} genes {verb} missing: {named}; scored as the training mean")
     if not ours.all():

@@ -13,7 +13,7 @@ from ..dataset import Dataset
 from ..errors import UserError, unknown
 from ..system.files import flush, writing_to
 from ..system.locks import Timeout, locked
-from ..system.wording import counted
+from ..system.wording import counted, shortened
 from .catalogue import ByHand, Catalogue, Source, Wanted, wanted_files
 from .checksums import digests
 from .encrypted import Passwords
@@ -222,10 +222,9 @@ class _Fetch:
             self.say(f"{part.title}; licence: {part.licence}")
         unchecked = [file.path for file in wanted if file.checksum is None]
         if unchecked:
-            more = ", ..." if unchecked[1:] else ""
             self.say(
-                f"checksum not published of {counted(len(unchecked), 'file')} ({unchecked[0]}{more}): recorded at the "
-                "first fetch, compared at the next"
+                f"checksum not published of {counted(len(unchecked), 'file')} ({shortened(unchecked, 1)}): recorded at "
+                "the first fetch, compared at the next"
             )
         require_room(self.folder, known)
 

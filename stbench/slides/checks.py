@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from ..errors import UserError
+from ..system.wording import shortened
 from . import geometry
 from .counts import count_fault
 from .evidence import Finding
@@ -183,7 +184,7 @@ def panel_problems(genes: Sequence[str], panel: Sequence[str]) -> list[Problem]:
         return [Problem("error", f"{how_many} of the {len(panel)} panel genes is among its {len(genes)} genes - {why}")]
     if not absent:
         return []
-    some = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+    some = shortened(absent, 5)
     text = f"{len(absent)} of {len(panel)} panel genes are not in its file and count as zero: {some}"
     return [Problem("notice", text)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -86,9 +87,35 @@ def cut_windows(
         cut(order)
         return
     threads = min(usable_cores(), MOST_THREADS, getattr(pixels, "at_a_time", MOST_THREADS))
-    with ThreadPoolExecutor(threads, thread_name_prefix="windows") as pool:
-        for _ in pool.map(cut, np.split(order, range(AT_A_TIME, len(order), AT_A_TIME))):
-            pass  # what a thread raised is raised here
+    in_threads(cut, np.split(order, range(AT_A_TIME, len(order), AT_A_TIME)), threads)
+
+
+def in_threads(work: Callable[[Any], Any], pieces: Iterable[Any], threads: int) -> list[Any]:
+    """``work`` of each piece, several at once, in the order of the pieces; what one of them raises is raised here."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="pixels") as pool:
+        return list(pool.map(work, pieces))
+
+
+def region_of(
+    key: tuple[slice, slice], size: tuple[int, int], cell: tuple[int, int], pixels_of: Callable[[int, int], np.ndarray]
+) -> np.ndarray:
+    """(rows, columns, 3) uint8 of an image of ``size`` (height, width) that lies in a grid of cells (height, width).
+
+    ``key`` are slices with a step of one. ``pixels_of`` gives the pixels of the cell in a row and column of the grid;
+    those in the last ones may be smaller, or reach beyond the image.
+    """
+    (top, bottom, _), (left, right, _) = (part.indices(length) for part, length in zip(key, size, strict=True))
+    region = np.empty((max(0, bottom - top), max(0, right - left), 3), dtype=np.uint8)
+    for row in range(top // cell[0], math.ceil(bottom / cell[0])):
+        for column in range(left // cell[1], math.ceil(right / cell[1])):
+            pixels = pixels_of(row, column)
+            y, x = row * cell[0], column * cell[1]
+            first_y, last_y = max(top, y), min(bottom, y + pixels.shape[0])
+            first_x, last_x = max(left, x), min(right, x + pixels.shape[1])
+            region[first_y - top : last_y - top, first_x - left : last_x - left] = pixels[
+                first_y - y : last_y - y, first_x - x : last_x - x
+            ]
+    return region
 
 
 def extents(corners: np.ndarray, window: Window, scale: tuple[float, float]) -> np.ndarray:
@@ -173,5 +200,4 @@ def in_small(pixels: Pixels, max_side: int) -> np.ndarray:
         return np.asarray(Image.fromarray(pixels[top : min(top + rows, height), :]).reduce(factor))
 
     threads = min(usable_cores(), 4, getattr(pixels, "at_a_time", 1))
-    with ThreadPoolExecutor(threads, thread_name_prefix="bands") as pool:
-        return np.concatenate(list(pool.map(reduced, range(0, height, rows))))
+    return np.concatenate(in_threads(reduced, range(0, height, rows), threads))

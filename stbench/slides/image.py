@@ -109,20 +109,20 @@ class SlideImage:
     def thumbnail(self, max_side: int = 1000) -> np.ndarray:
         """The image with its longer side reduced to ``max_side`` (never enlarged): (height, width, 3) uint8 RGB."""
         if self.path is None:
-            return _reduced(self.read(), max_side)
+            return reduced(self.read(), max_side)
         with in_one_line(self.path):
             kind = picture_format(self.path)
             if kind == "tiff":
                 with opened_tiff(self.path) as series:
                     coarse = [level for level in series.levels if max(level.shape) >= max_side]
                     pixels = tiff_pixels(self.path, series, coarse[-1] if coarse else series.levels[0])
-                    return _reduced(self._overview(pixels, max_side), max_side)
+                    return reduced(self._overview(pixels, max_side), max_side)
             if kind == "openslide":
                 with opened_slide(self.path) as slide:
                     return np.asarray(slide.get_thumbnail((max_side, max_side)).convert("RGB"))
             with opened_picture(self.path) as picture:
                 if kind == "png":
-                    return _reduced(picture_array(self.path, picture), max_side)
+                    return reduced(picture_array(self.path, picture), max_side)
                 picture.thumbnail((max_side, max_side))  # a JPEG is decoded at a coarser scale, at once
                 return np.asarray(picture.convert("RGB"))
 
@@ -264,7 +264,8 @@ def _check_scale(scale: float, name: str) -> None:
         raise UserError(f"{name}: the scale {scale} is not a positive number - check the scale factors of the section")
 
 
-def _reduced(array: np.ndarray, max_side: int) -> np.ndarray:
+def reduced(array: np.ndarray, max_side: int) -> np.ndarray:
+    """A picture with its longer side reduced to ``max_side``; never enlarged."""
     from PIL import Image
 
     picture = Image.fromarray(array)

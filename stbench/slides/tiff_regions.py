@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .cutting import region_of
 from .picture_formats import Pixels, in_one_line, require_room
 from .tiff import TiffLayout, libtiff_array, needs_libtiff, white_levels
 
@@ -227,25 +228,11 @@ class TiffRegions:
 
     def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
         with in_one_line(self._path):
-            return self._region(key)
+            return region_of(key, self.shape[:2], (self.cell_height, self.cell_width), self._cell)
 
-    def _region(self, key: tuple[slice, slice]) -> np.ndarray:
-        top, bottom, _ = key[0].indices(self.shape[0])
-        left, right, _ = key[1].indices(self.shape[1])
-        region = np.empty((max(0, bottom - top), max(0, right - left), 3), dtype=np.uint8)
-        for row in range(top // self.cell_height, math.ceil(bottom / self.cell_height)):
-            for column in range(left // self.cell_width, math.ceil(right / self.cell_width)):
-                pixels = self._cell((row, column))
-                y, x = row * self.cell_height, column * self.cell_width
-                first_y, last_y = max(top, y), min(bottom, y + pixels.shape[0])
-                first_x, last_x = max(left, x), min(right, x + pixels.shape[1])
-                region[first_y - top : last_y - top, first_x - left : last_x - left] = pixels[
-                    first_y - y : last_y - y, first_x - x : last_x - x
-                ]
-        return region
-
-    def _cell(self, cell: Cell) -> np.ndarray:
+    def _cell(self, row: int, column: int) -> np.ndarray:
         """The pixels of a tile; of several threads that want the same one, one decodes it and the others wait."""
+        cell = row, column
         with self._lock:
             kept = self._kept.get(cell)
             if kept is not None:

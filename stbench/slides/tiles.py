@@ -7,7 +7,6 @@ tiles hold it once; patches are cut from them by the same arithmetic as from the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..system.cores import usable_cores, usable_memory
-from .cutting import Patches, Window, cut_windows, extents
+from .cutting import Patches, Window, cut_windows, extents, in_threads, region_of
 from .picture_formats import Pixels
 
 TILE = 256  # pixels of a side
@@ -35,21 +34,13 @@ class Tiles:
         return self.size[1], self.size[0], 3
 
     def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
-        top, bottom, _ = key[0].indices(self.size[1])
-        left, right, _ = key[1].indices(self.size[0])
-        region = np.empty((bottom - top, right - left, 3), dtype=np.uint8)
-        for row in range(top // TILE, (bottom - 1) // TILE + 1):
-            for column in range(left // TILE, (right - 1) // TILE + 1):
-                number = int(self.numbers[row, column])
-                if number < 0:
-                    raise IndexError(f"tile {row}, {column} of the image was not kept: no window lay on it")
-                y, x = row * TILE, column * TILE
-                first_y, last_y = max(top, y), min(bottom, y + TILE)
-                first_x, last_x = max(left, x), min(right, x + TILE)
-                region[first_y - top : last_y - top, first_x - left : last_x - left] = self.pixels[
-                    number, first_y - y : last_y - y, first_x - x : last_x - x
-                ]
-        return region
+        return region_of(key, self.shape[:2], (TILE, TILE), self._tile)
+
+    def _tile(self, row: int, column: int) -> np.ndarray:
+        number = int(self.numbers[row, column])
+        if number < 0:
+            raise IndexError(f"tile {row}, {column} of the image was not kept: no window lay on it")
+        return np.asarray(self.pixels[number])
 
 
 def tile_numbers(corners: np.ndarray, window: Window, scale: tuple[float, float], size: tuple[int, int]) -> np.ndarray:
@@ -85,9 +76,7 @@ def keep_tiles(pixels: Pixels, numbers: np.ndarray, out: Patches) -> None:
             out[int(numbers[row, column])] = tile
 
     threads = min(usable_cores(), getattr(pixels, "at_a_time", 1))
-    with ThreadPoolExecutor(threads, thread_name_prefix="tiles") as pool:
-        for _ in pool.map(keep, range(len(numbers))):
-            pass  # what a thread raised is raised here
+    in_threads(keep, range(len(numbers)), threads)
 
 
 @dataclass(frozen=True, eq=False)

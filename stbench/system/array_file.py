@@ -1,4 +1,4 @@
-"""Arrays written to a file row by row, in any order and by several threads, without being held in memory."""
+"""Arrays written to a file row by row, in any order and by several threads, without being held in memory; and read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+
+
+def read_array(path: Path, mapped: bool) -> np.ndarray:
+    """The array in a ``.npy`` file, not to be written to; ``mapped``: it stays in the file."""
+    array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    array.flags.writeable = False
+    return array
 
 
 class ArrayFile:

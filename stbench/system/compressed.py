@@ -30,6 +30,12 @@ def is_gzipped(path: Path) -> bool:
         return handle.read(2) == GZIP_MAGIC
 
 
+def is_parquet(path: Path) -> bool:
+    """Whether a file, which may be gzipped, holds Parquet, whatever it is called."""
+    with open_binary(existing(path)) as stream:
+        return stream.read(4) == b"PAR1"
+
+
 @contextmanager
 def open_binary(path: Path) -> Iterator[IO[bytes]]:
     """A seekable binary stream of the file's content, decompressed where it is gzipped."""

@@ -1,4 +1,4 @@
-"""Names as people write them one after the other."""
+"""Names one after the other, numbers and sizes, as people write them."""
 
 from __future__ import annotations
 
@@ -13,3 +13,13 @@ def listed(names: Sequence[str]) -> str:
 def counted(number: int, what: str) -> str:
     """``1 file``, ``1,250 files``: for words that take an s."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def shortened(names: Sequence[str], most: int) -> str:
+    """``A, B, C``; of more than ``most`` the first, and ``, ...``."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def amount(n_bytes: float) -> str:
+    """``310 MiB``, ``4.2 GiB``"""
+    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:.0f} MiB"

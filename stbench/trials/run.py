@@ -110,8 +110,7 @@ def _attempt(
         with logging_to(folder / "log.txt"):
             log.info("trial %s: %s, attempt %d", spec.key, spec.label, number)
             try:
-                with tf32_flags(spec.precision):
-                    found = work_on(attempt)
+                found = _worked_on(attempt)
             except (Interrupted, PlaceError) as pause:
                 with suppress(OSError, PlaceError):  # the place may not even take this
                     log.info("interrupted: %s", pause)
@@ -127,12 +126,6 @@ def _attempt(
                     log.error("the device failed: %s\n%s", broken, _traceback())
                     state.model_copy(update={"reason": f"the device failed: {broken}"}).write(folder)
                     raise DeviceFailed(_DEVICE_FAILED.format(broken=broken, label=spec.label)) from error
-                crowded = crowded_out(error)
-                if crowded is not None:
-                    full = DeviceFull(_DEVICE_FULL.format(crowded=crowded, label=spec.label))
-                    log.info("interrupted: %s", full)
-                    state.model_copy(update={"state": "interrupted", "reason": str(full)}).write(folder)
-                    raise full from error
                 if refused_errno(error, folder) in OF_THE_PLACE:
                     raise  # as it comes: whoever called makes it the place's error, and the trial stays open
                 found = {"state": "failed", "reason": _reason(error, spec)}
@@ -140,6 +133,19 @@ def _attempt(
         if beat.is_lost():
             log.warning("trial %s: this attempt was thought dead meanwhile", spec.key)
     return _finish(attempt, state, found)
+
+
+def _worked_on(attempt: Attempt) -> dict[str, Any]:
+    """What the trial came to. Memory of a GPU that others hold is a fault of the place."""
+    spec = attempt.spec
+    try:
+        with tf32_flags(spec.precision):
+            return work_on(attempt)
+    except Exception as error:
+        crowded = crowded_out(error)
+        if crowded is None:
+            raise
+        raise DeviceFull(_DEVICE_FULL.format(crowded=crowded, label=spec.label)) from error
 
 
 def _begun(results: Path, spec: TrialSpec, folder: Path, number: int) -> TrialState:

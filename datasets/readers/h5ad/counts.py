@@ -160,8 +160,7 @@ def _genes(adata: AnnData, var: pd.DataFrame, notes: list[str]) -> list[str]:
             names = [symbol.get(name) or name for name in names]
             notes.append(f"genes are named by {where}['{column.name}'] instead of their Ensembl identifiers")
     genes, repeated = unique_symbols(names)
-    if repeated:
-        notes.append(f"{repeated} gene symbols repeat; the first of each keeps the name")
+    notes += repeated
     return genes
 
 

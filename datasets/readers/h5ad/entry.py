@@ -6,17 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stbench.system.compressed import existing
-
 from ..hest.files import is_sample as is_hest_sample
-from ..reader import Opened, Reader
+from ..reader import Opened, Reader, named_files
 from .normalised import normalised
 from .picture import named_image
 from .read import read
 
 
 def _open(slide_id: str, patient: str, values: dict[str, Any]) -> Opened:
-    files = tuple(existing(value) for value in values.values() if isinstance(value, Path))
+    files = named_files(values)
     named = named_image(values["file"], values.get("library"))
     if named is not None and "image" not in values:
         files += (named,)

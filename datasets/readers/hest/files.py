@@ -8,6 +8,7 @@ from pathlib import Path
 from stbench.errors import UserError
 from stbench.system.compressed import existing
 from stbench.system.user_paths import unset_variables
+from stbench.system.wording import shortened
 
 EXPRESSION = ("st", "adata")  # of HEST-1k, of the benchmark
 WSI_SUFFIXES = (".tif", ".tiff", ".svs", ".ndpi")
@@ -59,7 +60,7 @@ def expression_of(place: Path, sample: str) -> Path:
     if found:
         return found[0]
     samples = sorted({path.stem for name in EXPRESSION for path in (place / name).glob("*.h5ad")})
-    listed = ", ".join(samples[:SHOWN]) + (", ..." if len(samples) > SHOWN else "")
+    listed = shortened(samples, SHOWN)
     raise UserError(
         f"{place} has no sample {sample} (st/{sample}.h5ad) - name one of its {len(samples)} by --slice or as the "
         f"path of its file ({listed})"

@@ -12,7 +12,8 @@ from stbench.errors import UserError
 from stbench.system.compressed import existing, open_text
 from stbench.system.scalars import as_number, as_text
 
-VISIUM_PITCH_UM = 100.0
+from ..space_ranger.scale import VISIUM_PITCH_UM
+
 AGREE = 1.1  # pixel sizes that differ by less are the same
 SIZES = ("pixel_size_um_estimated", "pixel_size_um_embedded")
 

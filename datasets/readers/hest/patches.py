@@ -18,7 +18,7 @@ import numpy as np
 from stbench.errors import UserError, reason_of
 from stbench.slides.cutting import Window, in_small
 from stbench.slides.evidence import NOTHING
-from stbench.slides.image import Level, SlideImage
+from stbench.slides.image import Level, SlideImage, reduced
 from stbench.slides.picture_formats import Pixels
 from stbench.slides.slide import Slide
 
@@ -52,12 +52,8 @@ class PatchImage(SlideImage):
         return self.extent
 
     def thumbnail(self, max_side: int = 1000) -> np.ndarray:
-        from PIL import Image
-
         with self._pixels() as pixels:
-            picture = Image.fromarray(in_small(pixels, max_side))
-        picture.thumbnail((max_side, max_side))
-        return np.asarray(picture)
+            return reduced(in_small(pixels, max_side), max_side)
 
     def remarks(self) -> list[str]:
         return []

@@ -9,6 +9,7 @@ import numpy as np
 
 from stbench.errors import UserError
 from stbench.slides.evidence import OffTissue
+from stbench.system.wording import shortened
 
 from ..assemble import unmatched
 from .cells import Cells
@@ -161,5 +162,4 @@ def _suffixes(barcodes: list[str]) -> list[str]:
 
 
 def _listed(suffixes: list[str]) -> str:
-    named = [f"-{suffix}" for suffix in suffixes[:6]] + ["..."] * (len(suffixes) > 6)
-    return ", ".join(named) or "nothing"
+    return shortened([f"-{suffix}" for suffix in suffixes], 6) or "nothing"

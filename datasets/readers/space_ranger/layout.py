@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stbench.errors import UserError
 from stbench.system.user_paths import unset_variables
+from stbench.system.wording import shortened
 
 from .names import called, files_named, folders_named, listed, several, subfolders
 
@@ -171,7 +172,7 @@ def _point_to_the_right_folder(folder: Path) -> None:
     if len(inside) == 1:
         raise UserError(f"{folder} is not the output folder of Space Ranger - did you mean {inside[0]}?")
     if inside:
-        named = ", ".join(str(place) for place in inside[:3]) + (", ..." if len(inside) > 3 else "")
+        named = shortened(list(map(str, inside)), 3)
         raise UserError(f"{folder} holds {len(inside)} sections ({named}) - name one, or list them in a manifest")
     runs = [place for place in (*subfolders(folder), folder.absolute().parent) if is_high_definition(place)]
     if runs:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from stbench.errors import UserError
+from stbench.system.wording import shortened
 
 SEPARATORS = "_-."  # between what was put in front and the maker's name
 
@@ -53,7 +54,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def listed(paths: Sequence[Path], at_most: int = 6) -> str:
-    return ", ".join(path.name for path in paths[:at_most]) + (", ..." if len(paths) > at_most else "")
+    return shortened([path.name for path in paths], at_most)
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stbench.errors import UserError, reason_of
-from stbench.system.compressed import existing, open_binary, open_text
+from stbench.system.compressed import is_parquet, open_binary, open_text
 from stbench.system.scalars import as_number
 
 if TYPE_CHECKING:
@@ -48,10 +48,7 @@ def read_positions(path: Path) -> Positions:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    existing(path)
-    with open_binary(path) as stream:
-        parquet = stream.read(4) == b"PAR1"
-    frame = _parquet(path) if parquet else _table(path)
+    frame = _parquet(path) if is_parquet(path) else _table(path)
     missing = [name for name in COLUMNS if name not in frame]
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(missing)} - it needs {', '.join(COLUMNS)}")

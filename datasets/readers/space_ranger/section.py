@@ -52,9 +52,7 @@ def read(slide_id: str, patient: str, files: SpaceRangerFiles, *, pitch_um: floa
     image, smaller = _image(files, factors), _smaller(files, factors)
     spot_ids = [matrix.barcodes[row] for row in placed.spots.rows]
     notes = [*note_of_others(matrix.not_genes), *matrix.notes, *placed.spots.notes, *placed.size.notes, *placed.notes]
-    if repeated:
-        notes.append(f"{repeated} gene symbols repeat; the first of each keeps the name")
-    notes += _remarks_on_pictures(files, factors, image)
+    notes += [*repeated, *_remarks_on_pictures(files, factors, image)]
     return assemble(
         slide_id,
         patient,

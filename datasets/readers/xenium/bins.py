@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from stbench.errors import UserError, reason_of
-from stbench.system.compressed import existing, open_binary
+from stbench.system.compressed import is_parquet, open_binary
 
 from .alignment import Alignment
 
@@ -178,9 +178,8 @@ def _opened(path: Path) -> Iterator[Iterator[Any]]:
     import pyarrow.csv
     import pyarrow.parquet
 
-    with open_binary(existing(path)) as stream:
-        parquet = stream.read(4) == b"PAR1"
-        stream.seek(0)
+    parquet = is_parquet(path)
+    with open_binary(path) as stream:
         try:
             if parquet:
                 with pyarrow.parquet.ParquetFile(path, read_dictionary=["feature_name"]) as file:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from stbench.errors import UserError, reason_of
-from stbench.system.compressed import existing, open_binary, open_text
+from stbench.system.compressed import is_parquet, open_text
 
 from ..assemble import unmatched
 from ..space_ranger.features import note_of_others
@@ -59,8 +59,7 @@ def read_centroids(path: Path) -> tuple[list[str], np.ndarray]:
     import pyarrow
     import pyarrow.parquet
 
-    with open_binary(existing(path)) as stream:
-        parquet = stream.read(4) == b"PAR1"
+    parquet = is_parquet(path)
     try:
         if parquet:
             known = pyarrow.parquet.read_schema(path).names

@@ -51,8 +51,7 @@ def read(slide_id: str, patient: str, files: XeniumFiles, *, grid_um: float | No
         else _bins_as_spots(files, cells, alignment, image, grid_um)
     )
     genes, repeated = unique_symbols(cells.genes)
-    if repeated:
-        notes.append(f"{repeated} gene symbols repeat; the first of each keeps the name")
+    notes += repeated
     return assemble(
         slide_id,
         patient,

@@ -112,16 +112,18 @@ class _Run:
             elif "ended" in words:
                 self._settle(worker, words["ended"])
             elif "interrupted" in words and not worker.stopping:  # somebody else asked this worker to stop
-                worker.key, worker.stopping = None, True
-                self.waiting.again(words["interrupted"], at_once=True)
-                self.listener.again(words["interrupted"], "its process was asked to stop from outside")
+                self._give_back(worker, words["interrupted"], "its process was asked to stop from outside")
             elif "full" in words:  # two trials may not fit where one does: this slot is not used again
-                worker.key, worker.stopping = None, True
                 worker.full = words["reason"]
-                self.waiting.again(words["full"], at_once=True)
-                self.listener.again(words["full"], words["reason"])
+                self._give_back(worker, words["full"], worker.full)
             elif "place" in words:
                 raise PlaceError(words["place"])
+
+    def _give_back(self, worker: WorkerProcess, key: str, reason: str) -> None:
+        """A worker leaves a trial as it is, and itself: others go on with it."""
+        worker.key, worker.stopping = None, True
+        self.waiting.again(key, at_once=True)
+        self.listener.again(key, reason)
 
     def _settle(self, worker: WorkerProcess, key: str) -> None:
         """A worker says that a trial ended: what the directory says of it counts."""
