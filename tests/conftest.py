@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from stbench.datasets.readers import legacy_st
 from stbench.method import TestSlide, TrainingSlide
@@ -16,6 +17,11 @@ from stbench.method_checks.subject import red_slide
 from stbench.slides.slide import Slide
 
 UNCOUNTED = {"reports", "methods", "parity"}  # folders of tests
+
+# how long an example takes says more of what else the machine does than of the code; a test that must not hang has a
+# deadline of its own
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
