@@ -193,9 +193,8 @@ class BLEEP(TorchMethod):
         return {"loss": loss, "matched": matched(z)}
 
     def optimiser(self, network: nn.Module, device: torch.device) -> tuple[torch.optim.Optimizer, None]:
-        fused = device.type == "cuda"
         return torch.optim.AdamW(
-            network.parameters(), self.config.lr, weight_decay=self.config.weight_decay, fused=fused
+            network.parameters(), self.config.lr, weight_decay=self.config.weight_decay, fused=True
         ), None
 
     def validation_spots(self, data: TrainingData, run: Run) -> Tensor | None:

@@ -382,8 +382,7 @@ class MclSTExp(TorchMethod):
 
     def optimiser(self, network: nn.Module, device: torch.device) -> tuple[torch.optim.Optimizer, None]:
         algorithm = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.config.optimiser]
-        fused = device.type == "cuda"
-        return algorithm(network.parameters(), self.config.lr, weight_decay=self.config.weight_decay, fused=fused), None
+        return algorithm(network.parameters(), self.config.lr, weight_decay=self.config.weight_decay, fused=True), None
 
     def validation_spots(self, data: TrainingData, run: Run) -> Tensor | None:
         if self.config.validation == "none":

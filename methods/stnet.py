@@ -238,16 +238,15 @@ class STNet(TorchMethod):
         groups: list[dict[str, Any]] = [{"params": list(network.head.parameters()), "lr": head_lr}]
         if not config.freeze_trunk:
             groups.append({"params": list(network.encoder.parameters())})
-        fused = device.type == "cuda"
         match config.optimiser:
             case "sgd":
                 return torch.optim.SGD(
-                    groups, config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused
+                    groups, config.lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
                 ), None
             case "adam":
-                return torch.optim.Adam(groups, config.lr, weight_decay=config.weight_decay, fused=fused), None
+                return torch.optim.Adam(groups, config.lr, weight_decay=config.weight_decay, fused=True), None
             case "adamw":
-                return torch.optim.AdamW(groups, config.lr, weight_decay=config.weight_decay, fused=fused), None
+                return torch.optim.AdamW(groups, config.lr, weight_decay=config.weight_decay, fused=True), None
 
     def predict_batch(self, network: nn.Module, batch: TestBatch) -> Tensor:
         assert isinstance(network, STNetwork)

@@ -229,7 +229,7 @@ class WholeSlideMethod(TorchMethod):
     def optimiser(
         self, network: nn.Module, device: torch.device
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler | None]:
-        return torch.optim.Adam(network.parameters(), lr=self.config.lr, fused=device.type == "cuda"), None
+        return torch.optim.Adam(network.parameters(), lr=self.config.lr, fused=True), None
 
 
 def _range(sizes: set[int]) -> str:

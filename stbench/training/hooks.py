@@ -111,7 +111,8 @@ class TorchHooks(ABC):
         network : torch.nn.Module
             On the device.
         device : torch.device
-            On a GPU the optimiser may be fused: ``fused=device.type == "cuda"``.
+            CPU or GPU. ``fused=True`` makes a step in one pass over the weights on either; torch then rounds
+            otherwise, in the last bits.
 
         Returns
         -------
