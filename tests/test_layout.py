@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("stbench.method", "stbench.dataset"),
     ("stbench.data", "stbench.training", "stbench.fetching"),
     ("stbench.torch_method", "stbench.registry", "stbench.scores", "stbench.audit"),
+    ("stbench.models",),
     ("stbench.trials", "stbench.switches", "stbench.readings", "stbench.method_checks"),
     ("stbench.results",),
     ("stbench.external",),

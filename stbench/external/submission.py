@@ -177,7 +177,7 @@ def _write_trial(work: Path, spec: TrialSpec, data: PreparedDataset, submission:
     given = [submission.predictions[name] for name in spec.test]
     completed = {found.slice: np.where(np.isnan(found.values), floor, found.values) for found in given}
     notes = [DECLARED, *dict.fromkeys(note for found in given for note in found.notes)]
-    notes += score_predictions(spec, data, training, completed, work)
+    notes += score_predictions(spec, data, training, completed, work).notes
     raised = [alarm for found in given for alarm in alarms_of(found, data)]
     write_text(work / "spec.json", spec.as_json())
     History(work / "history.jsonl").write_csv(work / "history.csv")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,16 @@ from ..scores.rescoring import rescore, training_means
 from ..scores.sharpness import sharpness
 from .spec import TrialSpec
 
+MAIN_SCORES = ("pcc_acg", "pcc_heg", "mse", "mae")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What scoring found beyond the tables that it wrote."""
+
+    notes: list[str]  # what a reader of the numbers must know
+    scores: dict[str, dict[str, float | None]]  # test slice to its main scores; None where they are not defined
+
 
 def mean_target(training: Sequence[PreparedSlide]) -> np.ndarray:
     """(n_genes,) float64: each gene's mean target over all spots of the training slices."""
@@ -30,8 +42,8 @@ def score_predictions(
     predictions: Mapping[str, np.ndarray],
     work: Path,
     exchanged: Mapping[str, np.ndarray | None] | None = None,
-) -> list[str]:
-    """Write predictions, metrics and per-gene tables; returns what a reader of the numbers must know.
+) -> Scored:
+    """Write predictions, metrics and per-gene tables.
 
     ``exchanged``: the predictions with exchanged patches (:func:`stbench.scores.exchange.predict_exchanged`); None for
     those made elsewhere, whose method cannot be asked.
@@ -87,7 +99,11 @@ def score_predictions(
         agreement, spots = zip(*regions, strict=True)
         pd.concat(agreement, ignore_index=True).to_csv(work / "domains.csv", index=False)
         pd.concat(spots, ignore_index=True).to_parquet(work / "domains.parquet", index=False)
-    return notes
+    return Scored(notes, {row["slice"]: {name: _defined(row[name]) for name in MAIN_SCORES} for row in rows})
+
+
+def _defined(score: float) -> float | None:
+    return float(score) if math.isfinite(score) else None
 
 
 def write_prediction(

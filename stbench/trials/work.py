@@ -20,6 +20,7 @@ from ..data.prepared import PreparedDataset
 from ..data.splits import same_patient
 from ..errors import DamagedFileError, MethodFailed, NotApplicable, PlaceError, UserError
 from ..method import Method, Needs, Run, TestSlide
+from ..models.folder import write_model
 from ..scores import alarms
 from ..scores.exchange import predict_exchanged
 from ..system.calls import Calls
@@ -35,6 +36,7 @@ from .predictions import as_prediction, require_finite
 from .scoring import score_predictions
 from .spec import DataSpec, TrialSpec, trial_seed
 from .state import AlarmRecord
+from .trained import model_facts
 from .whole_slide import too_large
 
 UNSAFE = "computed in {precision}, which the method does not declare safe: insisted on, and not to be compared"
@@ -102,13 +104,15 @@ def work_on(attempt: Attempt) -> dict[str, Any]:
     for alarm in raised:
         log.warning("alarm: %s", alarm.text)
     with writing_to(attempt.directory):
+        scored = score_predictions(spec, data, training, predictions, attempt.directory, exchanged)
+        for note in scored.notes:
+            run.note(note)
         if spec.save_model:
             model = attempt.directory / "model"
             shutil.rmtree(model, ignore_errors=True)
             model.mkdir()
-            method.save(model)
-        for note in score_predictions(spec, data, training, predictions, attempt.directory, exchanged):
-            run.note(note)
+            facts = model_facts(spec, data, training, needs, _device_name(device), precision, scored.scores)
+            write_model(model, facts, method)
     return {
         "state": "finished",
         "device": _device_name(device),
