@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # the package as it is imported, with the mapped folders in it: what mypy looks at
 TYPES := build/types
+# packages as `stbench new` writes them, whose types are looked at too
+NEW := build/new
 # one thread a process where several test processes share the cores
 WORKERS ?= 2
 # the share of lines that tests run may not fall below what it was when this floor was set. After the tests,
@@ -16,7 +18,7 @@ COVERAGE ?= --cov --cov-report= --cov-fail-under=94
 # kept, every process compiles torch again, for many seconds
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test fast-tests test-engines test-slow test-gpu lint benchmark clean
+.PHONY: demo test fast-tests test-template test-engines test-slow test-gpu lint benchmark clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -31,9 +33,14 @@ demo: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	rm -rf $(TYPES) && mkdir -p $(TYPES)/stbench
+	rm -rf $(TYPES) $(NEW) && mkdir -p $(TYPES)/stbench
+	$(BIN)/stbench new method new_torch --out $(NEW) >$(TYPES)/written
+	$(BIN)/stbench new method new_numpy --numpy --out $(NEW) >>$(TYPES)/written
+	$(BIN)/stbench new dataset new_dataset --out $(NEW) >>$(TYPES)/written
 	ln -s $(addprefix $(CURDIR)/,$(wildcard stbench/*) methods datasets reports) $(TYPES)/stbench/
-	cd $(TYPES) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p stbench
+	ln -s $(CURDIR)/$(NEW)/*/src/* $(TYPES)/
+	cd $(TYPES) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache \
+	  -p stbench -p new_torch -p new_numpy -p new_dataset
 
 # lint has one process, so the tests need not wait for it
 test: $(READY)
@@ -41,6 +48,10 @@ test: $(READY)
 
 fast-tests: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(COVERAGE) -m "not slow and not gpu"
+
+# a package from each template, installed into an environment of its own: listed, checked, run, and gone again
+test-template: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m slow tests/test_new_packages.py
 
 # what every engine has to do, on a real Ray, which is installed, and on a real Slurm, if its programs are there
 test-engines: $(READY)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import shutil
-import subprocess
 import sys
 import tomllib
 import zipfile
@@ -13,14 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
-FOLDERS = {
-    "stbench": "stbench",
-    "methods": "stbench.methods",
-    "datasets": "stbench.datasets",
-    "reports": "stbench.reports",
-}
+from built_wheel import FOLDERS, ROOT, build_wheel
 
 # From the bottom up, as docs/architecture.md shows it: a room may import what stands in a line above its own, and what
 # stands in its own line may not import each other.
@@ -33,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("stbench.data", "stbench.training", "stbench.fetching"),
     ("stbench.torch_method", "stbench.registry", "stbench.scores", "stbench.audit"),
     ("stbench.models",),
-    ("stbench.trials", "stbench.switches", "stbench.readings", "stbench.method_checks"),
+    ("stbench.trials", "stbench.switches", "stbench.readings", "stbench.method_checks", "stbench.scaffolding"),
     ("stbench.results",),
     ("stbench.external",),
     ("stbench.datasets", "stbench.methods", "stbench.reports.published"),
@@ -157,17 +148,7 @@ def test_files_are_short() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    folder = tmp_path_factory.mktemp("wheel")
-    build = "import sys, setuptools.build_meta as meta; meta.build_wheel(sys.argv[1])"
-    tree = folder / "tree"
-    tree.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tree)
-    for name in FOLDERS:
-        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-    subprocess.run([sys.executable, "-c", build, str(folder)], cwd=tree, check=True, capture_output=True)
-    (built,) = folder.glob("*.whl")
-    return zipfile.ZipFile(built)
+    return zipfile.ZipFile(build_wheel(tmp_path_factory.mktemp("wheel")))
 
 
 def test_the_wheel_holds_every_module_and_every_data_file(wheel: zipfile.ZipFile) -> None:

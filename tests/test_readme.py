@@ -20,17 +20,6 @@ def _block(language: str) -> str:
     return found
 
 
-def test_the_example_method_passes_the_battery_and_runs(tmp_path: Path, stbench_command: Callable) -> None:
-    source = tmp_path / "mine.py"
-    source.write_text(_block("python"))
-    checked = stbench_command("methods", "check", f"{source}:Redness")
-    assert checked.code == 0, checked.out
-    command = ("run", "--methods", f"{source}:Redness,controls", "--dataset", "demo", "--slices", "P1a,P1b,P2a")
-    done = stbench_command(*command, "--preset", "quick", "--no-mlflow", "--out", tmp_path / "r")
-    assert done.code == 0, done.err
-    assert "redness" in done.out
-
-
 def test_the_example_manifest_is_read_as_it_stands(tmp_path: Path, stbench_command: Callable) -> None:
     (tmp_path / "slides.toml").write_text(_block("toml"))
     done = stbench_command("data", "check", tmp_path / "slides.toml")
@@ -57,8 +46,8 @@ def test_the_example_predictions_can_be_scored(
 
 def test_every_command_that_it_shows_exists(stbench_command: Callable) -> None:
     shown = "\n".join([*re.findall(r"```\n(.*?)```", README, flags=re.DOTALL), *re.findall(r"`(stbench .*?)`", README)])
-    commands = set(re.findall(r"stbench ((?:data |methods )?[a-z]+)\b", shown))
-    assert {"run", "report", "data list", "methods check"} <= commands
+    commands = set(re.findall(r"stbench ((?:(?:data|methods|new) )?[a-z]+)\b", shown))
+    assert {"run", "report", "data list", "methods check", "new method"} <= commands
     for command in commands:
         assert stbench_command(*command.split(), "--help").code == 0, command
 

@@ -16,6 +16,7 @@ from .data_fetch import data_fetch
 from .doctor import doctor
 from .leaderboard import leaderboard
 from .methods import methods_app
+from .new import new_app
 from .report import report
 from .run import run
 from .score import score
@@ -25,7 +26,7 @@ from .trial import trial
 from .worker import worker
 
 ORDER = (
-    "run", "status", "report", "leaderboard", "ablate", "audit", "score", "data", "methods", "doctor", "track",
+    "run", "status", "report", "leaderboard", "ablate", "audit", "score", "data", "methods", "new", "doctor", "track",
     "trial", "worker",  # what engines call
 )  # fmt: skip
 
@@ -49,6 +50,7 @@ for command in (run, status, report, leaderboard, ablate, audit, score, doctor, 
 data_app.command("fetch")(data_fetch)
 app.add_typer(data_app, name="data")
 app.add_typer(methods_app, name="methods")
+app.add_typer(new_app, name="new")
 
 
 @app.callback(invoke_without_command=True)

@@ -61,6 +61,7 @@ def offered(stbench_command: Callable, monkeypatch: pytest.MonkeyPatch) -> Calla
         ("audit --split loso,k", ["loso,kfold"]),
         ("score a.h5ad --split k", ["kfold"]),
         ("methods show hist2", ["hist2st"]),
+        ("new me", ["method"]),
         ("data check al", ["alex10x"]),
         ("nonsense --meth", []),
     ],
