@@ -5,11 +5,14 @@ As the paper (mclSTExp, supplementary note 6, figure S3) and its released tutori
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from ..system.files import value_digest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +52,6 @@ def domains(slide: PreparedSlide, prediction: np.ndarray) -> tuple[pd.DataFrame,
     ``None`` in place of both for fewer than two labelled regions.
     """
     import pandas as pd
-    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
     chosen = labelled(slide.labels)
     labels = np.array([slide.labels[spot] for spot in chosen] if slide.labels is not None else [], dtype=object)
@@ -66,20 +68,50 @@ def domains(slide: PreparedSlide, prediction: np.ndarray) -> tuple[pd.DataFrame,
             "label": labels,
         }
     )
-    for clustered, values in (("prediction", prediction), ("truth", slide.target)):
-        components = principal_components(values[chosen])
-        for seed in SEEDS:
-            found = clusters(components, k, seed)
-            rows.append(
-                {
-                    **{"slice": slide.id, "of": clustered, "kmeans_seed": seed, "k": k, "n_spots": len(chosen)},
-                    "ari": adjusted_rand_score(labels, found),
-                    "nmi": normalized_mutual_info_score(labels, found, average_method="arithmetic"),
-                }
-            )
-            if seed == SEEDS[0]:
-                spots[f"cluster_{clustered}"] = found
+    found = {
+        "prediction": _agreement(prediction[chosen], labels, k),
+        "truth": _agreement_of_truth(slide.target[chosen], labels, k),
+    }
+    for clustered, (agreement, first) in found.items():
+        for seed, (ari, nmi) in zip(SEEDS, agreement, strict=True):
+            what = {"slice": slide.id, "of": clustered, "kmeans_seed": seed, "k": k, "n_spots": len(chosen)}
+            rows.append(what | {"ari": ari, "nmi": nmi})
+        spots[f"cluster_{clustered}"] = first
     return pd.DataFrame(rows), spots
+
+
+# of each seed the adjusted Rand index and the normalised mutual information; and the clusters of the first seed
+Agreement = tuple[tuple[tuple[float, float], ...], np.ndarray]
+
+
+def _agreement(values: np.ndarray, labels: np.ndarray, k: int) -> Agreement:
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    components = principal_components(values)
+    found = [clusters(components, k, seed) for seed in SEEDS]
+    agreement = tuple(
+        (
+            float(adjusted_rand_score(labels, each)),
+            float(normalized_mutual_info_score(labels, each, average_method="arithmetic")),
+        )
+        for each in found
+    )
+    return agreement, found[0]
+
+
+TRUTHS_KEPT = 32
+_truths: dict[str, Agreement] = {}  # of this process: what was clustered to what came out
+
+
+def _agreement_of_truth(values: np.ndarray, labels: np.ndarray, k: int) -> Agreement:
+    """As :func:`_agreement`; the truth of a slice is the same for every method and seed, and clustered once."""
+    digest = hashlib.blake2b(np.ascontiguousarray(values).tobytes(), digest_size=16).hexdigest()
+    key = value_digest([digest, values.dtype.str, values.shape, labels.tolist(), k])
+    if key not in _truths:
+        while len(_truths) >= TRUTHS_KEPT:
+            _truths.pop(next(iter(_truths)))
+        _truths[key] = _agreement(values, labels, k)
+    return _truths[key]
 
 
 def labelled(labels: Sequence[str | None] | None) -> np.ndarray:
@@ -151,6 +183,8 @@ def clusters(components: np.ndarray, k: int, seed: int) -> np.ndarray:
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
+    if (components == components[:1]).all():  # a constant prediction: of equal centres the first is taken
+        return np.zeros(len(components), dtype=np.int32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters: said above
         return KMeans(k, init="k-means++", n_init=N_STARTS, random_state=seed).fit_predict(components)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
 from prepared import prepared_slide
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 
 from stbench.data.prepared import PreparedSlide
 from stbench.scores.domains import SEEDS, clusters, domains, labelled, principal_components
@@ -90,10 +95,44 @@ def test_without_two_labelled_regions_there_is_nothing_to_score(labels: tuple | 
 def test_a_constant_prediction_has_one_cluster_and_scores_nothing(recwarn: pytest.WarningsRecorder) -> None:
     slide = _slide(THREE)
     agreement, spots = domains(slide, np.full_like(slide.target, 0.1))
-    assert spots["cluster_prediction"].nunique() == 1
+    assert set(spots["cluster_prediction"]) == {0}
     of_prediction = agreement[agreement["of"] == "prediction"]
     assert (of_prediction[["ari", "nmi"]] == 0).all(axis=None)
     assert not recwarn.list
+
+
+def test_a_truth_is_clustered_once_for_all_predictions_and_never_taken_for_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clustered = []
+
+    def counted(components: np.ndarray, k: int, seed: int) -> np.ndarray:
+        clustered.append(len(components))
+        return clusters(components, k, seed)
+
+    monkeypatch.setattr("stbench.scores.domains.clusters", counted)
+    slide, other = (_slide(THREE, signal=0.3, seed=seed) for seed in (21, 22))
+    first, _ = domains(slide, other.target)
+    again, _ = domains(slide, other.target)
+    assert len(clustered) == 3 * len(SEEDS)  # the truth, and twice the prediction
+    pd.testing.assert_frame_equal(first, again)
+    swapped, _ = domains(other, slide.target)
+    assert len(clustered) == 5 * len(SEEDS)
+    theirs, ours = (table[table["of"] == of] for table, of in ((swapped, "truth"), (first, "prediction")))
+    np.testing.assert_array_equal(theirs[["ari", "nmi"]], ours[["ari", "nmi"]])
+    domains(replace(slide, labels=THREE[::-1]), other.target)
+    assert len(clustered) == 7 * len(SEEDS)
+
+
+@pytest.mark.parametrize(("n_spots", "k", "value"), [(50, 3, 0.0), (7, 5, -2.5), (3, 2, 1e9)])
+def test_points_at_one_place_are_the_cluster_that_k_means_gives_them(n_spots: int, k: int, value: float) -> None:
+    points = np.full((n_spots, 2), value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        expected = KMeans(k, n_init=10, random_state=1).fit_predict(points)
+    found = clusters(points, k, 1)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == expected.dtype
 
 
 def test_components_are_those_of_the_centred_matrix() -> None:
