@@ -89,14 +89,15 @@ def _agreement(values: np.ndarray, labels: np.ndarray, k: int) -> Agreement:
 
     components = principal_components(values)
     found = [clusters(components, k, seed) for seed in SEEDS]
-    agreement = tuple(
-        (
+    distinct = {each.tobytes(): each for each in found}  # many seeds find the same
+    scores = {
+        key: (
             float(adjusted_rand_score(labels, each)),
             float(normalized_mutual_info_score(labels, each, average_method="arithmetic")),
         )
-        for each in found
-    )
-    return agreement, found[0]
+        for key, each in distinct.items()
+    }
+    return tuple(scores[each.tobytes()] for each in found), found[0]
 
 
 TRUTHS_KEPT = 32
