@@ -1,15 +1,14 @@
-"""Image encoders by name (torchvision, timm), their pretrained weights, and an honest label for where these came from.
+"""Image encoders by name, their pretrained weights, and an honest label for where these came from.
 
 ``densenet121``, ``resnet18``, ``resnet34``, ``resnet50`` and ``resnet101`` are torchvision's, with its IMAGENET1K_V1
-weights; every other name is timm's, a tag included where one is given (``resnet50.a1_in1k``).
+weights; encoders of pathology are what the table of :mod:`stbench.training.foundation.table` says of them (``uni``,
+``virchow2``); every other name is timm's, a tag included where one is given (``resnet50.a1_in1k``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import http.client
-import pickle
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,24 +19,38 @@ from torch import Tensor, nn
 
 from ..errors import UserError, reason_of
 from ..method import Run
+from .foundation.table import pathology_encoder
 from .pretrained import (
     INSTEAD,
     TORCHVISION,
     all_in_one_line,
+    file_of,
     kept,
+    kind_of_weights,
     published_name,
     require_reachable,
     source,
     unknown_encoder,
-    weights_file,
     weights_label,
 )
+from .weights_files import pooled_names, published_names, read_weights, select
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "Encoder",
+    "Pooling",
+    "build_encoder",
+    "load_weights",
+    "read_weights",
+    "require_encoders",
+    "weights_label",
+]
 
 CLASSIFIER = {"densenet121": "classifier"}  # the name of torchvision's classifiers, where it is not "fc"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 Pooling = Literal["native", "average"]  # native: as the network was made, which is a ViT's class token
-CLASSIFIERS = ("classifier.", "fc.", "head.", "last_linear.")
 
 
 @dataclass(frozen=True)
@@ -49,16 +62,32 @@ class Encoder:
     label: str
 
 
-def build_encoder(name: str, weights: str = "random", run: Run | None = None, pooling: Pooling = "native") -> Encoder:
-    """An encoder without its classifier, with ``weights`` loaded: ``random``, ``imagenet`` or a file.
+def build_encoder(
+    name: str,
+    weights: str = "random",
+    run: Run | None = None,
+    pooling: Pooling = "native",
+    input_px: int | None = None,
+) -> Encoder:
+    """An encoder without its classifier, with ``weights`` loaded: ``random``, ``pretrained``, ``imagenet`` or a file.
 
     ``pooling = "average"`` takes the mean over places (a ViT's: over its patch tokens, normalised after it, not before)
-    in place of a class token; torchvision's networks average anyway.
+    in place of a class token; networks without one are the same under both. ``input_px``: side of the images that it
+    will be given; ``UserError`` where it cannot take these.
 
     Random weights are drawn from torch's global generator; with them and a ``run``, the run is told so. The module is
-    torchvision's or timm's own class, under its own key names.
+    torchvision's or timm's own class, under its own key names, but for the table's encoders that these do not have.
     """
-    if name in TORCHVISION:
+    row = pathology_encoder(name)
+    if row is not None:
+        if row.only_px is not None and input_px not in (None, row.only_px):
+            raise UserError(
+                f"{name} takes images of {row.only_px} px, not of {input_px} px - set input_px to {row.only_px}"
+            )
+        from .foundation.build import build
+
+        module, n_features = build(row, pooling)
+    elif name in TORCHVISION:
         import torchvision  # slow, as timm is: only who builds an encoder waits for them
 
         module = getattr(torchvision.models, name)(weights=None)
@@ -93,15 +122,16 @@ def require_encoders(wanted: Iterable[tuple[str, str]]) -> None:
 
 def load_weights(module: nn.Module, name: str, weights: str, run: Run | None = None) -> str:
     """Load ``weights`` into an encoder made by :func:`build_encoder` for ``name``; the label."""
-    if weights == "random":
+    kind = kind_of_weights(weights)
+    if kind == "random":
         if run is not None:
             run.note(
                 f"the image encoder ({name}) starts from random weights: its numbers are not those of a pretrained one"
             )
-    elif weights == "imagenet":
-        module.load_state_dict(_pooled_names(_published(name), list(module.state_dict())))
+    elif kind == "file" or pathology_encoder(name) is not None:
+        _load_file(module, name, file_of(name, weights))
     else:
-        _load_file(module, name, Path(weights))
+        module.load_state_dict(pooled_names(_published(name), list(module.state_dict())))
     return weights_label(name, weights)
 
 
@@ -133,7 +163,7 @@ def _published(name: str) -> Mapping[str, Tensor]:
             state = torch.hub.load_state_dict_from_url(
                 TORCHVISION[name], progress=False, check_hash=True, weights_only=True
             )
-            return {_modern_name(key): value for key, value in state.items() if not key.startswith(CLASSIFIERS)}
+            return published_names(state)
         import timm
 
         file_kept = kept(name)  # the hub's client would ask the network first, also for what it has
@@ -151,73 +181,15 @@ def _published(name: str) -> Mapping[str, Tensor]:
         ) from error
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .pth or .safetensors file by name, of its entry ``state_dict`` or ``model`` where it has one.
-
-    Nothing but tensors and plain containers is ever unpickled. Raises ``UserError``.
-    """
-    state: object
-    weights_file(path)
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # torch's own words on a pickle advise to load it unsafely
-        reason = "it is no file of tensors" if isinstance(error, pickle.UnpicklingError) else str(error)[:160]
-        raise UserError(
-            f"cannot read weights from {path} ({type(error).__name__}: {' '.join(reason.split())}) - a .pth or"
-            " .safetensors file of plain tensors is needed, nothing else is unpickled"
-        ) from error
-    for key in ("state_dict", "model"):  # checkpoints keep the weights beside the optimiser's state
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} holds no state dict - save one with torch.save(model.state_dict(), path)")
-    return dict(state)
-
-
 def _load_file(module: nn.Module, name: str, path: Path) -> None:
+    row = pathology_encoder(name)
     try:
-        module.load_state_dict(_select(read_weights(path), list(module.state_dict())))
+        if row is not None:
+            from .foundation.build import load
+
+            load(module, row, read_weights(path))
+        else:
+            module.load_state_dict(select(read_weights(path), list(module.state_dict())))
     except (KeyError, RuntimeError) as error:
         reason = reason_of(error)
         raise UserError(f"{path} does not hold the weights of {name}: {reason}") from error
-
-
-def _select(state: Mapping[str, Tensor], expected: list[str]) -> dict[str, Tensor]:
-    """The entries of ``state`` that belong to the trunk, under the names ``expected``, whatever stands before them.
-
-    Found by the trunk's first entry: ``module.features.conv0.weight`` and ``conv0.weight`` are both
-    ``features.conv0.weight``. What stands under another prefix (a projection head, another network) is not the trunk's.
-    """
-    state = {_modern_name(key): value for key, value in state.items()}
-    first = expected[0]
-    container, _, bare = first.partition(".") if first.startswith("features.") else ("", "", first)
-    for anchor, added in ((first, ""), (bare, f"{container}." if container else "")):
-        matches = [key for key in state if key == anchor or key.endswith("." + anchor)]
-        if matches:
-            prefix = min(matches, key=len).removesuffix(anchor)
-            inside = {added + key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-            return _pooled_names(_without_classifier(inside, expected), expected)
-    raise KeyError(f"no entry is named {first}; the first of the file is {next(iter(state))}")
-
-
-def _without_classifier(state: Mapping[str, Tensor], expected: list[str]) -> dict[str, Tensor]:
-    """``state`` without a classifier that the trunk does not have; what else is superfluous stays, to be refused."""
-    return {key: value for key, value in state.items() if key in expected or not key.startswith(CLASSIFIERS)}
-
-
-def _pooled_names(state: Mapping[str, Tensor], expected: list[str]) -> dict[str, Tensor]:
-    """``state`` under the names ``expected``: a ViT that averages calls its last norm ``fc_norm``, files ``norm``."""
-    if "fc_norm.weight" not in expected or "fc_norm.weight" in state:
-        return dict(state)
-    return {f"fc_{key}" if key in ("norm.weight", "norm.bias") else key: value for key, value in state.items()}
-
-
-def _modern_name(key: str) -> str:
-    """torchvision's published DenseNet files say ``denselayer1.norm.1.weight`` for ``denselayer1.norm1.weight``."""
-    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)", r"\1\2", key)

@@ -20,6 +20,8 @@ from typing import Literal
 from ..errors import UserError, unknown
 from ..system.compressed import existing
 from ..system.files import file_digest
+from .foundation.hub_cache import file_in_cache
+from .foundation.table import PublishedEncoder, pathology_encoder, published_encoders
 
 TORCHVISION = {  # name: its pinned weights (IMAGENET1K_V1, with eight digits of their SHA-256)
     "densenet121": "https://download.pytorch.org/models/densenet121-a639ec97.pth",
@@ -30,7 +32,7 @@ TORCHVISION = {  # name: its pinned weights (IMAGENET1K_V1, with eight digits of
 }
 TIMM = ("resnet50.a1_in1k",)  # the papers' own, in full: what timm would say of their names and weights is known
 INSTEAD = "give it with --weights PATH, or use --weights random, which labels every number"
-WeightsKind = Literal["random", "imagenet", "file"]
+WeightsKind = Literal["random", "pretrained", "imagenet", "file"]
 ANSWER_S = 5.0  # how long a server is waited for before its files count as out of reach
 
 
@@ -42,7 +44,8 @@ def require_reachable(wanted: Iterable[tuple[str, str]]) -> None:
     """
     pairs = list(dict.fromkeys(wanted))
     all_in_one_line(pairs, require_named)
-    missing = list(dict.fromkeys(name for name, weights in pairs if weights == "imagenet" and kept(name) is None))
+    published = [name for name, weights in pairs if kind_of_weights(weights) in ("pretrained", "imagenet")]
+    missing = [name for name in dict.fromkeys(published) if pathology_encoder(name) is None and kept(name) is None]
     reasons = _out_of_reach(missing)
     if reasons:
         raise UserError(_cannot_be_downloaded(reasons))
@@ -64,7 +67,7 @@ def all_in_one_line(pairs: Iterable[tuple[str, str]], look: Callable[[str, str],
 
 def require_named(name: str, weights: str) -> None:
     """An encoder that is known, weights that have a name or are a file: nothing is loaded."""
-    if name not in TORCHVISION and name not in TIMM:
+    if name not in TORCHVISION and name not in TIMM and pathology_encoder(name) is None:
         import timm
 
         if not timm.is_model(name):
@@ -73,30 +76,74 @@ def require_named(name: str, weights: str) -> None:
 
 
 def unknown_encoder(name: str) -> UserError:
-    return unknown("encoder", name, TORCHVISION, hint="or any name that timm.list_models() gives")
+    known = dict.fromkeys([*TORCHVISION, *published_encoders()])
+    return unknown("encoder", name, known, hint="or any name that timm.list_models() gives")
 
 
 def kind_of_weights(weights: str) -> WeightsKind:
-    """What the setting ``weights`` asks for; anything but the two names is the path of a file."""
-    return "random" if weights == "random" else "imagenet" if weights == "imagenet" else "file"
+    """What the setting ``weights`` asks for; anything but the three names is the path of a file.
+
+    ``pretrained`` and ``imagenet`` are the same for the libraries' encoders: what these are published with. Encoders
+    of pathology are published with other weights than ImageNet's.
+    """
+    named: dict[str, WeightsKind] = {"random": "random", "pretrained": "pretrained", "imagenet": "imagenet"}
+    return named.get(weights, "file")
 
 
 def weights_label(name: str, weights: str) -> str:
-    """``random``, ``imagenet (densenet121-a639ec97)`` or ``file (NAME DIGEST8)``, without loading anything."""
+    """``random``, ``imagenet (densenet121-a639ec97)``, ``file (NAME DIGEST8)``, or of an encoder of pathology
+    ``uni (NAME DIGEST8)``; without loading anything.
+    """
     kind = kind_of_weights(weights)
     if kind == "random":
         return "random"
-    if kind == "imagenet":
+    if kind != "file" and pathology_encoder(name) is None:
         return f"imagenet ({published_name(name).removesuffix('.pth')})"
-    path = weights_file(Path(weights))
-    return f"file ({path.name} {file_digest(path)[:8]})"
+    path = file_of(name, weights)
+    return f"{'file' if pathology_encoder(name) is None else name} ({path.name} {file_digest(path)[:8]})"
+
+
+def file_of(name: str, weights: str) -> Path:
+    """The file that ``weights`` names, or, of an encoder of pathology, the published one in the hub's cache.
+
+    Such weights are never downloaded. Raises ``UserError`` where there is no file.
+    """
+    kind, row = kind_of_weights(weights), pathology_encoder(name)
+    if kind == "file" or row is None:
+        return weights_file(Path(weights))
+    if kind == "imagenet":
+        raise UserError(
+            f"{name} has no weights of ImageNet - give its own by --encoders {name}@PATH or --weights PATH, or take "
+            "them from the hub's cache by --weights pretrained"
+        )
+    path = file_in_cache(row)
+    if path is None:
+        raise UserError(_not_in_the_cache(row))
+    return existing(path)
+
+
+def _not_in_the_cache(row: PublishedEncoder) -> str:
+    import huggingface_hub.constants
+
+    if not row.hub:
+        return (
+            f"the weights of {row.name} ({row.file}) are on no hub ({row.known_by}) - get them from {row.source} and "
+            f"give --encoders {row.name}@PATH or --weights PATH"
+        )
+    places = " or ".join(dict.fromkeys(f"{each.page} ({each.file})" for each in row.hub))
+    return (
+        f"the weights of {row.name} are not in the Hugging Face cache {huggingface_hub.constants.HF_HUB_CACHE} "
+        f"({row.known_by}) - get them from {places} and give --encoders {row.name}@PATH or --weights PATH; they are "
+        "never downloaded unasked"
+    )
 
 
 def weights_file(path: Path) -> Path:
     """``path``, if it is a file that can be read and is no pointer to one. Raises ``UserError``."""
     if not os.path.exists(path):
         raise UserError(
-            f"there is no weights file {path} - give the path of a .pth or .safetensors file, 'imagenet' or 'random'"
+            f"there is no weights file {path} - give the path of a .pth or .safetensors file, 'pretrained', "
+            "'imagenet' or 'random'"
         )
     return existing(path)
 
