@@ -202,6 +202,10 @@ class Method(Protocol):
     ``presets`` maps a preset's name to the fields that it changes; an entry ``"published/alex10x"`` is laid over
     ``"published"`` for that dataset. ``kind`` sets controls apart from methods. A method may have an attribute
     ``safe_precisions``, a collection of :data:`stbench.system.precision.PRECISIONS`; without it float32 alone is safe.
+
+    A method that computes in processes of its own, as those of TOML files do, may say more: ``peak_mem_mb``, what they
+    held at most, ``versions``, what they ran with, ``code_digest``, of what they ran, ``resumes = False`` where an
+    interrupted training begins anew, ``reads_own_files = True`` where what ``save`` writes is read by them alone.
     """
 
     name: ClassVar[str]  # as typed: stnet

@@ -7,21 +7,17 @@ numpy and pydantic are imported by the functions that load a module.
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from functools import cache
-from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from .errors import MethodFailed, UserError, said, unknown
+from .errors import UserError, said, unknown
 from .system.code_digest import code_digest
-from .system.files import file_digest, value_digest
+from .system.files import file_digest
 from .system.locate import cohort_manifest, cohort_names
 from .system.user_paths import expanded, unset_variables
 
@@ -32,8 +28,10 @@ if TYPE_CHECKING:
 
 METHODS = "stbench.methods"
 DATASETS = "stbench.datasets"
+METHOD_READERS = "stbench.method_readers"  # its entry "toml" makes a method's class of a TOML file
 DATASET_READERS = "stbench.dataset_readers"  # its entry "path" opens a manifest, an .h5ad file or a folder as a dataset
 COMPUTING = "stbench.system.precision"  # the only part of the system that a number depends on
+PATHS = "or path/to/file.py:Class, or path/to/file.toml"
 GROUPS_OF_METHODS = ("all", "published", "controls")
 METHOD_MEMBERS = (
     "name", "title", "kind", "Config", "presets", "needs", "weights_label",
@@ -56,7 +54,7 @@ def dataset_names() -> list[str]:
 
 
 def method(name: str) -> type[Method]:
-    """The class of a method: a registered name, or ``path/to/file.py:Class``.
+    """The class of a method: a registered name, ``path/to/file.py:Class``, or the path of a TOML file.
 
     Raises
     ------
@@ -68,9 +66,11 @@ def method(name: str) -> type[Method]:
     >>> method("stnet").title
     'STnet'
     """
+    if is_toml(name):
+        return _method_from_toml(name)
     if _is_path(name):
         return _method_from_file(name)
-    loaded = _require_method(_load(METHODS, "method", name, hint="or path/to/file.py:Class"), f"method '{name}'")
+    loaded = _require_method(_load(METHODS, "method", name, hint=PATHS), f"method '{name}'")
     if loaded.name != name:
         raise UserError(f"method '{name}' calls itself '{loaded.name}' - its entry point and its class must agree")
     return loaded
@@ -113,13 +113,17 @@ def known_methods(names: str) -> list[str]:
     """
     words = [word.strip() for word in names.split(",") if word.strip()]
     if not words:
-        raise UserError("no method is named - give names, path/to/file.py:Class, or all, published, controls")
+        raise UserError(
+            "no method is named - give names, path/to/file.py:Class, path/to/file.toml, or all, published, controls"
+        )
     registered = method_names()
     for word in words:
-        if _is_path(word):
+        if is_toml(word):
+            _toml_file(word)
+        elif _is_path(word):
             _method_file(word)
         elif word not in registered and word not in GROUPS_OF_METHODS:
-            raise unknown("method", word, [*registered, *GROUPS_OF_METHODS], hint="or path/to/file.py:Class")
+            raise unknown("method", word, [*registered, *GROUPS_OF_METHODS], hint=PATHS)
     return words
 
 
@@ -180,6 +184,8 @@ def dataset_origin(name: str, root: Path | None = None) -> str:
 
 def origin(name: str) -> str:
     """Which method :func:`method` finds by ``name``, wherever it is called from: a file's path is made absolute."""
+    if is_toml(name):
+        return str(expanded(name).resolve())
     file, _, class_name = name.rpartition(":")
     return f"{Path(file).expanduser().resolve()}:{class_name}" if _is_path(name) else name
 
@@ -200,8 +206,11 @@ def source_digest(method_class: type[Method]) -> str:
     first or second hand, from its own package and from stbench (the blocks that methods share, the training loop). So a
     changed method never reuses old results, while comments, docstrings, messages and the places of modules change
     nothing (:mod:`stbench.system.code_digest`). Other libraries enter a trial's record by their version, and
-    :data:`stbench.NUMBERS` enters the key beside this digest. The files are read once per process.
+    :data:`stbench.NUMBERS` enters the key beside this digest. The files are read once per process. A class of which its
+    file says little, as it runs commands, says the digest itself: ``code_digest``.
     """
+    if hasattr(method_class, "code_digest"):
+        return str(method_class.code_digest)
     module = sys.modules[method_class.__module__]
     if module.__file__ is None:
         raise UserError(f"method '{method_class.name}' is not defined in a file - put its class into one")
@@ -227,8 +236,10 @@ def _load(group: str, kind: str, name: str, hint: str) -> Any:
     try:
         return calls("the import of its module", entry.load)
     except Exception as error:  # a stranger's module may fail in any way
+        from .system.python_files import reason_of_import
+
         raise UserError(
-            f"cannot load {kind} '{name}' ({entry.value} of {_package(entry)}): {_reason(error)}"
+            f"cannot load {kind} '{name}' ({entry.value} of {_package(entry)}): {reason_of_import(error)}"
         ) from error
 
 
@@ -240,6 +251,11 @@ def _calls(name: str, tell: Callable[[str], object] | None = None) -> Calls:
 
 def _package(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist is not None else "an unnamed package"
+
+
+def is_toml(name: str) -> bool:
+    """Whether a method is named by the path of a TOML file."""
+    return name.lower().endswith(".toml")
 
 
 def _is_path(name: str) -> bool:
@@ -256,6 +272,18 @@ def _method_file(name: str) -> tuple[Path, str]:
     if not path.is_file():
         raise UserError(f"there is no file {file} - write path/to/file.py:Class")
     return path, class_name
+
+
+def _toml_file(name: str) -> Path:
+    path = expanded(name)
+    if not path.is_file():
+        raise UserError(f"there is no file {name}{unset_variables(name)} - give the path of a method's TOML file")
+    return path
+
+
+def _method_from_toml(name: str) -> type[Method]:
+    opened = _load(METHOD_READERS, "method reader", "toml", "install the package stbench again")
+    return _require_method(opened(_toml_file(name)), name)
 
 
 def _method_from_file(name: str) -> type[Method]:
@@ -277,42 +305,10 @@ def _method_from_file(name: str) -> type[Method]:
 @cache
 def _import_file(path: Path, digest: str) -> ModuleType:
     """A Python file as a module of its own, the same one for as long as its content is the same."""
-    name = f"stbench_file_{path.stem}_{value_digest([str(path), digest])[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None:
-        raise UserError(f"{path} is not a Python file - its name must end in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # before its code runs: dataclasses and pydantic look their module up
-    calls = _calls(path.name, lambda text: _changes_at_import.setdefault(name, []).append(text))
-    try:
-        source = path.read_bytes()
-        if "torch" in _top_level_names(source, path):
-            import_module("torch")  # before what the file may change in it, to know how it was
-        # from the source: a compiled copy could be of an earlier version that was saved within the same second
-        calls("its import", exec, compile(source, str(path), "exec"), module.__dict__)
-    except Exception as error:  # a stranger's file may fail in any way
-        del sys.modules[name]
-        raise UserError(f"cannot load {path}: {_reason(error, path)}") from error
-    return module
+    from .system.python_files import import_file, module_name
 
-
-def _top_level_names(source: bytes, path: Path) -> set[str]:
-    """Packages that a file imports anywhere in it."""
-    nodes = list(ast.walk(ast.parse(source, str(path))))
-    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    origins = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
-    return {name.partition(".")[0] for name in plain | origins}
-
-
-def _reason(error: Exception, path: Path | None = None) -> str:
-    """An exception on one line, with the line of ``path`` where it arose."""
-    raised = error.__cause__ if isinstance(error, MethodFailed) and error.__cause__ else error
-    lines = [
-        frame.lineno for frame in traceback.extract_tb(raised.__traceback__) if path and frame.filename == str(path)
-    ]
-    line = error.lineno if isinstance(error, SyntaxError) else next(reversed(lines), None)
-    text = f"{type(error).__name__}: {error.msg}" if isinstance(error, SyntaxError) else said(error)
-    return f"{f'line {line}: ' if line else ''}{text}"
+    name = module_name(path, digest)
+    return import_file(path, digest, lambda text: _changes_at_import.setdefault(name, []).append(text))
 
 
 def _require_method(candidate: Any, name: str) -> type[Method]:

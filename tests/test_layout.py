@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("stbench.trials", "stbench.switches", "stbench.readings", "stbench.method_checks", "stbench.scaffolding"),
     ("stbench.results",),
     ("stbench.external",),
+    ("stbench.foreign",),
     ("stbench.datasets", "stbench.methods", "stbench.reports.published"),
     ("stbench.reports.sections",),
     ("stbench.reports.numbers",),

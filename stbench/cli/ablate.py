@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 @grouped("engine", EngineOptions)
 def ablate(
     method: Annotated[
-        str, typer.Argument(metavar="METHOD", help="A name, or path.py:Class.", autocompletion=complete_method)
+        str,
+        typer.Argument(metavar="METHOD", help="A name, path.py:Class, path.toml.", autocompletion=complete_method),
     ],
     dataset: DatasetOption,
     only: Annotated[

@@ -50,7 +50,9 @@ def methods_list() -> None:
         table.add_row(name, method.title, method.kind, presets, ", ".join(sees))
     out.print(table)
     out.print(
-        "groups for --methods: all, published (kind method), controls (kind control); your own: path/to/file.py:Class"
+        "groups for --methods: all, published (kind method), controls (kind control); your own: path/to/file.py:Class, "
+        "or path/to/file.toml for code in an environment of its own",
+        soft_wrap=True,
     )
 
 

@@ -44,7 +44,7 @@ def run(
         typer.Option(
             "--methods",
             metavar="A,B",
-            help="Names, path.py:Class, or all, published, controls.",
+            help="Names, path.py:Class, path.toml, or all, published, controls.",
             autocompletion=complete_methods,
         ),
     ],

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,21 @@ if TYPE_CHECKING:
 
 SLICE_COLUMN = "slice"
 NAMED_GENES = 10  # of those that are missing, in a note
+
+
+class Predicted(Protocol):
+    """What must be known of a slide to put predictions of it into its order; a prepared slide is one."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def n_spots(self) -> int: ...
+    @property
+    def spot_ids(self) -> tuple[str, ...]: ...
+    @property
+    def genes(self) -> tuple[str, ...]: ...
+    @property
+    def array_xy(self) -> np.ndarray: ...  # (n_spots, 2) int64
 
 
 @dataclass(frozen=True)
@@ -73,7 +88,12 @@ def read_predictions(
     return {name: found[name] for name in data.slides if name in found}
 
 
-def match(section: AnnData, slide: PreparedSlide, path: Path) -> ExternalPrediction:
+def read_prediction(path: Path, slide: Predicted) -> ExternalPrediction:
+    """The prediction of one slice in a file of its own. Raises ``UserError`` as :func:`read_predictions`."""
+    return match(_read(path), slide, path)
+
+
+def match(section: AnnData, slide: Predicted, path: Path) -> ExternalPrediction:
     """The predictions of one slice in the order of ``slide``; ``path`` is for messages."""
     columns, notes = _match_genes(section, slide, path)
     rows, how, remarks = _match_spots(section, slide, path)
@@ -165,7 +185,7 @@ def _require_same_question(section: AnnData, path: Path, data: PreparedDataset, 
             raise UserError(f"{path} states the {what} {stated}, not {ours} - give --{what} {stated}")
 
 
-def _match_genes(section: AnnData, slide: PreparedSlide, path: Path) -> tuple[np.ndarray, list[str]]:
+def _match_genes(section: AnnData, slide: Predicted, path: Path) -> tuple[np.ndarray, list[str]]:
     """(n_genes,) int: the column of each panel gene, -1 where there is none; notes."""
     given, panel = pd.Index(section.var_names.astype(str)), pd.Index(slide.genes)
     twice = given[given.duplicated() & given.isin(panel)]
@@ -192,7 +212,7 @@ def _match_genes(section: AnnData, slide: PreparedSlide, path: Path) -> tuple[np
     return columns, notes
 
 
-def _match_spots(section: AnnData, slide: PreparedSlide, path: Path) -> tuple[np.ndarray, str, list[str]]:
+def _match_spots(section: AnnData, slide: Predicted, path: Path) -> tuple[np.ndarray, str, list[str]]:
     """(n_spots,) int: the row of each spot of the slide; what it was found by; notes.
 
     By name, else by the numbers x and y in names of the form ``<x>x<y>`` (HEST-1k pads them with zeros), else by
@@ -255,9 +275,7 @@ def _place(name: str | tuple[float, float]) -> str:
     return name if isinstance(name, str) else f"array_row {name[1]:.0f}, array_col {name[0]:.0f}"
 
 
-def _axes_notes(
-    in_names: np.ndarray | None, in_columns: np.ndarray | None, slide: PreparedSlide, how: str
-) -> list[str]:
+def _axes_notes(in_names: np.ndarray | None, in_columns: np.ndarray | None, slide: Predicted, how: str) -> list[str]:
     """What is to be said of which number is x where two readings are possible."""
     if in_names is not None and in_columns is not None:
         exchanged = np.array_equal(in_columns[:, ::-1], in_names) and not np.array_equal(in_columns, in_names)
@@ -273,7 +291,7 @@ def _axes_notes(
     ]
 
 
-def _numbers(section: AnnData, rows: np.ndarray, columns: np.ndarray, slide: PreparedSlide, path: Path) -> np.ndarray:
+def _numbers(section: AnnData, rows: np.ndarray, columns: np.ndarray, slide: Predicted, path: Path) -> np.ndarray:
     """The chosen rows and columns of ``X`` as dense float32."""
     from scipy import sparse
 

@@ -114,24 +114,23 @@ class Costs:
         self._mean_size = _mean_size(self._sizes.values())
         self._past: dict[Kind, list[Past]] = {}
         self._like: dict[tuple[Kind, bool, bool], list[Past]] = {}
-        self._known: dict[tuple[Kind, bool, bool, bool, Work], Cost] = {}
+        self._known: dict[tuple[Kind, Rate, bool, bool, bool, Work], Cost] = {}
 
     def of(self, spec: TrialSpec) -> Cost:
         """What a trial will take."""
         kind = Kind(spec.name, spec.data.name, spec.preset, spec.variant)
         on_gpu = spec.device.startswith("cuda") or (spec.device == "auto" and self.on_gpu)
         reuses, work = bool(spec.trained_by), self._work(spec)
-        question = kind, on_gpu, reuses, spec.save_model, work
+        question = kind, rate(spec.name, spec.preset, spec.origin), on_gpu, reuses, spec.save_model, work
         if question not in self._known:
             self._known[question] = self._estimate(*question)
         return self._known[question]
 
-    def _estimate(self, kind: Kind, on_gpu: bool, reuses: bool, keeps_model: bool, work: Work) -> Cost:
-        row = rate(kind.method, kind.preset)
+    def _estimate(self, kind: Kind, row: Rate, on_gpu: bool, reuses: bool, keeps_model: bool, work: Work) -> Cost:
         threads = 1 if on_gpu else self.threads
         past = self._alike(kind, on_gpu, reuses)
         if not past:
-            fit_s = 0.0 if reuses else _fit_s(work, row, on_gpu) / threads
+            fit_s = 0.0 if reuses else row.fit_s or _fit_s(work, row, on_gpu) / threads
             rest_s = REST_S + _predict_s(work, row, on_gpu) / threads
             disk = BYTES_PER_TRIAL + BYTES_PER_VALUE * work.values + (row.model_mib * 2**20 if keeps_model else 0)
             gpu_memory = int(row.gpu_memory_mib * 2**20) if on_gpu else None
@@ -150,6 +149,8 @@ class Costs:
             else each.peak_bytes
             for each in near
         )
+        if not peak:  # it was not seen what they held
+            peak = (row.gpu_memory_mib if on_gpu else row.memory_mib) * 2**20
         models = [each.model_bytes for each in near if each.model_bytes] or [row.model_mib * 2**20]
         disk = median(each.disk_bytes * _ratio(work.values, each.work.values) for each in near)
         return Cost(
@@ -236,7 +237,7 @@ def _past(spec: TrialSpec, state: EndedState, work: Work) -> Past:
     model = {name: record for name, record in (state.files or {}).items() if name.partition("/")[0] in MAY_GO}
     return Past(
         work=work,
-        rate=rate(spec.name, spec.preset),
+        rate=rate(spec.name, spec.preset, spec.origin),
         on_gpu=state.device not in (None, "cpu"),
         reuses=bool(spec.trained_by),
         threads=state.threads,

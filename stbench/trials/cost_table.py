@@ -9,6 +9,8 @@ for a method and preset, ``[stnet.published]``; other presets of the method coun
     memory_mib = 2000     # resident memory at its peak, on a CPU, libraries included
     gpu_memory_mib = 4000 # the same of a GPU
     model_mib = 30        # a trained model, where it is kept
+
+What a method out of a TOML file costs, that file says itself.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..errors import DamagedFileError, first_problem
-from ..registry import METHODS
+from ..errors import DamagedFileError, UserError, first_problem
+from ..registry import METHODS, is_toml, method
 
 FILE = "costs.toml"
 PUBLISHED = "published"
@@ -40,6 +42,7 @@ class Rate(BaseModel):
     memory_mib: float  # resident memory at its peak, on a CPU
     gpu_memory_mib: float
     model_mib: float  # a trained model, where it is kept
+    fit_s: float = 0.0  # of training a fold, whatever its size, where its author says it
 
 
 # A method that no table knows, such as a plug-in: a small convolutional network on patches of 224 px.
@@ -47,21 +50,40 @@ UNKNOWN = Rate(core_s=0.1, gpu_s=0.001, memory_mib=3000, gpu_memory_mib=6000, mo
 
 
 @cache
-def rate(method: str, preset: str) -> Rate:
-    """The row of a method and preset: its own, else the method's ``published``, else :data:`UNKNOWN`."""
-    rows = _rows(method)
+def rate(name: str, preset: str, origin: str = "") -> Rate:
+    """The row of a method and preset: its own, else the method's ``published``, else :data:`UNKNOWN`.
+
+    ``origin``: where the method was found (:func:`stbench.registry.origin`), which may be a TOML file.
+    """
+    if is_toml(origin):
+        return _declared(origin)
+    rows = _rows(name)
     return rows.get(preset) or rows.get(PUBLISHED) or UNKNOWN
 
 
-def _rows(method: str) -> dict[str, Rate]:
-    for entry in entry_points(group=METHODS, name=method):
+def _declared(origin: str) -> Rate:
+    try:
+        said = getattr(method(origin), "costs", {})
+    except UserError:  # the file, or its environment, is on another machine: the estimate rests on less
+        return UNKNOWN
+    changes = {
+        "fit_s": 60 * said.get("minutes", 0.0),
+        "memory_mib": 1024 * said["memory_gib"] if "memory_gib" in said else UNKNOWN.memory_mib,
+        "gpu_memory_mib": 1024 * said["gpu_memory_gib"] if "gpu_memory_gib" in said else UNKNOWN.gpu_memory_mib,
+        "model_mib": said.get("model_mib", UNKNOWN.model_mib),
+    }
+    return UNKNOWN.model_copy(update=changes)
+
+
+def _rows(name: str) -> dict[str, Rate]:
+    for entry in entry_points(group=METHODS, name=name):
         path = _table_of(entry.module)
         if path is not None:
-            rows = _read(path).get(method, {})
+            rows = _read(path).get(name, {})
             try:
                 return {preset: Rate.model_validate(row) for preset, row in rows.items()}
             except ValidationError as error:
-                raise DamagedFileError(f"{path}, [{method}]: {first_problem(error)}") from error
+                raise DamagedFileError(f"{path}, [{name}]: {first_problem(error)}") from error
     return {}
 
 

@@ -120,11 +120,11 @@ def work_on(attempt: Attempt) -> dict[str, Any]:
         "tf32": list(tf32_used(precision, device)),
         "fit_s": round(fit_s, 3),
         "predict_s": round(predict_s, 3),
-        "peak_mem_mb": round(memory.peak_mb, 1),
+        "peak_mem_mb": _peak_mb(method, memory.peak_mb),
         "n_parameters": _n_parameters(method),
         "threads": _n_threads(),
         "alarms": [AlarmRecord(kind=alarm.kind, text=alarm.text) for alarm in raised],
-        "versions": versions(),
+        "versions": versions() | dict(getattr(method, "versions", {})),
         "trained_by": spec.trained_by,
     }
 
@@ -196,6 +196,14 @@ def _n_threads() -> int:
     import torch
 
     return torch.get_num_threads()
+
+
+def _peak_mb(method: Method, ours: float) -> float | None:
+    """Of this process and of those in which a method computes, if it says so; None where it does not see them."""
+    theirs = getattr(method, "peak_mem_mb", 0.0)
+    if theirs is None:
+        return None
+    return round(ours + theirs, 1)
 
 
 def _n_parameters(method: Method) -> int | None:
