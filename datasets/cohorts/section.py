@@ -11,12 +11,14 @@ from typing import Any
 from stbench.errors import UserError, unknown
 from stbench.system.locate import NAME
 from stbench.system.user_paths import unset_variables
+from stbench.system.wording import shortened
 
 from ..entries import path_in
 from ..readers.reader import ALWAYS, Reader
 from ..readers.table import READERS, recognised
 
 UNTELLING = ("outs", "out", "output", "spatial", "data")  # folders whose name is that of every section's
+LOOKED_INTO = 100  # folders below one that is no section itself
 SWITCH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -58,6 +60,11 @@ def section(place: str, base: Path, given: Mapping[str, str]) -> tuple[Section |
     faults: list[Fault] = []
     source = _existing(base, "path", given.get("path", ""), faults)
     reader, why = (None, "") if source is None else _reader(source, given.get("reader", ""), faults)
+    several = reader.several(source) if reader is not None and source is not None else ()
+    if several and given.get("slice") not in several:
+        which = f"one of its slices ({shortened(several, 6)})"
+        named = f"{given['slice']!r} is not {which}" if given.get("slice") else f"is missing: name {which}"
+        return None, [*faults, Fault("slice", named)]
     if given.get("slice"):
         slice_id = _name("slice", given["slice"], faults)
     else:
@@ -102,12 +109,27 @@ def _reader(source: Path, name: str, faults: list[Fault]) -> tuple[Reader | None
         return None, ""
     if found is not None:
         return found
+    near = _recognised_inside(source)
+    if near:
+        meant = f"did you mean {near[0]}?" if len(near) == 1 else f"name one of {shortened(near, 3)}"
+        faults.append(Fault("path", f"{source} is of no format that is read, but holds sections of one - {meant}"))
+        return None, ""
     if source.is_dir():  # it knows what such folders lack, and where near by the right one is
         return READERS["space-ranger"], "as no other format is a folder like this"
     known = "; ".join(reader.what for reader in READERS.values())
     known += "; or a table of sections, whose first line names a column 'path'"
     faults.append(Fault("path", f"{source} is of no format that is read ({known})"))
     return None, ""
+
+
+def _recognised_inside(source: Path) -> list[str]:
+    """Folders just below that are sections of formats whose readers are not asked for a folder that none recognises."""
+    try:
+        inside = sorted(path for path in source.iterdir() if path.is_dir()) if source.is_dir() else []
+    except OSError:
+        return []
+    found = {path: recognised(path) for path in inside[:LOOKED_INTO]}
+    return [str(path) for path, known in found.items() if known is not None and known[0].name != "space-ranger"]
 
 
 def _existing(base: Path, key: str, text: str, faults: list[Fault]) -> Path | None:
@@ -174,5 +196,5 @@ def _usual_name(source: Path, given: Mapping[str, str]) -> str:
     place = next((path for path in (resolved, *resolved.parents) if path.name.lower() not in UNTELLING), resolved)
     stem = place.name if place.is_dir() else place.name.split(".")[0]
     library = given.get("library", "")
-    name = f"{stem}-{library}" if library else stem
+    name = given.get("prefix") or (f"{stem}-{library}" if library else stem)
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-").lstrip("._+-")

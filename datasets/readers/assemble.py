@@ -13,6 +13,7 @@ from stbench.slides.counts import count_fault, distance_to_whole
 from stbench.slides.evidence import NOTHING, Evidence
 from stbench.slides.image import SlideImage
 from stbench.slides.slide import Slide
+from stbench.system.wording import that
 
 
 def assemble(
@@ -141,4 +142,6 @@ def unique_symbols(names: Sequence[str]) -> tuple[list[str], list[str]]:
     repeated = int(index.duplicated().sum())
     if not repeated:
         return list(index), []
-    return list(make_index_unique(index)), [f"{repeated} gene symbols repeat; the first of each keeps the name"]
+    return list(make_index_unique(index)), [
+        f"{that(repeated, 'gene symbol', 'repeats', 'repeat')}; the first of each keeps the name"
+    ]

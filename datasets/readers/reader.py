@@ -5,7 +5,7 @@ An entry describes one slide: ``id``, ``patient``, ``reader``, and the keys of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,11 @@ ALWAYS = ("um_per_px",)  # numbers that an entry of every reader may hold
 
 def nobody(*_: Any) -> None:
     """What files that say nothing say."""
+
+
+def one_alone(_: Path) -> Sequence[str]:
+    """What a path of one slice holds."""
+    return ()
 
 
 def named_files(values: Mapping[str, Any]) -> tuple[Path, ...]:
@@ -50,6 +55,8 @@ class Reader:
     patient_of : callable, optional
         ``patient_of(path, slide_id)`` is the patient where the files say whose section it is, else ``None``. Raises
         nothing.
+    several : callable, optional
+        ``several(path)`` are the names of the slices that ``path`` holds, where one has to be named. Raises nothing.
     refuses : callable, optional
         ``refuses(values)`` says in one line why an import does not take an entry that could be read: where the reader
         would have to choose for its user. ``None`` where it has no objection. May raise ``UserError``, as ``open``.
@@ -64,6 +71,7 @@ class Reader:
     open: Callable[[str, str, dict[str, Any]], Opened]
     recognises: Callable[[Path], str | None]
     patient_of: Callable[[Path, str], str | None] = nobody
+    several: Callable[[Path], Sequence[str]] = one_alone
     refuses: Callable[[dict[str, Any]], str | None] = nobody
     other_paths: tuple[str, ...] = ()
     optional_paths: tuple[str, ...] = ()

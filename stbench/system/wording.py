@@ -15,6 +15,11 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
+def that(number: int, what: str, verb: str, verbs: str) -> str:
+    """``1 gene is``, ``1,250 genes are``: ``verb`` for one, ``verbs`` for more."""
+    return f"{counted(number, what)} {verb if number == 1 else verbs}"
+
+
 def shortened(names: Sequence[str], most: int) -> str:
     """``A, B, C``; of more than ``most`` the first, and ``, ...``."""
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")

@@ -234,12 +234,11 @@ def test_samples_are_imported_by_file_and_by_folder_with_the_patient_of_the_meta
     assert "Patient-7" in done.out + (tmp_path / "data/cohorts/mine/cohort.toml").read_text()
     done = stbench_command("data", "import", sample.root, "--as", "other", "--slice", "TENX13")
     assert done.code == 0, done.err
-    done = stbench_command("data", "import", sample.root, "--as", "third", "--patient", "P")
-    assert done.code == 2
-    assert (
-        "has no sample hest (st/hest.h5ad) - name one of its 1 by --slice or as the path of its file (TENX13)"
-        in done.err
-    )
+    for words in ((), ("--patient", "P"), ("--slice", "TENX99")):
+        done = stbench_command("data", "import", sample.root, "--as", "third", *words)
+        assert done.code == 2
+        assert "--slice: " in done.err
+        assert "one of its slices (TENX13)" in done.err
     Sample(tmp_path / "hest", "TENX14", {"patient": None}).write()
     done = stbench_command("data", "import", tmp_path / "hest/st/TENX14.h5ad", "--as", "mine")
     assert done.code == 2

@@ -58,7 +58,7 @@ def test_hdf5_keeps_gene_expression_and_joins_positions_by_barcode(
     assert slide.um_per_px == pytest.approx(2.0, rel=1e-3)  # 100 µm pitch over 50 px
     assert slide.notes == (
         "S1: 2 features are no genes and are left out (2 Antibody Capture)",
-        "S1: 1 gene symbols repeat; the first of each keeps the name",
+        "S1: 1 gene symbol repeats; the first of each keeps the name",
     )
 
 

@@ -90,13 +90,52 @@ def test_all_files_of_a_section_may_lie_in_one_folder_gzipped(tmp_path: Path, pr
     assert "no matrix is said to be filtered: of the 72 barcodes" in told(read(tmp_path))
 
 
-def test_files_of_two_sections_in_one_folder_are_refused(tmp_path: Path) -> None:
-    for prefix in ("GSM1_", "GSM2_"):
-        ten_x.write_mex(tmp_path, ten_x.visium(), prefix=prefix)
-        ten_x.write_positions(tmp_path, ten_x.visium(), "list")
-        (tmp_path / "tissue_positions_list.csv").rename(tmp_path / f"{prefix}tissue_positions_list.csv")
-    with pytest.raises(UserError, match=r"files of several sections \(GSM1_tissue_positions_list.csv, GSM2_"):
+def several_side_by_side(folder: Path, matrix: str) -> dict[str, ten_x.Section]:
+    """Two samples as a series of GEO gives them out, gzipped, of which one's name begins with the other's."""
+    sections = {"GSM1_S1": ten_x.visium(0), "GSM1_S12": ten_x.visium(1)}
+    for prefix, section in sections.items():
+        if matrix == "three files":
+            ten_x.write_mex(folder, section, prefix=f"{prefix}_")
+        else:
+            ten_x.write_h5(folder / f"{prefix}_filtered_feature_bc_matrix.h5", section)
+        spatial = folder / ("spatial" if matrix == "three files" else f"{prefix}_spatial")
+        ten_x.write_positions(spatial, section, "list")
+        ten_x.write_factors(spatial, section)
+        ten_x.write_pictures(spatial, section)
+        if matrix == "three files":
+            for path in spatial.iterdir():
+                (folder / f"{prefix}_{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+            shutil.rmtree(spatial)
+    return sections
+
+
+@pytest.mark.parametrize("matrix", ["three files", "one file"])
+def test_of_several_sections_in_one_folder_one_is_chosen_by_what_its_files_begin_with(
+    tmp_path: Path, matrix: str
+) -> None:
+    sections = several_side_by_side(tmp_path, matrix)
+    with pytest.raises(UserError, match=r"several sections \(GSM1_S1.*--option prefix=GSM1_S12?;"):
         space_ranger.find(tmp_path)
+    for prefix, section in sections.items():
+        files = space_ranger.find(tmp_path, prefix=prefix)
+        assert all(prefix in str(path) for path in files.paths())
+        assert_is(space_ranger.read("S1", "P1", files), section, rounded=True)
+    with pytest.raises(UserError, match=r"no section whose files begin with 'GSM1_S2'.*begin with GSM1_S1"):
+        space_ranger.find(tmp_path, prefix="GSM1_S2")
+
+
+@pytest.mark.parametrize(("behind", "said_of"), [("-2", "-2"), ("", "no number")])
+def test_another_number_behind_barcodes_is_no_other_section(tmp_path: Path, behind: str, said_of: str) -> None:
+    """A library taken out of an aggregated matrix keeps its number there; R code drops it."""
+    section = ten_x.visium()
+    renamed = replace(section, barcodes=[name.removesuffix("-1") + behind for name in section.barcodes])
+    outs = ten_x.write_outs(tmp_path, section)
+    ten_x.write_h5(outs / "filtered_feature_bc_matrix.h5", renamed)
+    slide = read(outs)
+    assert_is(slide, renamed)
+    assert f"barcodes end in {said_of} in the matrix, in -1 in the positions: they are matched without it" in told(
+        slide
+    )
 
 
 def test_archives_that_are_still_packed_are_named(tmp_path: Path) -> None:
@@ -296,7 +335,7 @@ def test_deprecated_and_excluded_probes_are_left_out_and_counted(tmp_path: Path)
     assert slide.genes == kept
     np.testing.assert_array_equal(slide.adata.X.toarray(), np.delete(section.counts[section.counted], 3, axis=1))
     assert "2 deprecated probes" in told(slide)
-    assert "1 genes are left out, as Space Ranger does by default" in told(slide)
+    assert "1 gene is left out, as Space Ranger does by default" in told(slide)
     assert outs / "probe_set.csv" in space_ranger.find(outs).paths()
 
 

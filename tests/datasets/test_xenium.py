@@ -22,6 +22,7 @@ from scipy import sparse
 from scipy.io import mmwrite
 from spoilt_files import accepted_or_refused, cut_off, part_replaced, replacements
 
+from stbench.datasets.cohorts.section import section
 from stbench.datasets.manifest import open_dataset_path
 from stbench.datasets.readers.table import recognised
 from stbench.datasets.readers.xenium import bins as binning
@@ -582,3 +583,11 @@ def test_any_column_may_be_of_another_kind(bundle: Bundle, column: str, kind: st
     with accepted_or_refused():
         read_bundle(bundle.folder, grid_um=12.0)
     path.write_bytes(content)
+
+
+def test_a_folder_above_the_bundle_leads_to_it(bundle: Bundle) -> None:
+    above = bundle.folder.parent
+    _, faults = section("", above, {"path": str(above), "patient": "P1"})
+    assert [fault.text for fault in faults] == [
+        f"{above} is of no format that is read, but holds sections of one - did you mean {bundle.folder}?"
+    ]

@@ -9,7 +9,7 @@ from typing import Any
 from stbench.errors import UserError
 
 from ..reader import Opened, Reader
-from .files import expression_of, find, is_collection, is_sample
+from .files import expression_of, find, is_collection, is_sample, samples_in
 from .metadata import patient_in, read_metadata
 from .sample import read
 
@@ -40,6 +40,7 @@ READER = Reader(
     open=_open,
     recognises=_recognises,
     patient_of=_patient_of,
+    several=samples_in,
     optional_paths=("image",),
     words=("label",),
 )

@@ -59,12 +59,17 @@ def expression_of(place: Path, sample: str) -> Path:
     found = [place / name / f"{sample}.h5ad" for name in EXPRESSION if (place / name / f"{sample}.h5ad").is_file()]
     if found:
         return found[0]
-    samples = sorted({path.stem for name in EXPRESSION for path in (place / name).glob("*.h5ad")})
+    samples = samples_in(place)
     listed = shortened(samples, SHOWN)
     raise UserError(
         f"{place} has no sample {sample} (st/{sample}.h5ad) - name one of its {len(samples)} by --slice or as the "
         f"path of its file ({listed})"
     )
+
+
+def samples_in(place: Path) -> list[str]:
+    """The samples of a collection."""
+    return sorted({path.stem for name in EXPRESSION for path in (place / name).glob("*.h5ad")})
 
 
 def find(place: Path, sample: str, image: Path | None = None) -> HestFiles:

@@ -24,6 +24,7 @@ def _open(slide_id: str, patient: str, values: dict[str, Any]) -> Opened:
         None if image is None else existing(image),
         bin_um=values.get("bin_um"),
         cells=values.get("cells", False),
+        prefix=values.get("prefix"),
     )
     pitch_um = values.get("pitch_um", VISIUM_PITCH_UM)
     return partial(read, slide_id, patient, files, pitch_um=pitch_um), files.paths()
@@ -54,5 +55,6 @@ READER = Reader(
     recognises=_recognises,
     optional_paths=("image",),
     numbers=("pitch_um", "bin_um"),
+    words=("prefix",),
     switches=("cells",),
 )

@@ -10,6 +10,7 @@ import numpy as np
 
 from stbench.errors import UserError, reason_of
 from stbench.system.compressed import open_text
+from stbench.system.wording import that
 
 GENES = "Gene Expression"
 DEPRECATED = "DEPRECATED_"  # in front of the ids of probes that 10x Genomics withdrew
@@ -51,11 +52,14 @@ def genes_of(
     if features.ids is not None:
         withdrawn = is_gene & np.array([name.startswith(DEPRECATED) for name in features.ids], dtype=bool)
         if withdrawn.any():
-            notes.append(f"{int(withdrawn.sum())} deprecated probes (ids in {DEPRECATED}...) are left out")
+            notes.append(
+                f"{that(int(withdrawn.sum()), 'deprecated probe', 'is', 'are')} left out (ids in {DEPRECATED}...)"
+            )
         unspecific = is_gene & ~withdrawn & np.array([name in excluded for name in features.ids], dtype=bool)
         if unspecific.any():
+            left_out = that(int(unspecific.sum()), "gene", "is", "are")
             notes.append(
-                f"{int(unspecific.sum())} genes are left out, as Space Ranger does by default: a probe of theirs binds "
+                f"{left_out} left out, as Space Ranger does by default: a probe of theirs binds "
                 "to other genes, too (included = FALSE in the probe set)"
             )
         is_gene &= ~withdrawn & ~unspecific
@@ -67,7 +71,9 @@ def genes_of(
 def note_of_others(others: Counter[str]) -> list[str]:
     """A note on features that are no genes, where there are any."""
     numbers = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
-    return [f"{sum(others.values())} features are no genes and are left out ({numbers})"] if others else []
+    n = sum(others.values())
+    what = "1 feature is no gene and is" if n == 1 else f"{n} features are no genes and are"
+    return [f"{what} left out ({numbers})"] if others else []
 
 
 def excluded_genes(path: Path) -> frozenset[str]:

@@ -39,14 +39,14 @@ def spots_under_tissue(matrix: Matrix, positions: Positions, files: SpaceRangerF
     """Spots and bins; all that is left out is counted in the notes."""
     barcodes = matrix.barcodes
     _require_one_section(barcodes, positions, files)
-    places = positions.places_of(barcodes)
+    places, notes = _places(barcodes, positions)
     placed = places >= 0
     _require_placed(barcodes, placed, positions, files)
     under = placed & positions.in_tissue[places]
     rows = np.flatnonzero(under)
     if not len(rows):
         raise UserError(_none_under_tissue(positions, files))
-    n, notes = len(barcodes), []
+    n = len(barcodes)
     # a matrix of no name lists all places, or those under tissue
     filtered = files.filtered or ("raw_feature" not in files.counts.name and n < len(positions.barcodes))
     if not placed.all():
@@ -59,10 +59,42 @@ def spots_under_tissue(matrix: Matrix, positions: Positions, files: SpaceRangerF
         notes += _tissue_elsewhere(matrix, under, placed & ~under)
     uncounted = int(positions.in_tissue.sum()) - len(rows)
     if uncounted:
-        notes.append(f"{uncounted} spots under tissue have no counts and are left out")
+        notes.append(
+            f"{uncounted} spots under tissue have no counts and are left out"
+            if uncounted > 1
+            else "1 spot under tissue has no counts and is left out"
+        )
     off = int((placed & ~under).sum())
     told = OffTissue(off, n, str(files.counts), str(files.positions)) if filtered else None
     return Spots(rows, places[rows], told, tuple(notes))
+
+
+def _places(barcodes: list[str], positions: Positions) -> tuple[np.ndarray, list[str]]:
+    """The row of each barcode in ``positions``, -1 where it has none, and what was done to find them.
+
+    The number behind a barcode tells libraries of one matrix apart, so a library taken out of such a matrix may have
+    another number than its positions, and R code often drops it.
+    """
+    places = positions.places_of(barcodes)
+    if (places >= 0).any():
+        return places, []
+    ours, theirs = _ends(barcodes), _ends(positions.barcodes.to_pylist())
+    if len(ours) != 1 or len(theirs) != 1:
+        return places, []
+    (our,), (their,) = ours, theirs
+    places = positions.places_of([barcode.removesuffix(our) + their for barcode in barcodes])
+    if not (places >= 0).any():
+        return places, []
+    note = (
+        f"barcodes end in {our or 'no number'} in the matrix, in {their or 'no number'} in the positions: they are "
+        "matched without it"
+    )
+    return places, [note]
+
+
+def _ends(barcodes: list[str]) -> set[str]:
+    """What stands behind barcodes: ``-1``, or nothing."""
+    return {f"-{end}" if end.isdecimal() else "" for end in (barcode.rpartition("-")[2] for barcode in barcodes)}
 
 
 def _tissue_elsewhere(matrix: Matrix, under: np.ndarray, off: np.ndarray) -> list[str]:

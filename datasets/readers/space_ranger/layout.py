@@ -10,7 +10,7 @@ from stbench.errors import UserError
 from stbench.system.user_paths import unset_variables
 from stbench.system.wording import shortened
 
-from .names import called, files_named, folders_named, listed, several, subfolders
+from .names import called, files_named, folders_named, listed, prefixes_of, several, subfolders
 
 BINNED, SEGMENTED = "binned_outputs", "segmented_outputs"
 USUAL_BIN = "square_016um"
@@ -27,6 +27,7 @@ class Place:
     run: Path  # the output folder that it is part of: itself but for Visium HD
     bin_um: float | None = None  # as the folder of the bins is called
     cells: bool = False  # spots are segmented cells
+    prefix: str | None = None  # of the section's files, where those of others lie beside them
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,9 @@ class _HighDefinition:
         )
 
 
-def locate(folder: Path, bin_um: float | None = None, cells: bool = False) -> Place:
-    """The section that ``folder`` holds: ``bin_um`` and ``cells`` say which of a Visium HD run.
+def locate(folder: Path, bin_um: float | None = None, cells: bool = False, prefix: str | None = None) -> Place:
+    """The section that ``folder`` holds: ``bin_um`` and ``cells`` say which of a Visium HD run,
+    ``prefix`` which of several whose files lie side by side.
 
     Raises ``UserError`` where that is not clear, with what is there, or with the folder near by that was meant.
     """
@@ -62,6 +64,8 @@ def locate(folder: Path, bin_um: float | None = None, cells: bool = False) -> Pl
         raise UserError(f"{folder} {what} - give the output folder of Space Ranger")
     if cells and bin_um is not None:
         raise UserError(f"{folder}: bin_um = {bin_um:g} and cells = true exclude each other - give one of them")
+    if prefix is not None:
+        return _beginning_with(folder, prefix)
     run = _high_definition(folder)
     if run is not None:
         return _chosen(folder, run, bin_um, cells)
@@ -75,6 +79,19 @@ def locate(folder: Path, bin_um: float | None = None, cells: bool = False) -> Pl
         _point_to_the_right_folder(folder)
     _refuse_aggregated(folder)
     return place
+
+
+def _beginning_with(folder: Path, prefix: str) -> Place:
+    """One of several sections whose files lie side by side."""
+    if any(files_named(folder, name, prefix) for name in POSITIONS) or folders_named(folder, "spatial", prefix):
+        return Place(folder, folder, prefix=prefix)
+    found = [front for name in POSITIONS for front in prefixes_of(files_named(folder, name), name)]
+    found += prefixes_of(folders_named(folder, "spatial"), "spatial")
+    there = f"looked for {prefix}_{POSITIONS[1]} and the like; those there begin with {shortened(found, 6)}"
+    raise UserError(
+        f"{folder} holds no section whose files begin with '{prefix}' "
+        + (f"({there}) - correct prefix" if any(found) else f"({there.partition(';')[0]}) - leave prefix out")
+    )
 
 
 def is_output(folder: Path) -> bool:

@@ -14,7 +14,7 @@ from stbench.system.compressed import existing, is_gzipped, locked_hdf5, open_bi
 
 from ..assemble import require_counts, unmatched
 from .features import Features, excluded_genes, genes_of
-from .files import matrix_files
+from .files import is_mex, matrix_files
 
 BLOCK = 8_000_000  # counts that are read at once
 DENSEST = 4096  # counts per byte of a file, beyond which it claims more than it can hold
@@ -57,7 +57,7 @@ def read_matrix(path: Path, probes: Path | None = None) -> Matrix:
     Raises ``UserError`` for a file that is no feature-barcode matrix of raw counts, whatever is wrong with it.
     """
     excluded = excluded_genes(probes) if probes is not None else frozenset()
-    matrix = _read_mex(path, excluded) if path.is_dir() else _read_h5(path, excluded)
+    matrix = _read_mex(path, excluded) if is_mex(path) else _read_h5(path, excluded)
     if len(set(matrix.barcodes)) < len(matrix.barcodes):
         seen: set[str] = set()
         twice = next(name for name in matrix.barcodes if name in seen or seen.add(name))  # type: ignore[func-returns-value]

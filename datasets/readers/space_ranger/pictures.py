@@ -11,7 +11,7 @@ from stbench.errors import UserError
 from stbench.slides.geometry import SAME_PICTURE, likeness
 from stbench.slides.image import Level, SlideImage
 
-from .names import called, file_named, listed
+from .names import begins_with, called, file_named, listed
 
 SUFFIXES = (".tif", ".tiff", ".btf", ".png", ".jpg", ".jpeg", ".svs", ".ndpi")
 CYTASSIST = "cytassist_image"
@@ -19,13 +19,13 @@ REDUCED = ("tissue_hires_image", "tissue_lowres_image")
 MADE_BY_SPACE_RANGER = (*REDUCED, "aligned_fiducials", "aligned_tissue_image", "detected_tissue_image", CYTASSIST)
 
 
-def reduced_picture(folders: Iterable[Path], level: Level) -> Path | None:
+def reduced_picture(folders: Iterable[Path], level: Level, prefix: str | None = None) -> Path | None:
     """Space Ranger's own picture of that level, in the first folder that has one."""
     names = (f"tissue_{level}_image.png", f"tissue_{level}_image.jpg")
-    return next((path for folder in folders if (path := file_named(folder, names)) is not None), None)
+    return next((path for folder in folders if (path := file_named(folder, names, prefix)) is not None), None)
 
 
-def own_pictures(folder: Path) -> list[Path]:
+def own_pictures(folder: Path, prefix: str | None = None) -> list[Path]:
     """Pictures in the folder itself that Space Ranger did not make."""
     if not folder.is_dir():
         return []
@@ -33,7 +33,7 @@ def own_pictures(folder: Path) -> list[Path]:
         path
         for path in sorted(folder.iterdir())
         if path.name.lower().removesuffix(".gz").endswith(SUFFIXES) and path.is_file()
-        if not called(path, MADE_BY_SPACE_RANGER)
+        if not called(path, MADE_BY_SPACE_RANGER) and begins_with(path, prefix)
     ]
 
 
@@ -51,19 +51,23 @@ def require_stained(image: Path) -> None:
         )
 
 
-def full_resolution(folder: Path, size: tuple[float, float, float] | None) -> Path | None:
+def full_resolution(folder: Path, size: tuple[float, float, float] | None, prefix: str | None = None) -> Path | None:
     """A picture named ``image`` or ``..._image`` in the folder itself; those in spatial/ are never full resolution.
 
     ``size`` is what :func:`expected_size` says. Of several the one of that size is meant: 10x Genomics publishes
     ``NAME_image.tif`` (CytAssist's) and ``NAME_tissue_image.tif`` (the microscope's) beside each other.
     """
-    found = [path for path in own_pictures(folder) if path.name.lower().split(".")[0].split("_")[-1] == "image"]
+    found = [path for path in own_pictures(folder, prefix) if _stem(path).split("_")[-1] == "image"]
     if len(found) > 1:
         fitting = of_size(found, size)
         if len(fitting) == 1:
             return fitting[0]
         raise UserError(f"{folder} holds several full-resolution images ({listed(found)}) - keep one, or name it")
     return found[0] if found else None
+
+
+def _stem(path: Path) -> str:
+    return path.name.lower().split(".")[0]
 
 
 def expected_size(picture: Path | None, scale: float | None) -> tuple[float, float, float] | None:
