@@ -549,3 +549,46 @@ def test_any_part_of_an_object_may_be_of_another_kind(tmp_path: Path, number: in
             READER.refuses({"file": path})
         with accepted_or_refused():
             check_slide(READER.open("S1", "P1", {"file": path, "label": "region"})[0]())
+
+
+def test_features_that_are_no_genes_are_left_out_by_type_or_by_name(tmp_path: Path) -> None:
+    """Cell x Gene's column ``feature_type`` holds biotypes, which say nothing of the kind."""
+    adata = make()
+    expected = adata.X.toarray()
+    adata.var["feature_types"] = ["Gene Expression", "Antibody Capture", "Gene Expression", "protein_coding", "Custom"]
+    slide = read(adata, tmp_path)
+    assert slide.genes == ["G0", "G2", "G3"]
+    np.testing.assert_array_equal(slide.adata.X.toarray(), expected[:, [0, 2, 3]])
+    assert slide.notes == ("S1: 2 features are no genes and are left out (1 Antibody Capture, 1 Custom)",)
+    named = make()
+    named.var_names = ["NegControlProbe_00042", "BLANK_0001", "BLNK", "antisense_ADGRE1", "UnassignedCodeword_0001"]
+    assert read(named, tmp_path).genes == ["BLNK"]
+    named.var_names = [f"BLANK_{i}" for i in range(5)]
+    with pytest.raises(UserError, match="has no genes but controls by their names"):
+        read(named, tmp_path)
+
+
+def test_values_that_were_normalised_and_rounded_are_suspected(tmp_path: Path) -> None:
+    adata = make()
+    counts = np.random.default_rng(0).poisson(200, (N, 5))
+    for n_times in (1, 2):
+        adata = anndata.concat([make(prefix=f"B{i}") for i in range(2)], uns_merge="first")
+        adata.obs["array_row"] = np.arange(2 * N) // 4
+        adata.obs["array_col"] = 2 * (np.arange(2 * N) % 4) + (np.arange(2 * N) // 4) % 2
+        adata.obsm["spatial"] = np.column_stack(
+            [60 + adata.obs["array_col"] * 25.0, 50 + adata.obs["array_row"] * 43.3]
+        )
+        adata.uns["spatial"] = make().uns["spatial"]
+        adata.uns["spatial"]["lib"]["images"] = {"hires": np.full((300, 200, 3), 200, dtype=np.uint8)}
+        values = np.tile(counts, (2, 1)) + np.arange(2 * N)[:, None] * 7
+        shares = values / values.sum(axis=1, keepdims=True)
+        adata.X = sparse.csr_matrix(np.rint(1e4 * shares) if n_times == 1 else values.astype(float))
+        adata.write_h5ad(tmp_path / "even.h5ad")
+        texts = " ".join(problem.text for problem in check_slide(h5ad.read("S1", "P1", tmp_path / "even.h5ad")))
+        assert ("as values have that were normalised and rounded" in texts) == (n_times == 1)
+
+
+def test_a_column_of_any_name_may_say_which_spots_are_of_a_library(tmp_path: Path) -> None:
+    two = anndata.concat({"A": make("A"), "B": make("B")}, label="sampleName", uns_merge="unique")
+    slide = read(two, tmp_path, library="B")
+    assert slide.n_spots == N

@@ -7,6 +7,7 @@ own, in an order of its own. So a matrix is never separated from the table of ge
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from stbench.errors import UserError, unknown
 from stbench.slides.counts import count_fault, distance_to_whole
 
 from ..assemble import unique_symbols
+from ..space_ranger.features import note_of_others
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +29,13 @@ SYMBOL_COLUMNS = (  # in lower case
     *("gene_name", "feature_name", "gene_symbols", "gene_symbol", "symbol", "symbols", "gene_short_name"),
     *("hgnc_symbol", "gene_names", "gene", "name"),
 )
+TYPE_COLUMNS = ("feature_types", "feature_type")
+NO_GENES = (  # types of features, in lower case
+    *("antibody capture", "crispr guide capture", "multiplexing capture", "antigen capture", "custom", "protein"),
+    *("negative control probe", "negative control codeword", "unassigned codeword", "deprecated codeword"),
+    *("blank codeword", "genomic control", "peaks"),
+)
+CONTROL = re.compile(r"(NegControl(Probe|Codeword)|(Unassigned|Deprecated)Codeword|BLANK|antisense)_.", re.IGNORECASE)
 ALL_ZERO = "nothing but zeros"
 OF_LAYERS = re.compile(r"layers\['(.*)'\]")
 
@@ -66,7 +75,28 @@ def counts_and_genes(path: Path, adata: AnnData, layer: str | None, notes: list[
         notes.append(f"raw counts are taken from {chosen}; X: {faults['X'] or 'whole only after rounding'}")
     if layer is None:
         notes += _rivals(places, chosen, sound)
-    return sparse.csr_matrix(matrix), _genes(adata, var, notes)
+    matrix = sparse.csr_matrix(matrix)
+    kept = _genes_alone(path, var, notes)
+    return (matrix, _genes(adata, var, notes)) if kept.all() else (matrix[:, kept], _genes(adata, var[kept], notes))
+
+
+def _genes_alone(path: Path, var: pd.DataFrame, notes: list[str]) -> np.ndarray:
+    """(n_vars,) bool: what is a gene, by the types that 10x Genomics writes or by how the makers name the rest.
+
+    Other columns called so hold biotypes, as ``protein_coding``: only what is known to be no gene is left out.
+    """
+    column = next((var[name] for name in TYPE_COLUMNS if name in var), None)
+    types = [""] * len(var) if column is None else [str(value) for value in column.astype(object)]
+    others = Counter({type_: types.count(type_) for type_ in dict.fromkeys(types) if type_.lower() in NO_GENES})
+    kept = np.array([type_ not in others for type_ in types], dtype=bool)
+    controls = kept & np.array([CONTROL.match(str(name)) is not None for name in var.index], dtype=bool)
+    if controls.any():
+        others["controls by their names"] = int(controls.sum())
+    kept &= ~controls
+    if not kept.any():
+        raise UserError(f"{path} has no genes but {', '.join(others)} - it is not a matrix of genes")
+    notes += note_of_others(others)
+    return kept
 
 
 def no_counts(path: Path, faults: Mapping[str, str], counts_in: Sequence[str]) -> UserError:

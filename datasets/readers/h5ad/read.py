@@ -104,7 +104,7 @@ def _in_obs(adata: AnnData) -> set[str]:
 def _section(path: Path, adata: AnnData, libraries: Mapping[str, Any], library: str | None) -> AnnData:
     """The spots of ``library``, one of perhaps several sections in one object."""
     columns = [column for column in LIBRARY_COLUMNS if column in adata.obs]
-    for column in columns:
+    for column in (*columns, *_columns_of_libraries(adata, set(libraries), columns)):
         of_library = (adata.obs[column].astype(str) == library).to_numpy()
         if of_library.all():
             return adata
@@ -117,6 +117,12 @@ def _section(path: Path, adata: AnnData, libraries: Mapping[str, Any], library: 
         f"{path} holds several sections, but no column of obs says which spots are of {library}"
         f"{' (' * bool(named)}{'; '.join(named)}{')' * bool(named)} - add one named {LIBRARY_COLUMNS[0]}"
     )
+
+
+def _columns_of_libraries(adata: AnnData, libraries: set[str], but: Sequence[str]) -> list[str]:
+    """Columns of obs of any name whose values are the keys of the libraries."""
+    others = [column for column in adata.obs if column not in but and adata.obs[column].nunique() == len(libraries)]
+    return [column for column in others if set(adata.obs[column].dropna().astype(str)) == libraries]
 
 
 def _values(column: pd.Series) -> list[str]:
