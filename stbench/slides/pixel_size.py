@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .evidence import Finding
 from .image import SlideImage
 from .picture_formats import in_one_line, opened_slide, picture_format
-from .tiff import opened_tiff, tag_of
+from .tiff import ome_image, opened_tiff, tag_of
 
 if TYPE_CHECKING:
     from .slide import Slide
@@ -80,7 +80,7 @@ def check_pixel_size(slide: Slide) -> Iterator[Finding]:
 def _of_tiff(series: Any) -> StatedPixelSize | None:
     """The most specific of what the tags say."""
     page, file = series.keyframe, series.keyframe.parent
-    if file.is_ome and (stated_by_ome := _of_ome(file.ome_metadata)) is not None:
+    if file.is_ome and (stated_by_ome := _of_ome(ome_image(page))) is not None:
         return stated_by_ome
     if file.is_svs:
         stated = re.search(rf"\bMPP\s*=\s*({NUMBER})(?![\d.])", page.description)
@@ -97,9 +97,9 @@ def _of_tiff(series: Any) -> StatedPixelSize | None:
     return None if length is None else StatedPixelSize(length / pixels, "XResolution of its TIFF tags")
 
 
-def _of_ome(description: str | None) -> StatedPixelSize | None:
-    """Of the first image, which is the one whose pixels are read."""
-    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", description or "")
+def _of_ome(description: str) -> StatedPixelSize | None:
+    """Of what is said of the image whose pixels are read."""
+    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", description)
     if pixels is None:
         return None
     attributes = dict(re.findall(r"""(\w+)\s*=\s*["']([^"']*)["']""", pixels[0]))

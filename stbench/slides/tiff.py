@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
+import re
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,12 +16,18 @@ from typing import Any
 import numpy as np
 
 from ..system.compressed import is_gzipped, open_binary
+from ..system.wording import shortened
 from .colour import Alpha, Colours, Model, eight_bits, not_rgb
+
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what is wrong with a file is said in one line
 
 
 @contextmanager
 def opened_tiff(path: Path) -> Iterator[Any]:
-    """The first series of a TIFF (its full-resolution image with the pyramid's levels), checked to be complete."""
+    """The largest series of a TIFF, which is the image at full resolution with the levels of its pyramid.
+
+    It is checked to be complete. A label, an overview or a thumbnail may stand before it.
+    """
     import tifffile
 
     if is_gzipped(path):
@@ -32,7 +40,7 @@ def opened_tiff(path: Path) -> Iterator[Any]:
     with tifffile.TiffFile(source) as file:
         if not file.series:
             raise ValueError("there is no image in it")
-        series = file.series[0]
+        series = max(file.series, key=lambda each: each.size)  # the first of several as large
         for page in series.pages:
             # tifffile fills what is missing with zeros; a black corner must not pass for tissue
             if page is not None and any(
@@ -51,6 +59,7 @@ class TiffLayout:
     samples: int | None  # None: one sample, without an axis of its own
     size: tuple[int, int]  # width, height
     colours: Colours
+    order: tuple[int, ...] | None = None  # which planes are red, green and blue, where it is not this order
 
     @classmethod
     def of(cls, path: Path, series: Any) -> TiffLayout:
@@ -66,7 +75,8 @@ class TiffLayout:
         if len(axes) == 3 and lengths[2] in possible and lengths[2] >= colours.n_samples:
             return cls(axes[0], axes[1], axes[2], (lengths[1], lengths[0]), colours)
         if len(axes) == 3 and lengths[0] in possible and lengths[0] >= colours.n_samples:
-            return cls(axes[1], axes[2], axes[0], (lengths[2], lengths[1]), colours)
+            order = order_of_planes(path, page) if page.samplesperpixel == 1 else None
+            return cls(axes[1], axes[2], axes[0], (lengths[2], lengths[1]), colours, order)
         if len(axes) == 2 or page.samplesperpixel == 2:
             raise not_rgb(path, "greyscale" + (" with an alpha channel" if page.samplesperpixel == 2 else ""))
         raise not_rgb(path, f"its TIFF axes are {' x '.join(map(str, shape))}, not height x width x 3 or 4")
@@ -81,6 +91,8 @@ class TiffLayout:
     def rgb(self, samples: np.ndarray, white: tuple[float, float]) -> np.ndarray:
         """(height, width, 3) uint8 RGB of ``samples``, (height, width, at least as many as the colours have)."""
         colours, samples = self.colours, samples[..., : self.colours.n_samples]
+        if self.order is not None:
+            samples = samples[..., list(self.order)]
         if colours.model != "palette" and samples.dtype != np.uint8:
             n = colours.n_samples - (colours.alpha is not None)
             parts = [eight_bits(samples[..., :n], white[0])]
@@ -88,6 +100,38 @@ class TiffLayout:
                 parts.append(eight_bits(samples[..., n:], white[1]))
             samples = np.concatenate(parts, axis=-1)
         return colours.rgb(samples)
+
+
+def ome_image(page: Any) -> str:
+    """What OME metadata say of the image that a page is part of; empty where there are none."""
+    file = page.parent
+    images = re.split(r"<(?:\w+:)?Image\b", file.ome_metadata or "")[1:]
+    levels = [[level.keyframe.offset for level in series.levels] for series in file.series]
+    number = next((i for i, offsets in enumerate(levels) if page.offset in offsets), 0)
+    return images[number] if number < len(images) else ""
+
+
+_COLOURS = {"r": 0, "red": 0, "g": 1, "green": 1, "b": 2, "blue": 2}
+# Channels of fluorescence: dyes, filters and antibodies. Bright-field channels have other names, or none.
+_FLUORESCENT = re.compile(
+    r"dapi|hoechst|draq5|syto|sytox|fitc|tritc|cy[357]\b|texas.?red|alexa|\baf ?\d{3}|atto|opal|gfp|rfp|yfp|mcherry|"
+    r"\bcd\d+|pan-?ck|cytokeratin|vimentin|ki-?67|boundary|interior|18s|autofluorescence",
+    re.IGNORECASE,
+)
+
+
+def order_of_planes(path: Path, page: Any) -> tuple[int, ...] | None:
+    """Where red, green and blue are by the names that OME metadata give to channels; ``None``: first, second, third.
+
+    Raises ``UserError`` where the names are those of fluorescence.
+    """
+    names = re.findall(r"""<(?:\w+:)?Channel\b[^>]*?\bName\s*=\s*["']([^"']*)["']""", ome_image(page))
+    if any(_FLUORESCENT.search(name) for name in names):
+        raise not_rgb(path, f"its channels are those of fluorescence: {shortened(names, 6)}")
+    colours = [_COLOURS.get(name.strip().lower()) for name in names[:3]]
+    if sorted(colour for colour in colours if colour is not None) != [0, 1, 2] or colours == [0, 1, 2]:
+        return None
+    return tuple(colours.index(colour) for colour in range(3))
 
 
 _JPEG = (6, 7, 34892)

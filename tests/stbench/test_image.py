@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import logging
 import sys
 import types
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from PIL import Image
 
 from stbench.errors import UserError
 from stbench.slides.image import SlideImage
+from stbench.slides.pixel_size import StatedPixelSize, stated_pixel_size
 
 
 @pytest.fixture(scope="module")
@@ -342,3 +344,40 @@ def test_without_openslide_an_unknown_format_says_what_to_install(
     (tmp_path / "slide.xyz").write_bytes(b"a vendor's own format")
     with pytest.raises(UserError, match=r"stbench\[wsi\]"):
         SlideImage.from_file(tmp_path / "slide.xyz")
+
+
+def planes(path: Path, array: np.ndarray, names: list[str]) -> None:
+    metadata = {"axes": "CYX", "Channel": {"Name": names}}
+    tifffile.imwrite(path, np.moveaxis(array, -1, 0).copy(), photometric="minisblack", metadata=metadata)
+
+
+def test_planes_that_are_named_are_put_into_the_order_of_colours(picture: np.ndarray, tmp_path: Path) -> None:
+    for names, order in ((["Blue", "Green", "Red"], [2, 1, 0]), (["C0", "C1", "C2"], [0, 1, 2])):
+        planes(tmp_path / "planes.ome.tif", picture[..., order], names)
+        np.testing.assert_array_equal(SlideImage.from_file(tmp_path / "planes.ome.tif").read(), picture)
+
+
+def test_channels_of_fluorescence_are_refused_by_their_names(picture: np.ndarray, tmp_path: Path) -> None:
+    planes(tmp_path / "planes.ome.tif", picture, ["DAPI", "CD3", "PanCK"])
+    with pytest.raises(UserError, match=r"channels are those of fluorescence: DAPI, CD3, PanCK\)"):
+        SlideImage.from_file(tmp_path / "planes.ome.tif").read()
+
+
+def test_a_label_before_the_image_is_passed_over_with_what_it_says(picture: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / "slide.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as file:
+        for array, um in ((picture[:20, :30], 9.0), (picture, 0.5)):
+            metadata = {"axes": "YXS", "PhysicalSizeX": um, "PhysicalSizeXUnit": "µm"}
+            file.write(array, photometric="rgb", metadata=metadata)
+    image = SlideImage.from_file(path)
+    np.testing.assert_array_equal(image.read(), picture)
+    assert stated_pixel_size(image) == StatedPixelSize(0.5, "PhysicalSizeX of its OME metadata")
+
+
+def test_a_damaged_tiff_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """tifffile writes to its log, which goes to the terminal where nobody takes it."""
+    path = tmp_path / "slide.svs"
+    path.write_bytes(b"II*\x00" + b"0" * 50)
+    with pytest.raises(UserError, match="cannot be read as an image"):
+        SlideImage.from_file(path).read()
+    assert any(isinstance(handler, logging.NullHandler) for handler in logging.getLogger("tifffile").handlers)
