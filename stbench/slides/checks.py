@@ -18,6 +18,7 @@ from .on_tissue import fit
 from .slide import Slide
 
 LEAST_OF_PANEL = 0.05  # a slide that lists a smaller share of the panel has other names, or is of another kind
+FEWEST, MANY, EVEN = 20, 500, 0.02  # spots, counts of a spot, and by how much sums differ, beyond which they are even
 NEARLY_EMPTY = 10  # a spot with fewer counts than this is counted in a notice; nothing is dropped
 
 
@@ -57,10 +58,12 @@ def check_slide(slide: Slide, *, panel: Sequence[str] | None = None) -> list[Pro
         misfits = _found(geometry.check_image, slide)
         errors += _count_errors(slide)
         errors += [finding.text for finding in misfits if finding.severity == "error"]
-        errors += [*_position_errors(slide), *_array_errors(slide)]
+        # on another image spots lie elsewhere: that need not be said again
+        misplaced = [] if any(finding.severity == "error" for finding in misfits) else _position_errors(slide)
+        errors += [*misplaced, *_array_errors(slide)]
     if errors:
         return [Problem("error", text) for text in errors]
-    misfits += _found(geometry.check_spots, slide)
+    misfits += [*_found(geometry.check_spots, slide), *_even_totals(slide)]
     problems = [Problem(finding.severity, finding.text, lasting=True) for finding in misfits]
     problems += [] if panel is None else panel_problems(slide.genes, panel)
     if all(problem.severity == "notice" for problem in problems):
@@ -189,6 +192,19 @@ def panel_problems(genes: Sequence[str], panel: Sequence[str]) -> list[Problem]:
     return [Problem("notice", text)]
 
 
+def _even_totals(slide: Slide) -> list[Finding]:
+    """Whole numbers may be normalised values that were rounded; then all spots have the same sum."""
+    totals = np.asarray(slide.adata.X.sum(axis=1), dtype=np.float64).ravel()
+    middle = float(np.median(totals))
+    if slide.n_spots < FEWEST or middle < MANY or np.abs(totals - middle).max() > EVEN * middle:
+        return []
+    text = (
+        f"all spots have the same sum of counts, {middle:,.0f} within {EVEN:.0%}, as values have that were normalised "
+        "and rounded - give raw counts"
+    )
+    return [Finding("notice", text)]
+
+
 def _notices(slide: Slide) -> list[str]:
     notices = []
     totals = np.asarray(slide.adata.X.sum(axis=1)).ravel()
@@ -198,7 +214,7 @@ def _notices(slide: Slide) -> list[str]:
     if sparse_spots:
         notices.append(f"{sparse_spots} of {slide.n_spots} spots have fewer than {NEARLY_EMPTY} counts; they are kept")
     if slide.image.level != "full":
-        notices.append(
-            f"its image is the {slide.image.level} one, {slide.image.scale:.4g} pixels per full-resolution pixel"
-        )
+        scale = slide.image.scale
+        size = "as large as the full-resolution one" if scale == 1 else f"{scale:.4g} times as large as the full one"
+        notices.append(f"its image is the {slide.image.level} one, {size}")
     return notices

@@ -16,7 +16,7 @@ import numpy as np
 
 from .image import SlideImage
 from .lattice import pitch
-from .on_tissue import check_on_tissue, fit
+from .on_tissue import BLACK, check_on_tissue, fit
 from .pixel_size import check_pixel_size
 
 if TYPE_CHECKING:
@@ -29,12 +29,41 @@ TOUCHING, APART = 0.95, 4.0  # pitch over spot diameter: 1.0 (Visium HD), 1.4 to
 OFF_TISSUE = 0.02  # of a filtered matrix's barcodes; spots may have been set off by hand
 SAME_PICTURE, ALIKE = 0.95, 0.85  # correlation of two pictures
 GRID = 64  # pixels of a side at which pictures are compared
+BLACK_SHARE = 0.1  # of an image; a rim is less
+GREY = 3  # between the channels of a pixel: a grey picture that was compressed as JPEG in colour differs by so little
+DIM = 110  # of 255: brightness of the brightest channel, which stained tissue exceeds under white light
 PLAIN = 3.0  # standard deviation of brightness below which a picture shows too little to be compared
 
 
 def check_image(slide: Slide) -> list[Finding]:
     """Whether the image of ``slide`` is as its smaller pictures and the size of its pixels say; looks at no spot."""
-    return [*_pictures(slide), *check_pixel_size(slide)]
+    return [*_stain(slide.image), *_pictures(slide), *check_pixel_size(slide)]
+
+
+def _stain(image: SlideImage) -> Iterator[Finding]:
+    """Whether the image can be one of haematoxylin and eosin under white light."""
+    pixels = image.thumbnail(4 * GRID)
+    if pixels.min() == 255:
+        yield Finding(
+            "error", f"{image.name} is white all over: transparent everywhere, or nothing was scanned - fetch it again"
+        )
+        return
+    brightest = pixels.max(axis=2)
+    if brightest.std() < PLAIN:
+        return
+    if int((brightest - pixels.min(axis=2)).max()) <= GREY:
+        yield Finding(
+            "error",
+            f"{image.name} is grey: red, green and blue are the same everywhere - an H&E image in colour is needed",
+        )
+        return
+    black = brightest < BLACK
+    if BLACK_SHARE < black.mean() < 1 and np.median(brightest[~black]) < DIM:
+        yield Finding(
+            "notice",
+            f"{image.name} is dim on black, as images of fluorescence are, and H&E is not: it is bright on white glass "
+            "- give the H&E image",
+        )
 
 
 def check_spots(slide: Slide) -> list[Finding]:
@@ -129,8 +158,9 @@ def _mirrored(slide: Slide, fitted: ArrayMap) -> str:
     if hexagonal and rows_over_columns < 0.75:  # on Visium rows are 1.73 times as far apart as columns
         return "and its rows are nearer to each other than its columns - exchange array_row and array_col"
     found = fit(slide)
-    if found is not None and found.better is not None:
-        return f"which turning a section never gives; {found.better} - correct the positions"
+    better = None if found is None else found.better or found.mirrored
+    if better is not None:
+        return f"which turning a section never gives; {better} - correct the positions"
     if slide.image.outside(slide.centres[:, ::-1]).any():
         return (
             "which turning a section never gives - either array_row and array_col are exchanged, or positions run from "
@@ -162,13 +192,16 @@ def _spot_size(slide: Slide) -> Iterator[Finding]:
                     "full-resolution pixel), not of the full-resolution one - divide them by that scale factor",
                 )
                 return
-        yield Finding(
-            "notice", f"{fact}: the two are in pixels of different images - check positions and scale factors"
-        )
+        yield Finding("notice", f"{fact}: the two are in pixels of different images{_scaled(slide)}")
     elif ratio > APART:
-        yield Finding(
-            "notice", f"{fact}: the two may be in pixels of different images - check positions and scale factors"
-        )
+        yield Finding("notice", f"{fact}: the two may be in pixels of different images{_scaled(slide)}")
+
+
+def _scaled(slide: Slide) -> str:
+    """What would bring spots of another scale onto the tissue, and what to do."""
+    found = fit(slide)
+    better = "" if found is None or found.better is None else f"; {found.better}"
+    return f"{better} - check positions and scale factors"
 
 
 def _pitch(slide: Slide) -> float:

@@ -25,14 +25,18 @@ GRID = 128  # pixels of the image's longer side at which it is looked at
 FEWEST_SPOTS = 30
 COVERED = 0.75  # pitches around a spot that it stands for
 BETTER, FITS = 0.05, 0.7  # by how much, and to what correlation, a change must raise it to be told
+NEARLY_ALL = 0.95  # share of the tissue that is covered where spots off tissue were not left out
 LESS_BESIDE = 0.02  # share of the covered area that the change must bring onto tissue: an array may be smaller than it
 ALSO_FITS = 0.02  # below the best: the simplest change that fits as well is the one to tell
 UNLIKE, BESIDE = 0.4, 0.5  # correlation and share on tissue below which spots and image do not belong together
 TWO_TONES = 0.55  # share of the darkness' variance that lies between tissue and glass; less is neither
 SHARES = (0.01, 0.8)  # of the image that is tissue, between which there is something to tell tissue from
-FACTORS = np.geomspace(0.25, 4.0, 81)  # by which positions may have to be multiplied; 1.0 is among them
+FACTORS = np.geomspace(1 / 16, 16.0, 161)  # by which positions may have to be multiplied; 1.0 is among them
 BLACK = 30  # brightness of the brightest channel
 ASTRAY = 1.5  # pitches: a smaller shift is not told
+SCALED = 1.0  # pitches by which another scale must move spots on average to be told
+SCATTERED = 1.5  # times as far as the nearest neighbour the fourth is, if spots are on no lattice: cells, for instance
+LOOKED_AT = 5000  # spots whose neighbours are looked for
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Reading:
     change: str  # in words, to follow "with"
     correlation: float
     on_tissue: float  # share of the area covered
+    of_tissue: float  # share of the tissue that is covered
 
     def __str__(self) -> str:
         return f"with {self.change} they would lie on the tissue ({self.correlation:.2f})"
@@ -53,8 +58,10 @@ class Fit:
 
     correlation: float  # of the area that they cover with the image's darkness
     on_tissue: float  # share of that area
+    of_tissue: float  # share of the tissue that they cover
     best: float  # the same after the change that fits best
     better: Reading | None  # the simplest change that fits clearly better, if there is one
+    mirrored: Reading | None  # of the changes that mirror positions the one that fits, if it is one alone
 
 
 def check_on_tissue(slide: Slide) -> list[Finding]:
@@ -68,20 +75,29 @@ def check_on_tissue(slide: Slide) -> list[Finding]:
     )
     look = "look at the picture of 'stbench data check'"
     if found.better is not None:
-        rest = f"); {found.better} - {look} and correct the positions, or give the image that they were found on"
+        mend = "correct the positions (of Xenium the alignment), or give the image that they were found on"
+        rest = f"); {found.better} - {look} and {mend}"
     else:
-        rest = f", and by {found.best:.2f} at most wherever they are put) - {look}: is the image of another section?"
+        why = (
+            "is the image of another section?"
+            if found.of_tissue < NEARLY_ALL
+            else "spots cover nearly all of the tissue and much besides: leave out those off tissue (in_tissue = 0)"
+        )
+        rest = f", and by {found.best:.2f} at most wherever they are put) - {look}: {why}"
     return [Finding("notice", fact + rest)]
 
 
 def fit(slide: Slide) -> Fit | None:
     """How well the spots cover the tissue; ``None`` where image or spots are too few or too plain to say."""
-    if slide.n_spots < FEWEST_SPOTS or not np.isfinite(pitch(slide.centres)):
+    if slide.n_spots < FEWEST_SPOTS:
+        return None
+    step = spacing(slide.centres)
+    if not np.isfinite(step):
         return None
     dark = tissue(slide.image.thumbnail(GRID))
     if dark is None:
         return None
-    view = _View(dark, np.array(slide.image.full_resolution_size), pitch(slide.centres))
+    view = _View(dark, np.array(slide.image.full_resolution_size), step)
     given = view.reading("", slide.centres)
     readings = [*_simple(slide, view), *_scaled(slide, view), *_shifted(slide, view)]
     best = max((reading.correlation for reading in readings), default=-1.0)
@@ -93,7 +109,33 @@ def fit(slide: Slide) -> Fit | None:
     ]
     most = max((reading.correlation for reading in told), default=0.0)
     better = next((reading for reading in told if reading.correlation >= most - ALSO_FITS), None)
-    return Fit(given.correlation, given.on_tissue, max(best, given.correlation), better)
+    mirrored = _distinct([reading for reading in readings if reading.change in MIRRORING], given)
+    return Fit(given.correlation, given.on_tissue, given.of_tissue, max(best, given.correlation), better, mirrored)
+
+
+def _distinct(readings: list[Reading], given: Reading) -> Reading | None:
+    """The one that fits best, at least as well as positions as they were given, and clearly better than the others."""
+    first, *others = sorted(readings, key=lambda reading: -reading.correlation) or [None]
+    if first is None or first.correlation < max(FITS, given.correlation):
+        return None
+    return first if all(other.correlation <= first.correlation - ALSO_FITS for other in others) else None
+
+
+def spacing(centres: np.ndarray) -> float:
+    """How far apart spots are: the pitch of a lattice; of scattered spots, as cells are, the distance to the fourth.
+
+    The nearest neighbour of a spot of many at random places is much nearer than they are apart on average, so that
+    what is within a pitch of them is a part of what they cover. NaN where no two spots differ.
+    """
+    from scipy.spatial import cKDTree
+
+    step = pitch(centres)
+    places = np.unique(np.asarray(centres, dtype=np.float64), axis=0)
+    if len(places) < FEWEST_SPOTS:
+        return step
+    some = places[:: max(1, len(places) // LOOKED_AT)]
+    fourth = float(np.median(cKDTree(places).query(some, k=5)[0][:, 4]))
+    return fourth if fourth > SCATTERED * step else step
 
 
 def tissue(pixels: np.ndarray) -> np.ndarray | None:
@@ -157,9 +199,18 @@ class _View:
         """How spots at ``centres`` fit; a correlation of 0 where they cover nothing or everything."""
         covered = self.covered(centres, step)
         if covered.std() == 0:
-            return Reading(change, 0.0, float(covered.mean() * self.dark.mean()))
+            return Reading(change, 0.0, float(covered.mean() * self.dark.mean()), float(covered.mean()))
         correlation = np.corrcoef(covered.ravel(), self.dark.ravel())[0, 1]
-        return Reading(change, float(correlation), float(self.dark[covered > 0].mean()))
+        on_tissue = self.dark[covered > 0]
+        return Reading(change, float(correlation), float(on_tissue.mean()), float(on_tissue.sum() / self.dark.sum()))
+
+
+MIRRORING = (
+    "x and y exchanged",
+    "x counted from the right",
+    "y counted from the bottom",
+    "positions mirrored across the other diagonal",
+)
 
 
 def _simple(slide: Slide, view: _View) -> Iterator[Reading]:
@@ -187,6 +238,7 @@ def _simple(slide: Slide, view: _View) -> Iterator[Reading]:
 
 def _scaled(slide: Slide, view: _View) -> Iterator[Reading]:
     """Positions in pixels of an image of another size."""
+    farness = float(np.linalg.norm(slide.centres, axis=1).mean())
     found = [
         view.reading(
             f"positions multiplied by {factor:.2f} (as of an image of another size)",
@@ -194,7 +246,7 @@ def _scaled(slide: Slide, view: _View) -> Iterator[Reading]:
             view.pitch * factor,
         )
         for factor in FACTORS
-        if not slide.image.outside(slide.centres * factor).any()
+        if abs(factor - 1) * farness > SCALED * view.pitch and not slide.image.outside(slide.centres * factor).any()
     ]
     if found:
         yield max(found, key=lambda reading: reading.correlation)

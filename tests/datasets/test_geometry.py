@@ -363,6 +363,26 @@ def test_spots_in_a_corner_of_glass_are_said_without_any_smaller_picture(tmp_pat
     assert "with positions turned by 180 degrees they would lie on the tissue" in said(problems, "notice")
 
 
+def test_an_image_of_the_wrong_size_is_named_once(tmp_path: Path) -> None:
+    """That spots lie outside it follows, and is not another fault."""
+    one = section()
+    problems = check_slide(read_h5ad(replace(one, image=one.image[::2, ::2]), tmp_path))
+    assert [problem.text.partition(" is ")[2][:12] for problem in problems] == ["270 x 210 px"]
+
+
+def test_positions_of_another_scale_are_told_with_what_mends_them(tmp_path: Path) -> None:
+    image = np.full((840, 1080, 3), 246, dtype=np.uint8)
+    image[:420, :540] = picture()
+    one = replace(section(), image=image)
+    read_h5ad(replace(one, centres=one.centres / 8), tmp_path)
+    adata = anndata.read_h5ad(tmp_path / "section.h5ad")
+    del adata.uns["spatial"]["L"]["images"]
+    adata.write_h5ad(tmp_path / "bare.h5ad")
+    write_tiff(tmp_path / "he.tif", image)
+    problems = check_slide(h5ad.read("S", "P", tmp_path / "bare.h5ad", image=tmp_path / "he.tif"))
+    assert "in pixels of different images; with positions multiplied by 8" in said(problems, "notice")
+
+
 def test_exchanged_array_indices_are_told_from_exchanged_positions(tmp_path: Path) -> None:
     one = section()
     problems = check_slide(read_h5ad(replace(one, array=one.array[:, ::-1]), tmp_path))

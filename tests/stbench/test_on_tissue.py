@@ -93,6 +93,60 @@ def test_a_mistake_in_the_positions_is_told_with_what_mends_it(mistake: str) -> 
     assert words in told(slide(make(slide().centres)))
 
 
+def test_a_mirror_image_of_the_array_is_told_by_the_tissue_which_axis_to_count_otherwise() -> None:
+    """Although a shape that is nearly its own mirror image fits nearly as well as it is."""
+    x = np.arange(WIDTH)
+    pixels = picture()
+    pixels = np.where((np.abs(x - WIDTH / 2) < 250)[None, :, None] & (pixels[:, ::-1] < 230), pixels[:, ::-1], pixels)
+    mirrored = slide(np.array([WIDTH - 1, 0]) + slide().centres * [-1, 1], pixels)
+    text = told(mirrored)
+    assert "mirror image of the array" in text
+    assert "with x counted from the right they would lie on the tissue" in text
+
+
+def cells(n: int = 600) -> np.ndarray:
+    places = np.random.default_rng(0).uniform([0, 0], [WIDTH, HEIGHT], (20 * n, 2))
+    return places[outline(*places.T)][:n]
+
+
+def with_places(centres: np.ndarray) -> Slide:
+    n = len(centres)
+    names = [f"{i}" for i in range(n)]
+    image = SlideImage.from_array(picture())
+    counts, places = np.full((n, 2), 20), np.column_stack([np.arange(n), np.arange(n)])
+    return assemble(
+        *("S1", "P1"), counts=counts, genes=["A", "B"], spot_ids=names, array_xy=places, centres=centres, image=image,
+        um_per_px=None,
+    )  # fmt: skip
+
+
+def test_scattered_cells_cover_the_tissue_between_them() -> None:
+    right = fit(with_places(cells()))
+    assert right is not None
+    assert right.correlation > 0.8
+    turned = fit(with_places(np.array([0, HEIGHT - 1]) + cells() * [1, -1]))
+    assert turned is not None
+    assert "with y counted from the bottom" in str(turned.better)
+
+
+def test_spots_that_were_not_chosen_by_tissue_are_told_from_another_image() -> None:
+    columns, rows = (axis.ravel() for axis in np.meshgrid(np.arange(WIDTH // STEP), np.arange(HEIGHT // STEP)))
+    assert "leave out those off tissue" in told(with_places(np.column_stack([columns, rows]) * STEP + STEP / 2))
+
+
+IMAGES: dict[str, tuple[np.ndarray, str]] = {
+    "grey": (np.repeat(picture()[..., :1], 3, axis=2), "is grey: red, green and blue are the same"),
+    "transparent": (np.full((HEIGHT, WIDTH, 3), 255, np.uint8), "is white all over"),
+    "fluorescence": ((255 - picture(255)) // 2, "is dim on black, as images of fluorescence are"),
+}
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_an_image_that_cannot_be_one_of_h_and_e_is_told(kind: str) -> None:
+    pixels, words = IMAGES[kind]
+    assert words in told(slide(pixels=pixels))
+
+
 def test_another_image_is_suspected_and_a_plain_one_says_nothing() -> None:
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     elsewhere = (x > 600) & (y > 450)
