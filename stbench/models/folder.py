@@ -58,6 +58,10 @@ def write_model(directory: Path, facts: ModelFacts, method: Method) -> None:
         if path.is_file()
     }
     replace(facts, files=files).write(directory)
+    # safetensors makes its files readable by their owner alone: who may read model.json may read them
+    mode = (directory / FACTS).stat().st_mode
+    for name in files:
+        (directory / name).chmod(mode)
 
 
 def read_model(directory: Path, device: str = "cpu") -> TrainedModel:

@@ -11,14 +11,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..data.h5ad_content import h5ad_content
 from ..data.prepared import PreparedDataset, PreparedSlide
 from ..scores.domains import domains
 from ..scores.exchange import NOT_MEASURED, scores_of_exchange
 from ..scores.metrics import gene_table, score_slide
 from ..scores.rescoring import rescore, training_means
 from ..scores.sharpness import sharpness
+from ..slides.image import reduced
+from ..slides.scanpy_picture import scanpy_pictures
 from .spec import TrialSpec
 
+PICTURE = 300  # pixels of the longer side
 MAIN_SCORES = ("pcc_acg", "pcc_heg", "mse", "mae")
 
 
@@ -111,8 +115,6 @@ def write_prediction(
 ) -> None:
     """One predicted slice as AnnData: ``X`` the prediction, ``layers["truth"]`` the target, positions of the slide."""
     import anndata
-    import h5py
-    from anndata.io import write_elem
 
     obs = pd.DataFrame(
         {"array_row": slide.array_xy[:, 1], "array_col": slide.array_xy[:, 0], "total_counts": slide.total_counts},
@@ -137,11 +139,15 @@ def write_prediction(
         "target": data.target.name,
         "target_formula": data.target.formula,
     }
-    # made in memory: on a disk that is full HDF5 goes on complaining long after its error was caught
-    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
-        write_elem(file, "/", table, dataset_kwargs={"compression": "gzip"})
-        if "raw" in file:  # a null, which anndata before 0.12 does not read
-            del file["raw"]
-        file.flush()
-        content = file.id.get_file_image()
-    path.write_bytes(content)
+    table.uns["spatial"] = _picture(slide)
+    path.write_bytes(h5ad_content(table))
+
+
+def _picture(slide: PreparedSlide) -> dict[str, Any]:
+    """The slide's thumbnail, small: it stands in every prediction of the slide."""
+    from PIL import Image
+
+    with Image.open(slide.thumbnail) as picture:
+        longest = max(picture.size) / slide.thumbnail_scale
+        pixels = reduced(np.asarray(picture.convert("RGB")), PICTURE)
+    return scanpy_pictures(slide.id, {"hires": pixels}, longest, slide.spot_diameter)
