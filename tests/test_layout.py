@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("stbench.models",),
     ("stbench.trials", "stbench.switches", "stbench.readings", "stbench.method_checks", "stbench.scaffolding"),
     ("stbench.results",),
-    ("stbench.external",),
+    ("stbench.external", "stbench.inference"),
     ("stbench.foreign",),
     ("stbench.datasets", "stbench.methods", "stbench.reports.published"),
     ("stbench.reports.sections",),

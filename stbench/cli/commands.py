@@ -17,6 +17,7 @@ from .doctor import doctor
 from .leaderboard import leaderboard
 from .methods import methods_app
 from .new import new_app
+from .predict import predict
 from .report import report
 from .run import run
 from .score import score
@@ -26,8 +27,8 @@ from .trial import trial
 from .worker import worker
 
 ORDER = (
-    "run", "status", "report", "leaderboard", "ablate", "audit", "score", "data", "methods", "new", "doctor", "track",
-    "trial", "worker",  # what engines call
+    "run", "status", "report", "leaderboard", "ablate", "audit", "predict", "score", "data", "methods", "new", "doctor",
+    "track", "trial", "worker",  # what engines call
 )  # fmt: skip
 
 
@@ -45,7 +46,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (run, status, report, leaderboard, ablate, audit, score, doctor, track, trial, worker):
+for command in (run, status, report, leaderboard, ablate, audit, predict, score, doctor, track, trial, worker):
     app.command()(command)
 data_app.command("fetch")(data_fetch)
 app.add_typer(data_app, name="data")
