@@ -24,6 +24,7 @@ POSITIONS = (
     (("x", "y"), ("array_col", "array_row")),
 )
 NAMES = ("barcode", "spot", "spot_id", "name", "")  # columns that name spots; "": a first column without a name
+UNDER_TISSUE = ("in_tissue", "selected")  # columns that say so: Space Ranger's, first-generation arrays'
 STEPS_PER_PITCH = 4  # of an array that is made up, as the readers make it up: neighbours seldom share a place
 MADE_UP = (
     "no places on an array are given: they are made up from the positions, on a grid of a quarter of the spots' pitch, "
@@ -53,8 +54,9 @@ def read_spots(path: Path) -> Spots:
         table, diameter = _of_annotated(path)
     else:
         table = _of_table(path)
-    if "in_tissue" in table:
-        table = table[_numbers(table, "in_tissue", path) == 1]
+    for column in UNDER_TISSUE:
+        if column in table:
+            table = table[_numbers(table, column, path) == 1]
     if table.empty:
         raise UserError(f"{path} lists no spot on tissue - give positions of spots")
     found = [both for both in POSITIONS if set(both[0]) <= set(table.columns)]
@@ -70,7 +72,10 @@ def read_spots(path: Path) -> Spots:
         raise UserError(f"{path}: spot {row + 1} has no position - give every spot's x and y, or leave it out")
     notes: tuple[str, ...] = ()
     if set(place) <= set(table.columns):
-        array_xy = np.column_stack([_numbers(table, name, path) for name in place]).astype(np.int64)
+        places = np.column_stack([_numbers(table, name, path).astype(np.float64) for name in place])
+        if not np.isfinite(places).all():
+            raise UserError(f"{path}: {' or '.join(place)} of a spot is missing - give every spot's, or no such column")
+        array_xy = np.rint(places).astype(np.int64)
     else:
         array_xy, notes = _made_up_array(centres), (MADE_UP,)
     return Spots(_names(table, array_xy, path), centres, array_xy, diameter, notes)

@@ -9,7 +9,9 @@ import numpy as np
 from ..slides.patch_colours import PatchColours
 from .facts import SlideFacts
 
-FAR = 2.0  # spreads; see :func:`colour_distance`
+# Spreads; see :func:`colour_distance`. Nine real sections, each held against others: of one study, patients included,
+# 0.1 to 1.1; breast tumours of three laboratories, 0.2 to 1.6; a lymph node on a dim scan, 3.5 to 8.0.
+FAR = 2.0
 
 
 def colour_distance(colours: PatchColours, training: Collection[SlideFacts]) -> float:

@@ -14,6 +14,7 @@ from ..models.folder import TrainedModel
 from ..slides.patch_colours import patch_colours
 from ..system.calls import Calls
 from ..system.environment import versions
+from ..training.foundation.table import published_encoder
 from .predictions import as_prediction
 from .spec import TrialSpec, trial_seed
 
@@ -43,6 +44,7 @@ def model_facts(
         config=spec.config,
         method_source=spec.method_source,
         weights=spec.weights,
+        licence=_licence(spec),
         dataset=data.name,
         dataset_title=data.title,
         split=spec.split,
@@ -69,6 +71,15 @@ def model_facts(
         torch=versions()["torch"],
         numbers=NUMBERS,
     )
+
+
+def _licence(spec: TrialSpec) -> str:
+    """Of the pretrained weights that the model started from, as far as the table of encoders knows them."""
+    row = published_encoder(str(spec.config.get("encoder", "")))
+    if row is None or spec.weights.startswith(("none", "random")):
+        return ""
+    # a file may hold anything for a plain network, but only its own weights for an encoder of the table
+    return row.licence if row.images == "slides" or spec.weights.startswith("imagenet") else ""
 
 
 def _slide_facts(slide: PreparedSlide) -> SlideFacts:

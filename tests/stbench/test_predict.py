@@ -19,6 +19,8 @@ from PIL import Image
 
 from stbench.cli import main
 from stbench.datasets.demo import sections, tissue
+from stbench.errors import UserError
+from stbench.inference.spots import read_spots
 from stbench.models.outside import colour_distance, unlike_in_colour
 from stbench.slides.patch_colours import PatchColours, patch_colours
 
@@ -311,6 +313,43 @@ def test_the_jpeg_of_a_held_out_section_gives_the_trials_own_prediction(
     assert list(done.table.obs_names) == list(own.obs_names)
     np.testing.assert_array_equal(done.table.X, own.X)
     assert "how large a pixel is is known neither of the image nor of the training slides" in done.notes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "AA-1,0,0,0,10,20\nAC-1,1,3,5,30,40\nAG-1,1,4,6,50,60\n",
+        "barcode,in_tissue,array_row,array_col,pxl_row_in_fullres,pxl_col_in_fullres\n"
+        "AA-1,0,0,0,10,20\nAC-1,1,3,5,30,40\nAG-1,1,4,6,50,60\n",
+        "spot\tx\ty\tpixel_x\tpixel_y\tselected\nAA-1\t0\t0\t20\t10\t0\nAC-1\t5\t3\t40\t30\t1\nAG-1\t6\t4\t60\t50\t1\n",
+        ",x,y,array_col,array_row\nAC-1,40,30.0,5,3\nAG-1,60,50.0,6,4\n",
+    ],
+    ids=["Space Ranger 1", "Space Ranger 2", "first generation", "plain"],
+)
+def test_tables_of_positions_are_told_by_their_columns(tmp_path: Path, text: str) -> None:
+    (tmp_path / "spots").write_text(text, encoding="utf-8")
+    spots = read_spots(tmp_path / "spots")
+    assert spots.names == ("AC-1", "AG-1")
+    assert spots.centres.tolist() == [[40.0, 30.0], [60.0, 50.0]]
+    assert spots.array_xy.tolist() == [[5, 3], [6, 4]]
+    assert (spots.diameter, spots.notes) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x,y\n", "lists no spot on tissue"),
+        ("x,y\n1,2\n3,\n", "spot 2 has no position"),
+        ("x,y\n1,2\n3,east\n", "y must be numbers"),
+        ("spot,x,y\nA,1,2\nA,3,4\n", "names the spot A more than once"),
+        ("x,y,array_col,array_row\n1,2,0,0\n3,4,,0\n", "of a spot is missing"),
+    ],
+)
+def test_positions_that_are_none_are_one_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "spots.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=said) as raised:
+        read_spots(tmp_path / "spots.csv")
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.slow
