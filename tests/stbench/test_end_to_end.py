@@ -100,14 +100,15 @@ def test_the_training_mean_on_the_real_sections_equals_pandas(
     data_root: Path, tmp_path: Path, stbench_command: Callable
 ) -> None:
     """An independent computation from the raw tables, by pandas alone."""
+    names = ("B4", "C2", "C3")
     command = ("run", "--methods", "training_mean", "--dataset", "her2st", "--data", data_root)
-    done = stbench_command(*command, "--out", tmp_path / "r", "--no-mlflow")
+    done = stbench_command(*command, "--slices", ",".join(names), "--out", tmp_path / "r", "--no-mlflow")
     assert done.code == 0, done.err
-    assert "6/32 slices" in done.out
+    assert "3/32 slices" in done.out
     summary = pd.read_csv(tmp_path / "r" / "summary.csv").set_index("slice")
     panel = (Path(__file__).parents[2] / "datasets" / "panels" / "her2st.txt").read_text().split()
     logged = {}
-    for name in ("B4", "C2", "C3", "C4", "C5", "C6"):
+    for name in names:
         counts = pd.read_csv(data_root / "her2st" / "data" / "ST-cnts" / f"{name}.tsv.gz", sep="\t", index_col=0)[panel]
         logged[name] = np.log10(1 + 1e4 * counts.div(counts.sum(axis=1).replace(0, 1), axis=0))
     assert list(summary.index) == list(logged)
