@@ -203,7 +203,8 @@ class Method(Protocol):
     ``"published"`` for that dataset. ``kind`` sets controls apart from methods. A method may have an attribute
     ``safe_precisions``, a collection of :data:`stbench.system.precision.PRECISIONS`; without it float32 alone is safe.
 
-    A method that computes in processes of its own, as those of TOML files do, may say more: ``peak_mem_mb``, what they
+    With ``predict_slides(slides)``, which takes an iterable and gives a list, it is asked for several slides at once. A
+    method that computes in processes of its own, as those of TOML files do, may say more: ``peak_mem_mb``, what they
     held at most, ``versions``, what they ran with, ``code_digest``, of what they ran, ``resumes = False`` where an
     interrupted training begins anew, ``reads_own_files = True`` where what ``save`` writes is read by them alone.
     """

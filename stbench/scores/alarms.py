@@ -123,21 +123,42 @@ def on_another_scale(slide: str, prediction: np.ndarray, truth: np.ndarray) -> I
         )
 
 
+def spots_to_ask_again(method: Method, slide: TestSlide, rng: np.random.Generator) -> np.ndarray | None:
+    """Which spots of a slide are predicted once more, without the others.
+
+    Parameters
+    ----------
+    method : Method
+        Whether it declares that it looks at whole slides is asked.
+    slide : TestSlide
+        What was predicted.
+    rng : numpy.random.Generator
+        Chooses the spots, at most ``SAMPLE``.
+
+    Returns
+    -------
+    ndarray of shape (n_chosen,) or None
+        int64, ascending. ``None`` for a slide of too few spots to leave any out, and for a method whose idea it is to
+        look at the others.
+    """
+    if slide.n_spots < 3 or method.needs.whole_slide:
+        return None
+    return np.sort(rng.choice(slide.n_spots, size=min(SAMPLE, slide.n_spots // 2 + 1), replace=False))
+
+
 def after_prediction(
-    method: Method, slide: TestSlide, prediction: np.ndarray, truth: np.ndarray, rng: np.random.Generator
+    slide: TestSlide, prediction: np.ndarray, truth: np.ndarray, again: tuple[np.ndarray, np.ndarray] | None = None
 ) -> Iterator[Alarm]:
     """Alarms on the prediction of one slide.
 
     Parameters
     ----------
-    method : Method
-        Predicts at most ``SAMPLE`` of the spots once more, unless it declares that it looks at whole slides.
     slide : TestSlide
         What was predicted.
     prediction, truth : ndarray of shape (n_spots, n_genes)
         On the target's scale.
-    rng : numpy.random.Generator
-        Chooses the spots that are predicted again.
+    again : tuple of ndarray of shape (n_chosen,) and ndarray of shape (n_chosen, n_genes), optional
+        Spots that were predicted once more without the others (:func:`spots_to_ask_again`), and what that gave.
 
     Yields
     ------
@@ -152,10 +173,10 @@ def after_prediction(
             "the prediction hardly varies in most genes",
             f"{slide.id}: variance under 5 % of the truth's in {flat} of {int(varying.sum())} genes",
         )
-    if slide.n_spots < 3 or method.needs.whole_slide:
-        return  # too few spots to leave any out, or a method whose idea it is to look at the others
-    spots = np.sort(rng.choice(slide.n_spots, size=min(SAMPLE, slide.n_spots // 2 + 1), replace=False))
-    change = float(np.abs(method.predict(_part(slide, spots)) - prediction[spots]).max())
+    if again is None:
+        return
+    spots, alone = again
+    change = float(np.abs(alone - prediction[spots]).max())
     if change > BATCH_TOLERANCE * max(1.0, float(prediction.std())):
         yield Alarm(
             "the prediction of a spot depends on the other spots of its batch",
@@ -199,7 +220,21 @@ def _diagnostics(method: Method) -> dict[str, float]:
     return numbers
 
 
-def _part(slide: TestSlide, spots: np.ndarray) -> TestSlide:
+def part_of(slide: TestSlide, spots: np.ndarray) -> TestSlide:
+    """A slide with only some of its spots.
+
+    Parameters
+    ----------
+    slide : TestSlide
+        The whole slide.
+    spots : ndarray of shape (n_chosen,)
+        Rows of its arrays.
+
+    Returns
+    -------
+    TestSlide
+        Of the same kind.
+    """
     margins = None if slide.margins is None else slide.margins[spots]
     part = replace(
         slide,

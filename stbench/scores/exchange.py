@@ -46,6 +46,29 @@ def order_of_exchange(n_spots: int, rng: np.random.Generator) -> np.ndarray:
     return given
 
 
+def exchanged_slide(slide: TestSlide, dataset: str, seed: int) -> TestSlide:
+    """A slide whose patches are exchanged between its spots.
+
+    Parameters
+    ----------
+    slide : TestSlide
+        Of at least two spots, with its patches where they belong.
+    dataset : str
+        Name of the dataset; the exchange is seeded by it, by the slide's name and by ``seed``.
+    seed : int
+        The trial's seed, as in the tables.
+
+    Returns
+    -------
+    TestSlide
+        All else of it is as it was.
+    """
+    rng = Run(seed=seed).numpy_generator("exchanged patches", dataset, slide.id)
+    order = order_of_exchange(slide.n_spots, rng)
+    margins = None if slide.margins is None else slide.margins[order]  # what of a patch lies outside the image
+    return replace(slide, patches=exchanged(slide.patches, order), margins=margins)
+
+
 def predict_exchanged(method: Method, slide: TestSlide, dataset: str, seed: int) -> np.ndarray | None:
     """The prediction of a slide whose patches are exchanged between its spots.
 
@@ -56,7 +79,7 @@ def predict_exchanged(method: Method, slide: TestSlide, dataset: str, seed: int)
     slide : TestSlide
         With its patches where they belong.
     dataset : str
-        Name of the dataset; the exchange is seeded by it, by the slide's name and by ``seed``.
+        Name of the dataset, as :func:`exchanged_slide` takes it.
     seed : int
         The trial's seed, as in the tables.
 
@@ -67,11 +90,7 @@ def predict_exchanged(method: Method, slide: TestSlide, dataset: str, seed: int)
     """
     if slide.n_spots < 2:
         return None
-    rng = Run(seed=seed).numpy_generator("exchanged patches", dataset, slide.id)
-    order = order_of_exchange(slide.n_spots, rng)
-    margins = None if slide.margins is None else slide.margins[order]  # what of a patch lies outside the image
-    given = replace(slide, patches=exchanged(slide.patches, order), margins=margins)
-    return np.asarray(method.predict(given), dtype=np.float32)
+    return np.asarray(method.predict(exchanged_slide(slide, dataset, seed)), dtype=np.float32)
 
 
 def movement(prediction: np.ndarray, exchanged: np.ndarray) -> float:

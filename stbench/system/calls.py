@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NoReturn, TypeVar, cast
 
 import numpy as np
@@ -73,7 +74,7 @@ class Calls:
     def guard(self, method: T, read: Callable[[Any, Any], np.ndarray] | None = None) -> T:
         """``method`` with every call and every look at an attribute made by :meth:`__call__`.
 
-        ``read(value, slide)`` makes an array of what ``predict`` returned.
+        ``read(value, slide)`` makes an array of what ``predict`` returned, or ``predict_slides`` of one of its slides.
         """
         return cast(T, Guarded(method, self, read))
 
@@ -97,7 +98,23 @@ class Guarded:
             assert read is not None
             return read(call(slide), slide)
 
-        return predict if name == "predict" and read is not None else call
+        def predict_slides(slides: Iterable[Any]) -> list[np.ndarray]:
+            assert read is not None
+            outlines: list[Any] = []
+
+            def handed() -> Iterator[Any]:
+                for slide in slides:  # whose patches need not stay until all are predicted
+                    nothing = np.empty((slide.n_spots, 0, 0, 3), dtype=np.uint8)
+                    outlines.append(replace(slide, patches=nothing, margins=None))
+                    yield slide
+
+            values = list(call(handed()))
+            if len(values) != len(outlines):
+                raise MethodFailed(f"its predict_slides gave {len(values)} predictions of {len(outlines)} slides")
+            return [read(value, slide) for value, slide in zip(values, outlines, strict=True)]
+
+        own = {} if read is None else {"predict": predict, "predict_slides": predict_slides}
+        return own.get(name, call)
 
     def __setattr__(self, name: str, value: Any) -> None:
         method, calls, _ = self._guarded

@@ -6,7 +6,7 @@ import numbers
 import shutil
 import time
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from ..errors import DamagedFileError, MethodFailed, NotApplicable, PlaceError, 
 from ..method import Method, Needs, Run, TestSlide
 from ..models.folder import write_model
 from ..scores import alarms
-from ..scores.exchange import predict_exchanged
 from ..system.calls import Calls
 from ..system.environment import versions
 from ..system.files import value_digest, writing_to
@@ -30,6 +29,7 @@ from ..system.memory import PeakMemory
 from ..system.precision import Precision, require_capable, tf32_used
 from ..training.precision import resolve_precision, safe_precisions
 from . import outcome
+from .asking import predict_again, predict_all
 from .attempt import Attempt, log, warnings_noted
 from .declarations import declared
 from .predictions import as_prediction, require_finite
@@ -88,23 +88,26 @@ def work_on(attempt: Attempt) -> dict[str, Any]:
             fit_s = time.perf_counter() - started + attempt.history.seconds_of_earlier_attempts
         started = time.perf_counter()
         seen = {name: _seen(needs, name, data, spec) for name in spec.test}
-        predictions = {name: require_finite(method.predict(seen[name]), data.slides[name]) for name in spec.test}
+        predicted = zip(spec.test, predict_all(method, seen.values()), strict=True)
+        predictions = {name: require_finite(values, data.slides[name]) for name, values in predicted}
         predict_s = time.perf_counter() - started
-        exchanged = {name: predict_exchanged(method, slide, data.name, spec.seed) for name, slide in seen.items()}
+        is_method = spec.kind == "method"  # controls are blind or flat on purpose
+        draws = partial(run.numpy_generator, "alarms") if is_method else None
+        again = predict_again(method, seen, data.name, spec.seed, draws)
         raised = [*alarms.after_training(method, attempt.history.rows)]
         for name, prediction in predictions.items():
             raised += alarms.on_another_scale(name, prediction, data.slides[name].target)
-        if spec.kind == "method":  # controls are blind or flat on purpose
+        if is_method:
             for name, prediction in predictions.items():
-                rng = run.numpy_generator("alarms", name)
-                raised += alarms.after_prediction(method, seen[name], prediction, data.slides[name].target, rng)
-                moved = exchanged[name]
+                target, part = data.slides[name].target, again.parts.get(name)
+                raised += alarms.after_prediction(seen[name], prediction, target, part)
+                moved = again.exchanged[name]
                 if moved is not None:
                     raised += alarms.after_exchange(seen[name], prediction, moved)
     for alarm in raised:
         log.warning("alarm: %s", alarm.text)
     with writing_to(attempt.directory):
-        scored = score_predictions(spec, data, training, predictions, attempt.directory, exchanged)
+        scored = score_predictions(spec, data, training, predictions, attempt.directory, again.exchanged)
         for note in scored.notes:
             run.note(note)
         if spec.save_model:

@@ -14,6 +14,7 @@ from stbench.errors import MethodFailed
 from stbench.method import Needs, TestSlide, TrainingSlide
 from stbench.scores.alarms import after_exchange, after_prediction, after_training, on_another_scale
 from stbench.scores.exchange import predict_exchanged
+from stbench.trials.asking import predict_again
 
 RNG = np.random.default_rng(0)
 
@@ -34,7 +35,9 @@ def slide(make_training_slides: Callable[..., list[TrainingSlide]]) -> TrainingS
 
 def _kinds(method: Any, slide: TrainingSlide, truth: np.ndarray | None = None) -> set[str]:
     prediction = method.predict(slide)
-    alarms = [*after_prediction(method, slide, prediction, slide.target if truth is None else truth, RNG)]
+    truth = slide.target if truth is None else truth
+    again = predict_again(method, {"S": slide}, "made up", 0, lambda name: RNG)
+    alarms = [*after_prediction(slide, prediction, truth, again.parts.get("S"))]
     exchanged = predict_exchanged(method, slide, "made up", seed=0)
     if exchanged is not None:
         alarms += after_exchange(slide, prediction, exchanged)
@@ -104,7 +107,8 @@ def test_how_much_of_a_change_counts_as_dependence_on_the_batch(
         value = redness(seen).astype(np.float64) * scale
         return value + (change * max(1.0, spread) if seen.n_spots < slide.n_spots else 0)
 
-    kinds = {alarm.kind for alarm in after_prediction(_method(predict), slide, base * scale, base, RNG)}
+    again = predict_again(_method(predict), {"S": slide}, "made up", 0, lambda name: RNG)
+    kinds = {alarm.kind for alarm in after_prediction(slide, base * scale, base, again.parts["S"])}
     assert ("the prediction of a spot depends on the other spots of its batch" in kinds) is rings
 
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,10 @@ from stbench.errors import Interrupted, MethodFailed, NotApplicable
 from stbench.external.predictions import read_prediction
 from stbench.foreign.exchange import write_patches, write_test, write_training
 from stbench.foreign.method import open_method
-from stbench.method import Run, TestSlide, TrainingSlide
+from stbench.method import Needs, Run, TestSlide, TrainingSlide
+from stbench.system.calls import Calls
+from stbench.trials.asking import predict_again, predict_all
+from stbench.trials.predictions import as_prediction
 
 Slides = list[TrainingSlide]
 SAVES = "open(os.path.join(task.model, 'mean.txt'), 'w').write('1')\n"
@@ -336,6 +339,37 @@ def test_several_slides_take_one_start(tmp_path: Path, slides: Slides, test_slid
     predicted = made.predict_slides(iter([test_slide, replace(test_slide, id="other/name")]))
     assert [values.shape for values in predicted] == [(12, 4), (12, 4)]
     assert (tmp_path / "starts").read_text(encoding="utf-8") == "x"
+
+
+def test_a_trial_asks_twice_however_many_slides_it_tests(slides: Slides, hide_expression: Callable) -> None:
+    asked: list[list[TestSlide]] = []
+
+    class Answers:
+        needs = Needs()
+
+        def predict_slides(self, given: Iterator[TestSlide]) -> list[np.ndarray]:
+            asked.append(list(given))
+            return [np.full((slide.n_spots, 4), slide.patches.mean()) for slide in asked[-1]]
+
+    seen = {slide.id: hide_expression(slide) for slide in slides}
+    method = Calls("answers").guard(
+        Answers(), lambda value, slide: as_prediction(value, slide, slides[0].genes, "answers")
+    )
+    assert len(predict_all(method, seen.values())) == 3
+    again = predict_again(method, seen, "made up", 0, lambda name: np.random.default_rng(0))
+    assert [[slide.id for slide in call] for call in asked] == [["S0", "S1", "S2"], ["S0", "S1", "S2"] * 2]
+    for name, slide in seen.items():
+        assert again.exchanged[name].shape == (12, 4)
+        spots, values = again.parts[name]
+        np.testing.assert_array_equal(values, np.full((7, 4), slide.patches[spots].mean(), dtype=np.float32))
+
+    class TooFew(Answers):
+        def predict_slides(self, given: Iterator[TestSlide]) -> list[np.ndarray]:
+            return super().predict_slides(given)[:2]
+
+    short = Calls("short").guard(TooFew(), lambda value, slide: value)
+    with pytest.raises(MethodFailed, match="its predict_slides gave 2 predictions of 3 slides"):
+        predict_all(short, seen.values())
 
 
 def test_a_copy_of_the_reader_reads_what_it_wrote(tmp_path: Path, slides: Slides, test_slide: TestSlide) -> None:
