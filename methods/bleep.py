@@ -25,10 +25,11 @@ from stbench.torch_method import (
     TorchMethod,
     TrainingData,
 )
+from stbench.training.encoder_input import note_foreign_input
 from stbench.training.encoders import build_encoder, load_weights
 
 from .layers.contrastive import ProjectionHead, TemperatureForm, logits, matched, one_hot_loss, soft_loss, soft_targets
-from .layers.pixels import Augmentation, PixelScale, encoder_input, input_at_test
+from .layers.pixels import Augmentation, PixelScale, encoder_input, input_at_test, scaling
 from .layers.retrieval import Distance, Weighting, diagnose, note_neighbours, retrieve
 
 # published state_dict name -> name here; the image encoder's own names are timm's and torchvision's
@@ -84,7 +85,8 @@ class BLEEPConfig(EncoderConfig, SpotBatchConfig, TorchConfig):
     dropout: float = Field(0.1, ge=0, lt=1, description="in both projection heads")
     pixels: PixelScale = Field(
         "imagenet",
-        description="RGB with ImageNet mean and deviation (code as meant); bgr-255: all published results; unit",
+        description="RGB with ImageNet mean and deviation (code as meant); bgr-255: all published results; unit;"
+        " encoder: as the encoder was trained, which is never the published way for another encoder than its own",
     )
     augmentation: Augmentation = Field("flip-quarter-turns", description="of training patches")
     augment_at_test: bool = Field(
@@ -170,20 +172,23 @@ class BLEEP(TorchMethod):
         return {"n_genes": data.n_genes}
 
     def network(self, shape: Mapping[str, Any]) -> BLEEPNetwork:
-        encoder = build_encoder(self.config.encoder, pooling=self.config.pooling)
+        encoder = build_encoder(self.config.encoder, pooling=self.config.pooling, input_px=self.input_px)
         return BLEEPNetwork(
             encoder.module, encoder.n_features, int(shape["n_genes"]), self.config.n_dimensions, self.config.dropout
         )
 
     def start(self, network: nn.Module, data: TrainingData, run: Run) -> None:
         assert isinstance(network, BLEEPNetwork)
-        load_weights(network.image_encoder, self.config.encoder, self.config.weights, run)
+        config = self.config
+        load_weights(network.image_encoder, config.encoder, config.weights, run)
+        given = scaling(config.pixels, config.encoder)
+        note_foreign_input(run, self.name, config.encoder, *given, self.input_px, config.pooling, "pixels")
 
     def loss(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         config = self.config
         # with augment_at_test the published code augments the validation spots, too
         generator = batch.generator if network.training or config.augment_at_test else None
-        images = encoder_input(batch.patches, config.pixels, config.augmentation, generator)
+        images = encoder_input(batch.patches, config.pixels, config.augmentation, generator, config.encoder)
         spots, images = network(images, batch.target)
         z = logits(spots, images, config.temperature)
         if config.targets == "one-hot":
@@ -228,7 +233,7 @@ class BLEEP(TorchMethod):
 
     def _queries(self, network: BLEEPNetwork, patches: Tensor) -> Tensor:
         config = self.config
-        images = input_at_test(patches, config.pixels, config.augmentation, config.augment_at_test)
+        images = input_at_test(patches, config.pixels, config.augmentation, config.augment_at_test, config.encoder)
         return network.embed_images(images).float()
 
 

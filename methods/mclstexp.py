@@ -30,12 +30,13 @@ from stbench.torch_method import (
     TorchMethod,
     TrainingData,
 )
+from stbench.training.encoder_input import note_foreign_input
 from stbench.training.encoders import Pooling, build_encoder, load_weights
 from stbench.training.patch_bank import PatchBank
 from stbench.training.windows import Padding
 
 from .layers.contrastive import ProjectionHead, logits, matched, one_hot_loss
-from .layers.pixels import Augmentation, PixelScale, encoder_input, input_at_test
+from .layers.pixels import Augmentation, PixelScale, encoder_input, input_at_test, scaling
 from .layers.retrieval import Distance, diagnose, note_neighbours, retrieve
 from .layers.transformer import TransformerBlock
 
@@ -331,7 +332,7 @@ class MclSTExp(TorchMethod):
         from torchvision.models import DenseNet  # slow to import: only who builds a network waits for it
 
         config, n_genes = self.config, int(shape["n_genes"])
-        encoder = build_encoder(config.encoder, pooling=config.pooling)
+        encoder = build_encoder(config.encoder, pooling=config.pooling, input_px=self.input_px)
         module = encoder.module
         if isinstance(module, DenseNet) and not config.last_relu:
             module = SignedDenseNet(module)
@@ -361,7 +362,10 @@ class MclSTExp(TorchMethod):
         assert isinstance(network, MclSTExpNetwork | ImageRegression)
         frozen = network.image_encoder
         encoder = frozen.encoder if isinstance(frozen, FrozenEncoder) else frozen
-        load_weights(encoder, self.config.encoder, self.config.weights, run)
+        config = self.config
+        load_weights(encoder, config.encoder, config.weights, run)
+        given = scaling(config.pixels, config.encoder)
+        note_foreign_input(run, self.name, config.encoder, *given, self.input_px, config.pooling, "pixels")
         if isinstance(network, ImageRegression):
             # retrieval averages what it has seen; a regression that had to find the genes' level first would lose by it
             with torch.no_grad():
@@ -373,7 +377,7 @@ class MclSTExp(TorchMethod):
     def loss(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         config = self.config
         generator = batch.generator if network.training else None
-        images = encoder_input(batch.patches, config.pixels, config.augmentation, generator)
+        images = encoder_input(batch.patches, config.pixels, config.augmentation, generator, config.encoder)
         if config.objective == "regression":
             return {"loss": F.mse_loss(network(images).float(), batch.target)}
         spots, images = network(images, self._expression(batch), self._positions(batch), batch.slide)
@@ -472,7 +476,7 @@ class MclSTExp(TorchMethod):
 
     def _test_images(self, patches: Tensor) -> Tensor:
         config = self.config
-        return input_at_test(patches, config.pixels, config.augmentation, config.augment_at_test)
+        return input_at_test(patches, config.pixels, config.augmentation, config.augment_at_test, config.encoder)
 
     def _expression(self, spots: Batch | TrainingData) -> Tensor:
         if self.config.expression == "target":

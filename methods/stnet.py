@@ -26,6 +26,7 @@ from stbench.torch_method import (
     TrainingData,
 )
 from stbench.training import augment
+from stbench.training.encoder_input import note_foreign_input, own_input
 from stbench.training.encoders import IMAGENET_MEAN, IMAGENET_STD, Encoder, build_encoder, load_weights
 from stbench.training.loop import batches_of_spots
 
@@ -66,10 +67,10 @@ class STNetConfig(EncoderConfig, SpotBatchConfig, TorchConfig):
         description="train only the head and the last so many parts of the encoder (1 of a ResNet is its last stage,"
         " 2 of a DenseNet its last dense block and the norm after it); none: all of it (official)",
     )
-    norm: Literal["train", "imagenet", "fixed", "none"] = Field(
+    norm: Literal["train", "imagenet", "fixed", "none", "encoder"] = Field(
         "train",
-        description="input standardisation per channel: statistics of training patches (official), of ImageNet, those"
-        " of the official analysis scripts, or none",
+        description="input standardisation per channel: statistics of training patches (official, with any encoder), of"
+        " ImageNet, those of the official analysis scripts, none, or as the encoder was trained",
     )
     norm_patches: int = Field(
         384, ge=1, description="training patches, drawn at random, for norm = train; official: 12 batches of 32"
@@ -178,7 +179,9 @@ class STNet(TorchMethod):
         return {"n_genes": data.n_genes}
 
     def network(self, shape: Mapping[str, Any]) -> STNetwork:
-        network = STNetwork(build_encoder(self.config.encoder, pooling=self.config.pooling), shape["n_genes"])
+        network = STNetwork(
+            build_encoder(self.config.encoder, pooling=self.config.pooling, input_px=self.input_px), shape["n_genes"]
+        )
         if self.config.freeze_trunk:
             network.freeze([network.encoder])
         elif self.config.trained_parts is not None:
@@ -200,6 +203,8 @@ class STNet(TorchMethod):
         mean, std = self._input_statistics(data, run)
         network.input_mean.copy_(mean)
         network.input_std.copy_(std)
+        given = (mean.tolist(), std.tolist())
+        note_foreign_input(run, self.name, self.config.encoder, *given, self.input_px, self.config.pooling, "norm")
 
     def _input_statistics(self, data: TrainingData, run: Run) -> tuple[Tensor, Tensor]:
         match self.config.norm:
@@ -209,6 +214,9 @@ class STNet(TorchMethod):
                 return torch.tensor(FIXED_MEAN), torch.tensor(FIXED_STD)
             case "none":
                 return torch.zeros(3), torch.ones(3)
+            case "encoder":
+                own = own_input(self.config.encoder)
+                return torch.tensor(own.mean), torch.tensor(own.std)
         generator = run.torch_generator(self.name, "input statistics")
         drawn = torch.randperm(len(data.training_spots), generator=generator)[: self.config.norm_patches]
         return input_statistics(data, data.training_spots[drawn])
@@ -277,7 +285,9 @@ def parts_of(encoder: nn.Module) -> list[nn.Module]:
     ``features``.
     """
     trunk = encoder.get_submodule("features") if hasattr(encoder, "features") else encoder
-    return [child for child in trunk.children() if any(True for _ in child.parameters())]
+    parts = [child for child in trunk.children() if any(True for _ in child.parameters())]
+    inner = getattr(trunk, "trunk", None)  # of an encoder that pools tokens its own way, which does so last
+    return [*parts_of(inner), *parts[1:]] if isinstance(inner, nn.Module) else parts
 
 
 def input_statistics(data: TrainingData, spots: Tensor) -> tuple[Tensor, Tensor]:

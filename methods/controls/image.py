@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from pydantic import Field
@@ -47,11 +47,21 @@ class ColourRidge(Control):
 
 
 class FeatureConfig(MethodConfig):
-    encoder: str = Field("densenet121", description="frozen image encoder: a torchvision or timm name")
+    encoder: str = Field(
+        "densenet121",
+        description="frozen image encoder: of 'stbench encoders list', each with its own scaling of pixels, crop and "
+        "pooling, or torchvision's or timm's, scaled as for ImageNet",
+    )
     # random by default: a control must run everywhere, and features of an untrained network are a strong floor
-    weights: str = Field("random", description="its weights: random, imagenet, or a .pth or .safetensors file")
+    weights: str = Field(
+        "random",
+        description="its weights: random, pretrained (as published), imagenet, or a .pth or .safetensors file",
+    )
     patch_px: int = Field(224, ge=2, description="side of the window around a spot, in full-resolution pixels")
-    input_px: int = Field(224, ge=32, description="side of the image that the encoder sees")
+    input_px: int | None = Field(
+        None, ge=32, description="side of the image that the encoder sees; none: that of its training (224 as a rule)"
+    )
+    own_input_px: ClassVar[bool] = True  # none is the encoder's, not patch_px
     draw: int = Field(0, description="which random network, where weights are random; it is the same in all folds")
 
 
@@ -84,11 +94,14 @@ class FeatureControl(Control):
         """Build the encoder, at the beginning of ``fit``."""
         from ..layers.frozen_features import frozen_encoder
 
-        self.encoder = frozen_encoder(self.config.encoder, self.config.weights, self.config.draw, run)
+        config = self.config
+        self.encoder = frozen_encoder(config.encoder, config.weights, config.draw, run, config.input_px)
         self.facts = {"weights": self.weights_label}
 
     def features(self, slide: TestSlide) -> np.ndarray:
         """(n_spots, n_features) float32."""
+        from stbench.training.encoder_input import own_input
+
         from ..layers.frozen_features import encode
 
         encoder, config = self.encoder, self.config
@@ -98,7 +111,7 @@ class FeatureControl(Control):
         return once_per_slide(
             slide,
             (*network, config.patch_px, config.input_px),
-            lambda: encode(encoder, slide, config.patch_px, config.input_px),
+            lambda: encode(encoder, slide, config.patch_px, own_input(config.encoder, config.input_px)),
         )
 
     def save(self, directory: Path) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from ..training.foundation.table import PublishedEncoder, pathology_encoder
 from .record import Finding, Verdict, some
 
-# What is published about models of pathology, by a word of their file's or model's name. None of the publications lists
-# every slide, hence "may".
+# What is published about models of pathology that are not in the table of encoders, and about files of its encoders
+# under other names, by a word of their file's or model's name. None of the publications lists every slide, hence "may".
 PATHOLOGY = {
     "ctranspath": "public slides of TCGA and PAIP",
     "retccl": "public slides of TCGA and PAIP",
@@ -34,6 +35,9 @@ def seen(label: str) -> tuple[Verdict, str]:
         return "ok", "no pretrained encoder"
     if label == "random":
         return "ok", "random weights have seen nothing"
+    row = pathology_encoder(label.partition(" (")[0])
+    if row is not None:
+        return "warning", _published(row)
     words = set(re.split(r"[^a-z0-9]+", label.lower()))
     known = next((what for name, what in PATHOLOGY.items() if name in words), None)
     if known is not None:
@@ -41,6 +45,17 @@ def seen(label: str) -> tuple[Verdict, str]:
     if label.startswith("imagenet") and NATURAL.search(label):
         return "ok", "ImageNet holds photographs, no pathology"
     return "note", "what it was pretrained on is not known, so it may have seen these slides"
+
+
+def _published(row: PublishedEncoder) -> str:
+    """What the table says of an encoder's pretraining and licence, and what follows for a dataset's slides."""
+    tcga = {"yes": "it saw TCGA", "no": "TCGA is not among it", "not known": "whether TCGA is among it is not known"}
+    which = (
+        "its slides are listed: a dataset's can be looked up"
+        if row.slides_are_listed
+        else "its slides are not listed, so this dataset's cannot be ruled out"
+    )
+    return f"pretrained on {row.pretraining}; {tcga[row.tcga]}; {which}; {row.known_by}"
 
 
 def exposure(encoders: Mapping[str, str]) -> Finding:

@@ -14,6 +14,7 @@ from .console import out
 from .data import data_app
 from .data_fetch import data_fetch
 from .doctor import doctor
+from .encoders import encoders_app
 from .leaderboard import leaderboard
 from .methods import methods_app
 from .new import new_app
@@ -27,8 +28,8 @@ from .trial import trial
 from .worker import worker
 
 ORDER = (
-    "run", "status", "report", "leaderboard", "ablate", "audit", "predict", "score", "data", "methods", "new", "doctor",
-    "track", "trial", "worker",  # what engines call
+    "run", "status", "report", "leaderboard", "ablate", "audit", "predict", "score", "data", "methods", "encoders",
+    "new", "doctor", "track", "trial", "worker",  # what engines call
 )  # fmt: skip
 
 
@@ -51,6 +52,7 @@ for command in (run, status, report, leaderboard, ablate, audit, predict, score,
 data_app.command("fetch")(data_fetch)
 app.add_typer(data_app, name="data")
 app.add_typer(methods_app, name="methods")
+app.add_typer(encoders_app, name="encoders")
 app.add_typer(new_app, name="new")
 
 

@@ -15,7 +15,7 @@ from .console import out
 from .lists import words
 
 if TYPE_CHECKING:
-    from ..method import MethodConfig
+    from ..method import Method, MethodConfig
     from ..results.plan import MethodChoice
 
 
@@ -71,6 +71,7 @@ def choose_methods(
             if weights is not None and "weights" in method.Config.model_fields and "weights" not in own:
                 own["weights"] = weights
                 weights_are_used = True
+            own |= _as_the_encoder_has_it(method, own)
             config = configure(method, presets[name], dataset, own)
             choices.append(MethodChoice(name, method, presets[name], labels, config))
     if without_encoder:
@@ -83,6 +84,21 @@ def choose_methods(
             f"--weights {weights} changes nothing: none of {', '.join(chosen)} has an encoder - leave it out"
         )
     return choices
+
+
+def _as_the_encoder_has_it(method: type[Method], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What an encoder of pathology brings where nothing else was asked for: its published weights, and, for a method
+    that asks an encoder for its own features, its own size of images in place of what a preset has for another encoder.
+    """
+    from ..training.foundation.table import pathology_encoder
+
+    if pathology_encoder(str(changes.get("encoder", ""))) is None:
+        return {}
+    fields = method.Config.model_fields
+    brought: dict[str, Any] = {"weights": "pretrained"} if "weights" in fields else {}
+    if getattr(method.Config, "own_input_px", False):
+        brought["input_px"] = None
+    return {name: value for name, value in brought.items() if name not in changes}
 
 
 def _presets(chosen: Sequence[str], preset: str) -> dict[str, str]:
@@ -180,7 +196,8 @@ def _whole_window(choice: MethodChoice, patch_px: int) -> MethodConfig:
         return config
     changed: dict[str, Any] = {"patch_px": patch_px}
     if "input_px" in fields:
-        changed["input_px"] = getattr(config, "input_px", None) or getattr(config, "patch_px", patch_px)
+        whole = None if getattr(config, "own_input_px", False) else getattr(config, "patch_px", patch_px)
+        changed["input_px"] = getattr(config, "input_px", None) or whole
     if "patch_um" in fields:
         changed["patch_um"] = None
     return type(config)(**(config.model_dump() | changed))

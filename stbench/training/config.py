@@ -33,10 +33,15 @@ class SpotBatchConfig(MethodConfig):
 class EncoderConfig(MethodConfig):
     """Settings of methods with a pretrained image encoder (a mixin to :class:`TorchConfig`)."""
 
-    encoder: str = Field("densenet121", description="image encoder: a torchvision or timm name")
+    encoder: str = Field(
+        "densenet121", description="image encoder: of 'stbench encoders list', or torchvision's or timm's"
+    )
     weights: str = Field(
-        "imagenet", description="its initial weights: imagenet, random, or a .pth or .safetensors file"
+        "imagenet",
+        description="its initial weights: pretrained (as published), imagenet, random, or a .pth or .safetensors file",
     )
     pooling: Pooling = Field(
-        "native", description="of its last features: native (a ViT's class token), or the average over places"
+        "native",
+        description="of its last features: native (a ViT's class token, or as 'stbench encoders show' has it) or"
+        " average (over places)",
     )

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import UserError, reason_of
 from ..method import Run
-from .foundation.table import pathology_encoder
+from .foundation.table import pathology_encoder, rows_of_architecture
 from .pretrained import (
     INSTEAD,
     TORCHVISION,
@@ -79,6 +79,7 @@ def build_encoder(
     torchvision's or timm's own class, under its own key names, but for the table's encoders that these do not have.
     """
     row = pathology_encoder(name)
+    module: Any
     if row is not None:
         if row.only_px is not None and input_px not in (None, row.only_px):
             raise UserError(
@@ -129,7 +130,15 @@ def load_weights(module: nn.Module, name: str, weights: str, run: Run | None = N
                 f"the image encoder ({name}) starts from random weights: its numbers are not those of a pretrained one"
             )
     elif kind == "file" or pathology_encoder(name) is not None:
-        _load_file(module, name, file_of(name, weights))
+        path = file_of(name, weights)
+        _load_file(module, name, path)
+        namesakes = rows_of_architecture(name) if run is not None and pathology_encoder(name) is None else []
+        if run is not None and namesakes:
+            run.note(
+                f"{path.name} is read as weights of the plain network {name}, about whose scaling of pixels a file says"
+                f" nothing: if it is that of {' or '.join(row.name for row in namesakes)}, name that encoder instead,"
+                " which brings its own"
+            )
     else:
         module.load_state_dict(pooled_names(_published(name), list(module.state_dict())))
     return weights_label(name, weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -132,12 +133,12 @@ def room(device: torch.device, reusable: int = 0) -> int:
     return int((psutil.virtual_memory().available + reusable) * CPU_SHARE)
 
 
-def resized(patches: Tensor, side: int) -> Tensor:
-    """(B, s, s, 3) uint8 to (B, ``side``, ``side``, 3) uint8, bilinear with antialiasing (torchvision's resize)."""
+def resized(patches: Tensor, side: int, mode: Literal["bilinear", "bicubic"] = "bilinear") -> Tensor:
+    """(B, s, s, 3) uint8 to (B, ``side``, ``side``, 3) uint8, with antialiasing (torchvision's resize)."""
     if patches.shape[1] == side:
         return patches
     images = patches.permute(0, 3, 1, 2).to(torch.float32)
-    images = interpolate(images, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+    images = interpolate(images, size=(side, side), mode=mode, align_corners=False, antialias=True)
     return images.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 

@@ -25,6 +25,7 @@ from stbench.methods.layers import frozen_features, nearest, once_per_slide, rid
 from stbench.methods.layers.once_per_slide import SlideResults
 from stbench.slides.content import with_content
 from stbench.system.files import value_digest
+from stbench.training.encoder_input import own_input
 
 CONTROLS = registry.expand_methods("controls")
 
@@ -273,7 +274,7 @@ def features_and_slides(make_training_slides: Make) -> tuple[list[np.ndarray], l
     """Features of a random ResNet-18 as the quick controls compute them, and their slides."""
     slides = make_training_slides(3, side=64)
     encoder = frozen_features.frozen_encoder("resnet18", "random", 0, Run())
-    return [frozen_features.encode(encoder, slide, 224, 64) for slide in slides], slides
+    return [frozen_features.encode(encoder, slide, 224, own_input("resnet18", 64)) for slide in slides], slides
 
 
 def test_feature_ridge_equals_scikit_learns(
@@ -409,9 +410,11 @@ def test_the_batches_of_the_encoder_do_not_change_its_features(
 ) -> None:
     slide = make_training_slides(1, n_spots=7, side=64)[0]
     encoder = frozen_features.frozen_encoder("resnet18", "random", 0, Run())
-    whole = frozen_features.encode(encoder, slide, 64, 64)
+    whole = frozen_features.encode(encoder, slide, 64, own_input("resnet18", 64))
     monkeypatch.setattr(frozen_features, "BATCH_SIZE", 3)
-    np.testing.assert_allclose(frozen_features.encode(encoder, slide, 64, 64), whole, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        frozen_features.encode(encoder, slide, 64, own_input("resnet18", 64)), whole, rtol=1e-3, atol=1e-5
+    )
 
 
 # All controls -------------------------------------------------------------------------------------------------------
@@ -456,4 +459,5 @@ def test_settings_are_refused_by_name(name: str) -> None:
 def test_the_published_settings_name_the_pretrained_encoder_of_the_field() -> None:
     for control in (controls.FeatureRidge, controls.FeatureKNN):
         config = configure(control, "published")
-        assert (config.encoder, config.weights, config.input_px) == ("densenet121", "random", 224)  # type: ignore[attr-defined]
+        assert own_input(config.encoder, config.input_px).input_px == 224  # type: ignore[attr-defined]
+        assert (config.encoder, config.weights, config.input_px) == ("densenet121", "random", None)  # type: ignore[attr-defined]

@@ -30,6 +30,7 @@ from stbench.errors import UserError
 from stbench.slides.image import SlideImage
 from stbench.slides.slide import Slide
 from stbench.system.locate import cache_root
+from stbench.training.foundation.table import published_encoders
 
 SIDE, PITCH, PATCH, N_GENES = 12, 40, 32, 120
 PATIENTS = {"A1": "A", "A2": "A", "B1": "B", "C1": "C"}
@@ -384,10 +385,28 @@ def test_a_target_that_pools_spots_is_noted(tmp_path: Path, clean: PreparedDatas
         ("file (unified.pth 0123abcd)", "note"),
         ("file (uni.pth 0123abcd)", "warning"),
         ("file (ctranspath.pth 0123abcd)", "warning"),
+        ("uni (pytorch_model.bin 0123abcd)", "warning"),
+        ("kaiko-vits16 (vits16.pth 0123abcd)", "warning"),
     ],
 )
 def test_what_an_encoder_may_have_seen_is_declared_by_its_weights(label: str, verdict: str) -> None:
     assert seen(label)[0] == verdict
+
+
+@pytest.mark.parametrize(
+    ("name", "tcga", "listed"),
+    [
+        ("uni", "TCGA is not among it", "are not listed"),
+        ("uni2-h", "whether TCGA is among it is not known", "are not listed"),
+        ("kaiko-vits16", "it saw TCGA", "are listed"),
+        ("phikon-v2", "it saw TCGA", "are not listed"),
+    ],
+)
+def test_of_published_encoders_the_audit_tells_pretraining_and_licence(name: str, tcga: str, listed: str) -> None:
+    row = published_encoders()[name]
+    _, said = seen(f"{name} (weights.pth 0123abcd)")
+    assert f"pretrained on {row.pretraining}; {tcga}; its slides {listed}" in said
+    assert said.endswith(f"licence: {row.licence}")
 
 
 def test_encoders_are_listed_where_they_are_given(clean: PreparedDataset) -> None:

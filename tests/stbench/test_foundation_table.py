@@ -139,6 +139,12 @@ def test_rows_name_layouts_that_there_are_and_files_that_can_be_found() -> None:
 
 
 def test_rows_whose_files_a_plain_network_would_take_are_known_by_its_name() -> None:
-    names = [row.name for row in rows_of_architecture("vit_small_patch16_224")]
-    assert {"kaiko-vits16", "lunit-vits16"} <= set(names)
-    assert [row.name for row in rows_of_architecture("resnet50")] == ["retccl"]
+    def names(architecture: str) -> list[str]:
+        return [row.name for row in rows_of_architecture(architecture)]
+
+    assert names("vit_small_patch16_224") == ["kaiko-vits16", "lunit-vits16"]
+    assert names("vit_base_patch16_224") == ["phikon", "kaiko-vitb16"]
+    assert names("vit_large_patch14_reg4_dinov2") == ["kaiko-vitl14"]
+    assert names("resnet50") == ["retccl"]
+    for plain in ("vit_large_patch16_224", "vit_giant_patch14_reg4_dinov2", "swin_tiny_patch4_window7_224"):
+        assert not names(plain)

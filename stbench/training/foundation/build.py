@@ -24,7 +24,7 @@ def build(row: PublishedEncoder, pooling: Literal["native", "average"] = "native
     if row.library == "torchvision":
         import torchvision
 
-        module = getattr(torchvision.models, row.architecture)(weights=None)
+        module: Any = getattr(torchvision.models, row.architecture)(weights=None)
         n_features = module.fc.in_features
         module.fc = nn.Identity()
         return module, n_features
@@ -36,7 +36,7 @@ def build(row: PublishedEncoder, pooling: Literal["native", "average"] = "native
         whole_tokens = not average and row.pooling != "class token"
         # a size that is no multiple of the patch is padded: only a method's own input size can be one
         arguments |= {"global_pool": "avg" if average else "" if whole_tokens else "token", "dynamic_img_pad": True}
-        trunk = timm.create_model(row.architecture, pretrained=False, num_classes=0, **arguments)
+        trunk: Any = timm.create_model(row.architecture, pretrained=False, num_classes=0, **arguments)
         if row.pooler is not None:
             return AttentionPooled(trunk, row.pooler), row.pooler.width
         if whole_tokens:
@@ -53,13 +53,13 @@ def load(module: nn.Module, row: PublishedEncoder, state: Mapping[str, Tensor]) 
 
     Raises ``KeyError`` or ``RuntimeError`` where it is another network's.
     """
-    target = module.trunk if isinstance(module, ClassAndMean) else module
-    expected = target.state_dict()  # type: ignore[operator]
+    target: Any = module.trunk if isinstance(module, ClassAndMean) else module
+    expected = target.state_dict()
     named = translated(state, row.layouts, expected)
     named = select(state, list(expected)) if named is None else pooled_names(named, list(expected))
     if row.positions_px is not None:
         named = with_positions_of(named, expected, "trunk.pos_embed" if row.pooler else "pos_embed")
-    target.load_state_dict(named)  # type: ignore[operator]
+    target.load_state_dict(named)
 
 
 def _class(name: str) -> Any:

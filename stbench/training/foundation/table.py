@@ -189,8 +189,11 @@ def pathology_encoder(name: str) -> PublishedEncoder | None:
 
 def rows_of_architecture(name: str) -> list[PublishedEncoder]:
     """Encoders trained on slides that are the plain network ``name`` of a library, which takes their files."""
+    own_px = 518 if name.endswith("dinov2") else 224
     return [
         row
         for row in published_encoders().values()
-        if row.images == "slides" and row.architecture == name and not row.stem and row.pooler is None
+        if (row.images, row.architecture, row.stem, row.pooler) == ("slides", name, "", None)
+        and row.arguments.get("img_size", own_px) == own_px
+        and not row.arguments.keys() - {"img_size", "dynamic_img_size", *UNSEEN_BY_LOADING}
     ]
