@@ -14,6 +14,7 @@ def report(
     compare_paper: bool = False,
     genes: Sequence[str] = (),
     summaries: Mapping[Path, str] | None = None,
+    processes: int | None = 1,
 ) -> ReportFiles:
     """Write ``out/report.html``, ``out/tables/`` and ``out/figures/`` from one or several results directories.
 
@@ -31,6 +32,9 @@ def report(
         Genes that are drawn over the tissue; the best predicted ones if none is named.
     summaries : mapping of Path to str, optional
         See :func:`stbench.reports.sections.read.load`.
+    processes : int or None, default=1
+        Processes that draw; with 1 this one does. ``None``: as many as are worth their start and have a core and
+        memory, four at most. The files are the same, byte for byte.
 
     Returns
     -------
@@ -44,7 +48,7 @@ def report(
     """
     from .page.report import write_report
 
-    return write_report(results, out, compare_paper, genes, summaries)
+    return write_report(results, out, compare_paper, genes, summaries, processes)
 
 
 def leaderboard(results: Sequence[Path], out: Path, summaries: Mapping[Path, str] | None = None) -> LeaderboardFiles:

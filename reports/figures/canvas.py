@@ -76,7 +76,7 @@ def _laid_out(figure: Figure) -> Iterator[None]:
     figure.draw_without_rendering()
     figure.dpi = own
     of_all = [legend for legend in figure.legends if legend.get_bbox_to_anchor() is figure.bbox]
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)  # "none" keeps a stand-in, for which every saving would draw all once more
     for legend in of_all:  # anchored to all that is saved, the strip included
         legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
     try:

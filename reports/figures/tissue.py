@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ class Background:
     path: Path
     scale: float  # thumbnail pixels per full-resolution pixel
     spot_diameter: float  # full-resolution pixels
+    _bleached: dict[tuple[float, bool], np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def pixels(self) -> np.ndarray:
@@ -44,6 +45,16 @@ class Background:
             raise DamagedFileError(
                 f"{self.path} cannot be read ({error}) - the command that made {self.path.parents[2]} makes it again"
             ) from error
+
+    def bleached(self, fade: float, grey: bool) -> np.ndarray:
+        """The pixels moved towards white by the share ``fade``, and without colours if ``grey``; made once for all
+        the maps of a slice."""
+        if (fade, grey) not in self._bleached:
+            pixels = self.pixels
+            if grey:
+                pixels = np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
+            self._bleached[fade, grey] = np.rint(pixels + (255.0 - pixels) * fade).astype(np.uint8)
+        return self._bleached[fade, grey]
 
 
 def backgrounds(section: Section) -> Mapping[str, Background]:
@@ -91,12 +102,9 @@ def draw_spots(
 
     diameter = diameter_on_paper(pixel_xy, background)
     if background is not None:
-        pixels = background.pixels
-        if grey:
-            pixels = np.repeat(pixels.mean(axis=2, keepdims=True), 3, axis=2)
+        pixels = background.bleached(fade, grey)
         height, width = pixels.shape[:2]
-        faded = np.rint(pixels + (255.0 - pixels) * fade).astype(np.uint8)
-        axes.imshow(faded, extent=(0, width / background.scale, height / background.scale, 0), zorder=1)
+        axes.imshow(pixels, extent=(0, width / background.scale, height / background.scale, 0), zorder=1)
     shape: dict[str, Any] = {"units": "xy", "offset_transform": axes.transData}
     sizes = np.full(len(pixel_xy), diameter)
     circles = EllipseCollection(

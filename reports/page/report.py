@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from ..figures import canvas, slices
 from ..numbers import means
 from ..parts.ablation.study import study_of
 from ..parts.contents import parts
-from ..parts.part import Context, Picture, picture
+from ..parts.part import Context, Part, Picture, picture
 from ..published.table1 import published
 from ..sections.entries import NOT_PRINTED
 from ..sections.read import load
@@ -28,6 +29,7 @@ from ..words import headline, warnings
 from .files import ReportFiles
 from .genes import gene_view
 from .html import SectionPage, render
+from .processes import fitting_processes, makers
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,21 @@ def write_report(
     compare_paper: bool = False,
     genes: Sequence[str] = (),
     summaries: Mapping[Path, str] | None = None,
+    processes: int | None = 1,
 ) -> ReportFiles:
     """See :func:`stbench.reports.report`. All is made before anything is written."""
     sections = load(results, summaries)
     context = Context(sections, compare_paper, tuple(genes))
     printed = published()
-    composed = [
-        _compose(section, name, context, printed) for section, name in zip(sections, file_names(sections), strict=True)
-    ]
+    with makers(sections, context, processes or fitting_processes(sections)) as submit:
+        coming = [
+            (submit(_pictures, place), [submit(part, place) for part in parts(section)])
+            for place, section in enumerate(sections)
+        ]
+        composed = [
+            _compose(section, name, printed, *made)
+            for section, name, made in zip(sections, file_names(sections), coming, strict=True)
+        ]
     pages = [content.page for content in composed]
     text = render(pages)
     out = Path(out)
@@ -79,7 +88,13 @@ def write_report(
     )
 
 
-def _compose(section: Section, name: str, context: Context, printed: pd.DataFrame) -> Composed:
+def _compose(
+    section: Section,
+    name: str,
+    printed: pd.DataFrame,
+    drawings: Future[list[Picture]],
+    coming: Sequence[Future[Part | None]],
+) -> Composed:
     board = means.board_of(section)
     board = means.with_exchanged(board, section.rows)
     board = means.with_published(board, printed, section.dataset, section.split)
@@ -94,9 +109,10 @@ def _compose(section: Section, name: str, context: Context, printed: pd.DataFram
         f"{name}-genes.parquet": _gene_table(section),
     }
     typeset = {f"{name}-{table.name}": table for table in (leaderboard, *per_slice, trial_list)}
-    pictures = _pictures(section)
+    genes = gene_view(section)
+    pictures = drawings.result()
     drawn = {f"{name}-{drawing.name}": drawing for drawing in pictures}
-    further = parts(section, context)
+    further = [part for made in coming if (part := made.result()) is not None]
     for part in further:
         stem = f"{name}-{part.name}"
         frames |= {f"{stem}-{what}": frame for what, frame in part.frames.items()}
@@ -116,7 +132,7 @@ def _compose(section: Section, name: str, context: Context, printed: pd.DataFram
         unfinished=list(records(trials[trials["state"] != "finished"])),
         pictures=pictures,
         parts=further,
-        genes=gene_view(section),
+        genes=genes,
     )
     return Composed(page, frames, typeset, drawn)
 
@@ -133,7 +149,7 @@ def file_names(sections: Sequence[Section]) -> list[str]:
     return names
 
 
-def _pictures(section: Section) -> list[Picture]:
+def _pictures(section: Section, _context: Context) -> list[Picture]:
     if study_of(section) is not None:
         return []  # dozens of variants of one method: the part on the study draws what can be read
     with canvas.drawing():

@@ -57,7 +57,6 @@ PARTS_OF_A_STUDY: Sequence[Callable[[Section, Context], Part | None]] = (
 )
 
 
-def parts(section: Section, context: Context) -> list[Part]:
-    """What there is to say about a section; a part that has nothing to work with is left out."""
-    wanted = PARTS if study_of(section) is None else PARTS_OF_A_STUDY
-    return [made for make in wanted if (made := make(section, context)) is not None]
+def parts(section: Section) -> Sequence[Callable[[Section, Context], Part | None]]:
+    """What makes the parts of a section; one that has nothing to work with makes none."""
+    return PARTS if study_of(section) is None else PARTS_OF_A_STUDY

@@ -42,9 +42,13 @@ def read_gene_tables(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]
 def trial_table(section: Section, name: str) -> pd.DataFrame:
     """``trials/KEY/NAME`` (csv or parquet) of all finished trials in one table, with ``entry`` and ``seed`` in front.
 
-    Trials of an older version may not have it; a table without rows where none has.
+    Trials of an older version may not have it; a table without rows where none has. It is read once: whoever changes it
+    takes a copy.
     """
-    return _of_trials(section.rows, name)[0]
+    if name not in section.derived:
+        section.derived[name] = _of_trials(section.rows, name)[0]
+    table: pd.DataFrame = section.derived[name]
+    return table
 
 
 def _of_trials(rows: pd.DataFrame, name: str) -> tuple[pd.DataFrame, tuple[str, ...]]:

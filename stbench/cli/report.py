@@ -25,6 +25,9 @@ def report(
     genes: Annotated[
         str | None, typer.Option(metavar="A,B", help="Genes to draw over the tissue (the best predicted ones).")
     ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processes that draw (one a core, at most 4).")
+    ] = None,
 ) -> None:
     """Write tables, figures and one self-contained HTML page."""
     from stbench.reports import report as make_report
@@ -40,7 +43,8 @@ def report(
     place = directory or results[0] / "report"
     if compare not in (None, "paper"):
         raise unknown("value of --compare", compare, ["paper"])
-    files = make_report(results, place, compare == "paper", words(genes, "--genes") if genes else (), summaries)
+    chosen = words(genes, "--genes") if genes else ()
+    files = make_report(results, place, compare == "paper", chosen, summaries, processes)
     for results_directory in results:
         if is_recorded(results_directory):
             record_in_mlflow(results_directory, place)
