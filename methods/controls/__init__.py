@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from .image import ColourRidge, FeatureKNN, FeatureRidge
+from .image import ColourRidge, FeatureKNN, FeaturePCARidge, FeatureRidge
 from .profiles import DepthOracle, NearestReplicate, PositionKNN, TrainingMean
 
 __all__ = [
     "ColourRidge",
     "DepthOracle",
     "FeatureKNN",
+    "FeaturePCARidge",
     "FeatureRidge",
     "NearestReplicate",
     "PositionKNN",

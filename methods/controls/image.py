@@ -15,7 +15,7 @@ from stbench.system.files import reading_tensors
 
 from ..layers.nearest import mean_of_nearest, negative_cosines
 from ..layers.once_per_slide import once_per_slide
-from ..layers.ridge import fit_ridge, predict_ridge, standardisation
+from ..layers.ridge import fit_principal_ridge, fit_ridge, predict_ridge, standardisation
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,6 +67,15 @@ class FeatureConfig(MethodConfig):
 
 class FeatureRidgeConfig(FeatureConfig, RidgeConfig):
     pass
+
+
+class FeaturePCARidgeConfig(FeatureConfig):
+    components: int = Field(256, ge=1, description="principal components, at most one per training spot; HEST-1k: 256")
+    penalty: float | None = Field(
+        None,
+        gt=0,
+        description="ridge penalty in all, as scikit-learn counts it; none: 100 / (components x genes), as HEST-1k",
+    )
 
 
 class FeatureKNNConfig(FeatureConfig):
@@ -152,6 +161,29 @@ class FeatureRidge(FeatureControl):
         self.start(run)
         features = [self.features(slide) for slide in slides]
         self.learnt = fit_ridge(features, [slide.target for slide in slides], self.config.alpha)
+
+    def predict(self, slide: TestSlide) -> np.ndarray:
+        return predict_ridge(self.learnt, self.features(slide))
+
+
+class FeaturePCARidge(FeatureControl):
+    """Ridge regression on 256 principal components of a frozen encoder's features: the probe of HEST-1k's benchmark.
+
+    After github.com/mahmoodlab/HEST (src/hest/bench/benchmark.py and trainer.py, commit 0512f57; Jaume et al. 2024):
+    features are standardised, reduced by PCA, and regressed with the penalty 100 / (components x genes). There no
+    intercept is fitted. Features are centred, so the weights, and every gene's correlation on a slide, are the same
+    with one; without it predictions would lack the genes' levels, which errors and correlations over genes look at.
+    """
+
+    name = "feature_pca_ridge"
+    title = "PCA + ridge on encoder features"
+    Config = FeaturePCARidgeConfig
+
+    def fit(self, slides: Sequence[TrainingSlide], run: Run) -> None:
+        self.start(run)
+        features = [self.features(slide) for slide in slides]
+        targets = [slide.target for slide in slides]
+        self.learnt = fit_principal_ridge(features, targets, self.config.components, self.config.penalty)
 
     def predict(self, slide: TestSlide) -> np.ndarray:
         return predict_ridge(self.learnt, self.features(slide))

@@ -1,4 +1,4 @@
-"""Ridge regression of many genes at once, the penalty of each chosen by leaving training slides out."""
+"""Ridge regression of many genes at once, on all features or on their principal components."""
 
 from __future__ import annotations
 
@@ -29,6 +29,28 @@ def fit_ridge(
         "intercept": target.mean(axis=0, dtype=np.float64),
         "alpha": alphas,
     }
+
+
+def fit_principal_ridge(
+    features: Sequence[np.ndarray], targets: Sequence[np.ndarray], n_components: int, penalty: float | None
+) -> dict[str, np.ndarray]:
+    """Ridge regression of all genes on the first principal components of standardised features, with an intercept.
+
+    Per training slide (n_spots, n_features) features and (n_spots, n_genes) targets. Components are at most as many as
+    there are spots or features. ``penalty`` is scikit-learn's alpha; ``None``: 100 / (components * genes). Returns what
+    :func:`predict_ridge` needs: components are a rotation, so the weights are those of the features themselves.
+    """
+    joined, target = np.concatenate(features), np.concatenate(targets)
+    centre, scale = standardisation(joined)
+    standardised = (joined - centre) / scale
+    kept = min(n_components, *joined.shape)
+    alpha = 100 / (kept * target.shape[1]) if penalty is None else penalty
+    intercept = target.mean(axis=0, dtype=np.float64)
+    values, vectors = np.linalg.eigh(standardised.T @ standardised)  # ascending
+    values, vectors = np.maximum(values[-kept:], 0), vectors[:, -kept:]
+    projected = vectors.T @ (standardised.T @ (target - intercept))
+    weights = vectors @ (projected / (values + alpha)[:, None])
+    return {"centre": centre, "scale": scale, "weights": weights, "intercept": intercept, "alpha": np.array([alpha])}
 
 
 def predict_ridge(learnt: Mapping[str, np.ndarray], features: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ PUBLISHED = dict(zip(ORDER, OKABE_ITO, strict=True))
 FURTHER = ("#882255", "#44aa99", "#999933", "#aa4499", "#6699cc", "#117733")  # Tol's muted set, for methods of others
 GREYS = ("#e3e5e8", "#c3c7cc", "#a3a8ae", "#848a91", "#676d74", "#4c5157", "#34383d")
 REPEATS = ((0.0, "o"), (0.45, "D"), (0.7, "s"), (0.7, "^"))  # of a method's first, second, ... row: lighter, and shape
-CONTROL_MARKERS = ("s", "^", "D", "v", "P", "X", "*")  # greys alone cannot be told apart: shape helps
+CONTROL_MARKERS = ("s", "^", "D", "v", "P", "X", "*", "p")  # greys alone cannot be told apart: shape helps
 
 # The page replaces these by variables of its own, so that figures follow light and dark; nothing else may use them.
 INK = "#1f2329"

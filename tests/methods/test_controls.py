@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from stbench import registry
@@ -288,6 +290,27 @@ def test_feature_ridge_equals_scikit_learns(
     np.testing.assert_allclose(prediction, other.predict(scaler.transform(features[2])), rtol=1e-4)
 
 
+@pytest.mark.parametrize(("components", "penalty"), [(256, None), (7, None), (7, 3.0)])
+def test_feature_pca_ridge_equals_scikit_learns_pipeline(
+    features_and_slides: tuple[list[np.ndarray], list[TrainingSlide]],
+    hide_expression: Hide,
+    components: int,
+    penalty: float | None,
+) -> None:
+    """HEST-1k's, without its intercept: the predictions differ by each gene's level alone."""
+    features, slides = features_and_slides
+    changes = {"components": components, "penalty": penalty}
+    prediction = fitted(controls.FeaturePCARidge, slides[:2], **changes).predict(hide_expression(slides[2]))
+    kept = min(components, 40)
+    pipe = make_pipeline(StandardScaler(), PCA(kept, svd_solver="full"))
+    X = pipe.fit_transform(np.concatenate(features[:2]).astype(np.float64))
+    Y = np.concatenate([slide.target for slide in slides[:2]])
+    alpha = 100 / (kept * Y.shape[1]) if penalty is None else penalty
+    other = Ridge(alpha=alpha, solver="svd", fit_intercept=False).fit(X, Y)
+    expected = other.predict(pipe.transform(features[2])) + Y.mean(axis=0)
+    np.testing.assert_allclose(prediction, expected, rtol=1e-3, atol=1e-4)
+
+
 def test_feature_knn_equals_scikit_learns_by_cosine(
     features_and_slides: tuple[list[np.ndarray], list[TrainingSlide]], hide_expression: Hide
 ) -> None:
@@ -451,13 +474,13 @@ def test_settings_are_refused_by_name(name: str) -> None:
     control = registry.method(name)
     with pytest.raises(UserError, match=f"unknown setting of {name} 'kk'"):
         configure(control, changes={"kk": 3})
-    for field in {"k", "alpha", "input_px"} & set(control.Config.model_fields):
+    for field in {"k", "alpha", "components", "penalty", "input_px"} & set(control.Config.model_fields):
         with pytest.raises(UserError, match=rf"{name}.{field} = 0 is not valid"):
             configure(control, changes={field: 0})
 
 
 def test_the_published_settings_name_the_pretrained_encoder_of_the_field() -> None:
-    for control in (controls.FeatureRidge, controls.FeatureKNN):
+    for control in (controls.FeatureRidge, controls.FeaturePCARidge, controls.FeatureKNN):
         config = configure(control, "published")
         assert own_input(config.encoder, config.input_px).input_px == 224  # type: ignore[attr-defined]
         assert (config.encoder, config.weights, config.input_px) == ("densenet121", "random", None)  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from stbench.method import Method
 from stbench.system import code_digest
 
 CONTROLS = [
-    *("colour_ridge", "depth_oracle", "feature_knn", "feature_ridge"),
+    *("colour_ridge", "depth_oracle", "feature_knn", "feature_pca_ridge", "feature_ridge"),
     *("nearest_replicate", "position_knn", "training_mean"),
 ]
 MINE = """
