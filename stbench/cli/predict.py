@@ -74,7 +74,15 @@ def predict(
     from ..inference.chosen import model_directories
     from ..inference.file import chosen_genes, predicted_table, require_new_file, write_table
     from ..inference.predict import models_that_agree, predict_slide
-    from ..inference.section import PITCH_UM, Grid, notes_of_image, open_section, with_given_spots, with_grid
+    from ..inference.section import (
+        PITCH_UM,
+        Grid,
+        notes_of_image,
+        notes_of_spots,
+        open_section,
+        with_given_spots,
+        with_grid,
+    )
 
     require_new_file(to, [expanded(slide), *([] if spots is None else [spots])])
     directories = model_directories(model, method)
@@ -85,7 +93,7 @@ def predict(
     if spots is not None:
         section, found = with_given_spots(section, spots)
     elif section.n_spots and pitch_um is None and grid is None:
-        found = []
+        found = notes_of_spots(section)
     else:
         laid = Grid(PITCH_UM if pitch_um is None else pitch_um, grid or "hexagonal")
         section, found = with_grid(section, laid, models)

@@ -73,11 +73,16 @@ def _of_dataset(name: str, slice_name: str | None, root: Path | None) -> Slide:
 
 
 def with_given_spots(slide: Slide, path: Path) -> tuple[Slide, list[str]]:
-    """The slide with the spots of a file, and what to say of them. ``UserError`` where some lie outside the image."""
+    """The slide with the spots of a file, and what to say of them."""
     spots = read_spots(path)
     placed = _slide(slide.id, slide.image, spots, slide)
-    placed.image.require_inside(placed.centres)
-    return placed, [*spots.notes, *(finding.text for finding in check_on_tissue(placed))]
+    return placed, [*spots.notes, *notes_of_spots(placed)]
+
+
+def notes_of_spots(slide: Slide) -> list[str]:
+    """Whether the spots lie on the tissue of the image. ``UserError`` where some lie outside the image."""
+    slide.image.require_inside(slide.centres)
+    return [finding.text for finding in check_on_tissue(slide)]
 
 
 def with_grid(slide: Slide, grid: Grid, models: Sequence[ModelFacts]) -> tuple[Slide, list[str]]:
