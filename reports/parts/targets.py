@@ -204,7 +204,10 @@ def slopes_figure(section: Section, table: pd.DataFrame) -> Figure:
             range(len(targets)), [f"{name}\n(learned)" if name == section.target else name for name in targets]
         )
         axes.set_xlim(-0.3, len(targets) - 0.7)
-        axes.tick_params(axis="x", length=0, labelrotation=20 if len(targets) > 3 else 0)
+        axes.tick_params(axis="x", length=0)
+        if len(targets) > 3:  # the names are longer than what is between them
+            for label in axes.get_xticklabels():
+                label.set(rotation=35, ha="right", rotation_mode="anchor")
         axes.set_title(SCORES[score], loc="left")
         axes.set(xlabel="", ylabel="")
     # made here, as matplotlib and seaborn leave out what is called by an underscore first

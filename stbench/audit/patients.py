@@ -25,7 +25,7 @@ def replicates(patients: Mapping[str, str], folds: Sequence[Fold]) -> Finding:
         if (same := [other for other in fold.same_patient if patients[other] == patients[name]])
     }
     consequence = (
-        "Trained on a neighbouring section of the same tumour, a method is tested on a known patient, not on a new one"
+        "Trained on a neighbouring section of the same tissue, a method is tested on a known patient, not on a new one"
         if with_replicates
         else "No fold trains on a slice of a patient on whom it tests"
     )
