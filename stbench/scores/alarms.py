@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import MethodFailed
 from ..method import Method, OracleSlide, TestSlide
+from .pieces import pieces_of_genes
 
 FLAT_SHARE = 0.05  # of the truth's variance
 NEAR_CHANCE = 0.02  # relative distance of a contrastive loss from that of guessing
@@ -165,8 +166,9 @@ def after_prediction(
     Alarm
         If the prediction is flat in most genes, or if that of a spot depends on the other spots of its batch.
     """
-    varying = truth.var(axis=0) > 0
-    ratio = prediction.var(axis=0, dtype=np.float64)[varying] / truth.var(axis=0, dtype=np.float64)[varying]
+    of_truth, of_prediction = _variances(truth), _variances(prediction)
+    varying = of_truth > 0
+    ratio = of_prediction[varying] / of_truth[varying]
     flat = int((ratio < FLAT_SHARE).sum())
     if flat > varying.sum() / 2:
         yield Alarm(
@@ -182,6 +184,12 @@ def after_prediction(
             "the prediction of a spot depends on the other spots of its batch",
             f"{slide.id}: predictions change by up to {change:.2g} with which other spots are predicted beside",
         )
+
+
+def _variances(values: np.ndarray) -> np.ndarray:
+    """(n_genes,) float64."""
+    parts = [values[:, part].var(axis=0, dtype=np.float64) for part in pieces_of_genes(*values.shape)]
+    return np.concatenate(parts)
 
 
 def after_exchange(slide: TestSlide, prediction: np.ndarray, exchanged: np.ndarray) -> Iterator[Alarm]:

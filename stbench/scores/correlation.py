@@ -6,6 +6,7 @@ A gene is *constant* on a slice when all its values are equal (largest minus sma
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +58,12 @@ def per_gene(truth: np.ndarray, prediction: np.ndarray) -> Correlation:
         r = np.round(r)
     r[constant_truth | constant_prediction] = np.nan
     return Correlation(r, _two_sided_p(r, n_spots), constant_truth, constant_prediction)
+
+
+def joined(parts: Sequence[Correlation]) -> Correlation:
+    """Of all genes, from those of some genes each."""
+    columns = zip(*((part.r, part.p, part.constant_truth, part.constant_prediction) for part in parts), strict=True)
+    return Correlation(*(np.concatenate(column) for column in columns))
 
 
 def neg_log10_p(r: np.ndarray | float, n: int) -> np.ndarray:

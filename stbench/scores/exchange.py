@@ -7,6 +7,7 @@ seed, the dataset and the slice alone, so that all methods, folds and targets ar
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from ..method import Method, Run, TestSlide
 from ..slides.tiles import exchanged
 from .metrics import UnscorableError, score_slide
+from .pieces import pieces_of_genes
 
 COLUMNS = ("exchanged_move", "exchanged_pcc_acg", "exchanged_strict_pcc_acg")
 NOT_MEASURED = dict.fromkeys(COLUMNS, float("nan"))
@@ -122,12 +124,13 @@ def movement(prediction: np.ndarray, exchanged: np.ndarray) -> float:
     >>> round(movement(prediction, prediction[[1, 2, 0]]), 2)
     1.73
     """
-    prediction, exchanged = np.asarray(prediction, dtype=np.float64), np.asarray(exchanged, dtype=np.float64)
-    varied = (prediction != prediction[:1]).any(axis=0)
-    if not varied.any():
-        return float("nan")
-    spread = np.sum((prediction[:, varied] - prediction[:, varied].mean(axis=0)) ** 2)
-    return float(np.sqrt(np.sum((exchanged - prediction) ** 2) / spread))
+    moved = spread = 0.0
+    for part in pieces_of_genes(*np.shape(prediction)):
+        before, after = (np.asarray(values[:, part], dtype=np.float64) for values in (prediction, exchanged))
+        varied = (before != before[:1]).any(axis=0)
+        spread += float(np.sum((before[:, varied] - before[:, varied].mean(axis=0)) ** 2))
+        moved += float(np.sum((after - before) ** 2))
+    return math.sqrt(moved / spread) if spread else float("nan")
 
 
 def exchange_scores(

@@ -20,7 +20,8 @@ import numpy as np
 
 from ..errors import UserError
 from ..system.finite import not_finite
-from .correlation import per_gene
+from .correlation import Correlation, joined, per_gene
+from .pieces import pieces_of_genes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,13 +132,12 @@ def score_slide(
         raise UnscorableError(f"{len(genes)} gene names for {n_genes} columns - give one name per column, in order")
     _require_finite("truth", truth, genes)
     _require_finite("prediction", prediction, genes)
-    truth, prediction = truth.astype(np.float64), prediction.astype(np.float64)
-
-    correlation = per_gene(truth, prediction)
+    parts = [_agreement(truth[:, part], prediction[:, part]) for part in pieces_of_genes(n_spots, n_genes)]
+    correlation = joined([part.correlation for part in parts])
     r = correlation.r
     only_prediction_constant = correlation.constant_prediction & ~correlation.constant_truth
     strict_r = np.where(only_prediction_constant, 0.0, r)
-    mean_truth = truth.mean(axis=0)
+    mean_truth = np.concatenate([part.mean_truth for part in parts])
     heg = highest(mean_truth)
     notes = []
     if n_genes < N_HEG:
@@ -152,14 +152,13 @@ def score_slide(
                 f"train_mean must be {n_genes} finite numbers, one per gene; it has shape {train_mean.shape}"
             )
         strict_heg = highest(train_mean)
-    difference = prediction - truth
     return SliceScore(
         n_spots=n_spots,
         n_genes=n_genes,
         pcc_acg=_mean_of_known(r),
         pcc_heg=float(r[heg].mean()),
-        mse=float(np.mean(difference**2)),
-        mae=float(np.mean(np.abs(difference))),
+        mse=sum(part.squared for part in parts) / truth.size,
+        mae=sum(part.absolute for part in parts) / truth.size,
         strict_pcc_acg=_mean_of_known(strict_r),
         strict_pcc_heg=_mean_of_known(strict_r[strict_heg]),
         n_constant_truth=int(correlation.constant_truth.sum()),
@@ -170,11 +169,34 @@ def score_slide(
             p=correlation.p,
             strict_r=strict_r,
             mean_truth=mean_truth,
-            mean_prediction=prediction.mean(axis=0),
+            mean_prediction=np.concatenate([part.mean_prediction for part in parts]),
             heg=heg,
             strict_heg=strict_heg,
         ),
         notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True)
+class _Agreement:
+    """Of some genes."""
+
+    correlation: Correlation
+    mean_truth: np.ndarray
+    mean_prediction: np.ndarray
+    squared: float  # sums over spots and genes
+    absolute: float
+
+
+def _agreement(truth: np.ndarray, prediction: np.ndarray) -> _Agreement:
+    truth, prediction = truth.astype(np.float64), prediction.astype(np.float64)
+    difference = prediction - truth
+    return _Agreement(
+        per_gene(truth, prediction),
+        truth.mean(axis=0),
+        prediction.mean(axis=0),
+        float(np.sum(difference**2)),
+        float(np.sum(np.abs(difference))),
     )
 
 

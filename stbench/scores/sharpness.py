@@ -13,6 +13,7 @@ import numpy as np
 
 from ..slides.lattice import direct_neighbours, gaussian_window
 from .correlation import per_gene
+from .pieces import pieces_of_genes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("sd_truth", "sd_prediction", "spearman", "moran_truth", "moran_prediction", "ssim")
 K1, K2 = 0.01, 0.03  # Wang et al. 2004: they keep the quotients finite where a map is flat
-_GENES = 128  # as many maps are worked on at once: 5,000 spots take 5 MB per array
+MOST_WINDOWS = 20_000  # spots whose surroundings are compared: of more the mean would be the same, but for minutes
+_GENES = 128  # as many maps are worked on at once at most: 5,000 spots take 5 MB per array
 
 
 def sharpness(truth: np.ndarray, prediction: np.ndarray, positions: np.ndarray) -> pd.DataFrame:
@@ -45,7 +47,7 @@ def sharpness(truth: np.ndarray, prediction: np.ndarray, positions: np.ndarray) 
         ``moran_truth``, ``moran_prediction``
             See :func:`moran`.
         ``ssim``
-            See :func:`structural_similarity`.
+            See :func:`structural_similarity`; over 20,000 spots, evenly spread, of a slide of more.
 
     Examples
     --------
@@ -57,18 +59,28 @@ def sharpness(truth: np.ndarray, prediction: np.ndarray, positions: np.ndarray) 
     import pandas as pd
     from scipy.stats import rankdata  # takes two seconds: a mistyped command must not wait for it
 
-    truth, prediction = np.asarray(truth, dtype=np.float64), np.asarray(prediction, dtype=np.float64)
-    neighbours = direct_neighbours(positions)
-    ranks = per_gene(rankdata(truth, axis=0), rankdata(prediction, axis=0))
-    values = (
-        truth.std(axis=0),
-        prediction.std(axis=0),
-        ranks.r,
-        moran(truth, neighbours),
-        moran(prediction, neighbours),
-        structural_similarity(truth, prediction, gaussian_window(positions)),
-    )
-    return pd.DataFrame(dict(zip(COLUMNS, values, strict=True)))
+    neighbours, window = direct_neighbours(positions), gaussian_window(positions, around=evenly_spread(len(positions)))
+    tables = []
+    for part in pieces_of_genes(*np.shape(truth)):
+        x, y = (np.asarray(values[:, part], dtype=np.float64) for values in (truth, prediction))
+        ranks = per_gene(rankdata(x, axis=0), rankdata(y, axis=0))
+        values = (
+            x.std(axis=0),
+            y.std(axis=0),
+            ranks.r,
+            moran(x, neighbours),
+            moran(y, neighbours),
+            structural_similarity(x, y, window),
+        )
+        tables.append(pd.DataFrame(dict(zip(COLUMNS, values, strict=True))))
+    return pd.concat(tables, ignore_index=True)
+
+
+def evenly_spread(n_spots: int) -> np.ndarray | None:
+    """The spots whose surroundings are compared, where there are more than ``MOST_WINDOWS``; ``None``: all."""
+    if n_spots <= MOST_WINDOWS:
+        return None
+    return np.linspace(0, n_spots - 1, MOST_WINDOWS).round().astype(np.int64)
 
 
 def moran(values: np.ndarray, neighbours: csr_array) -> np.ndarray:
@@ -127,9 +139,10 @@ def structural_similarity(truth: np.ndarray, prediction: np.ndarray, window: csr
     ----------
     truth, prediction : ndarray of shape (n_spots, n_genes)
         On the same target's scale.
-    window : scipy.sparse.csr_array of shape (n_spots, n_spots)
-        Weights of the spots around each spot (:func:`stbench.slides.lattice.gaussian_window`). Nothing is interpolated:
-        at a border the window holds the spots that are there.
+    window : scipy.sparse.csr_array of shape (n_windows, n_spots)
+        Weights of the spots around each spot, or around some
+        (:func:`stbench.slides.lattice.gaussian_window`). Nothing is interpolated: at a border the window holds the
+        spots that are there.
 
     Returns
     -------
@@ -142,7 +155,7 @@ def structural_similarity(truth: np.ndarray, prediction: np.ndarray, window: csr
 
         (2 µx µy + C1) (2 σxy + C2) / ((µx² + µy² + C1) (σx² + σy² + C2)),  C1 = (0.01 L)², C2 = (0.03 L)²
 
-    of the weighted means, variances and covariance of the spots around it, and the mean of that over the spots. L is
+    of the weighted means, variances and covariance of the spots around it, and the mean of that over the windows. L is
     the range (largest less smallest) of the truth.
 
     Other numbers of the field go by the same name: Li et al. and those who follow them scale both maps by their largest
@@ -166,8 +179,7 @@ def structural_similarity(truth: np.ndarray, prediction: np.ndarray, window: csr
     """
     truth, prediction = np.asarray(truth, dtype=np.float64), np.asarray(prediction, dtype=np.float64)
     result = np.empty(truth.shape[1])
-    for first in range(0, truth.shape[1], _GENES):
-        part = slice(first, first + _GENES)
+    for part in pieces_of_genes(*truth.shape, _GENES):
         result[part] = _similarity(truth[:, part], prediction[:, part], window)
     return result
 

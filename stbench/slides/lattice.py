@@ -39,17 +39,25 @@ def direct_neighbours(positions: np.ndarray) -> csr_array:
     return _symmetric(first, second, np.ones(len(first)), len(positions))
 
 
-def gaussian_window(positions: np.ndarray, sigma: float = 1.5, reach: float = 5.0) -> csr_array:
+def gaussian_window(
+    positions: np.ndarray, sigma: float = 1.5, reach: float = 5.0, around: np.ndarray | None = None
+) -> csr_array:
     """(n_spots, n_spots), rows sum to 1: weights of a spot and those around it, falling off as a normal distribution.
 
-    ``sigma`` and ``reach``, beyond which weights are zero, are in pitches. The defaults are the window of Wang et al.
+    With ``around``, numbers of spots, the rows of these alone. ``sigma`` and ``reach``, beyond which weights are zero,
+    are in pitches. The defaults are the window of Wang et al.
     2004 (11 x 11 pixels, standard deviation 1.5) with spots for pixels, cut to a disc.
     """
     from scipy import sparse
 
-    first, second, distance = _pairs(positions, reach)
-    around = _symmetric(first, second, np.exp(-0.5 * (distance / sigma) ** 2), len(positions))
-    weights = around + sparse.eye_array(len(positions), format="csr")
+    if around is None:
+        first, second, distance = _pairs(positions, reach)
+        others = _symmetric(first, second, np.exp(-0.5 * (distance / sigma) ** 2), len(positions))
+        weights = others + sparse.eye_array(len(positions), format="csr")
+    else:
+        row, spot, distance = _around(positions, around, reach)
+        shape = (len(around), len(positions))
+        weights = sparse.csr_array((np.exp(-0.5 * (distance / sigma) ** 2), (row, spot)), shape=shape)
     return sparse.csr_array(sparse.diags_array(1 / weights.sum(axis=1)) @ weights)
 
 
@@ -64,6 +72,23 @@ def _pairs(positions: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray,
 
     first, second = cKDTree(positions).query_pairs(reach * step, output_type="ndarray").T
     return first, second, np.linalg.norm(positions[first] - positions[second], axis=1) / step
+
+
+def _around(positions: np.ndarray, around: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each of ``around`` with every spot at most ``reach`` pitches from it, itself among them.
+
+    Its place in ``around``, the other spot, and their distance in pitches.
+    """
+    positions = np.asarray(positions, dtype=np.float64)
+    step = pitch(positions)
+    if np.isnan(step):
+        return np.arange(len(around)), np.asarray(around), np.zeros(len(around))
+    from scipy.spatial import cKDTree
+
+    near = cKDTree(positions).query_ball_point(positions[around], reach * step)
+    row = np.repeat(np.arange(len(around)), [len(spots) for spots in near])
+    spot = np.concatenate([np.asarray(spots, dtype=np.int64) for spots in near])
+    return row, spot, np.linalg.norm(positions[np.asarray(around)[row]] - positions[spot], axis=1) / step
 
 
 def _symmetric(first: np.ndarray, second: np.ndarray, weight: np.ndarray, n_spots: int) -> csr_array:

@@ -17,7 +17,7 @@ from ..scores.domains import domains
 from ..scores.exchange import NOT_MEASURED, scores_of_exchange
 from ..scores.metrics import gene_table, score_slide
 from ..scores.rescoring import rescore, training_means
-from ..scores.sharpness import sharpness
+from ..scores.sharpness import MOST_WINDOWS, evenly_spread, sharpness
 from ..slides.image import reduced
 from ..slides.scanpy_picture import scanpy_pictures
 from .spec import TrialSpec
@@ -36,7 +36,8 @@ class Scored:
 
 def mean_target(training: Sequence[PreparedSlide]) -> np.ndarray:
     """(n_genes,) float64: each gene's mean target over all spots of the training slices."""
-    return np.concatenate([slide.target for slide in training]).mean(axis=0, dtype=np.float64)
+    total = sum(slide.target.sum(axis=0, dtype=np.float64) for slide in training)
+    return np.asarray(total) / sum(slide.n_spots for slide in training)
 
 
 def score_predictions(
@@ -87,6 +88,11 @@ def score_predictions(
         tables.append(gene_table(name, score).join(sharpness(slide.target, prediction, slide.pixel_xy)))
         on_targets.append(rescore(slide, prediction, means_of_targets))
         notes += score.notes
+        if evenly_spread(slide.n_spots) is not None:
+            notes.append(
+                f"structural similarity on slice {name} is the mean over the surroundings of {MOST_WINDOWS:,} of its "
+                f"{slide.n_spots:,} spots, evenly spread"
+            )
         if slide.labels is not None:
             found = domains(slide, prediction)
             if found is None:

@@ -19,7 +19,7 @@ from stbench.slides import cutting, picture_formats, tiff_regions
 from stbench.slides import image as image_module
 from stbench.slides.cutting import Window
 from stbench.slides.image import SlideImage
-from stbench.slides.pixel_size import stated_pixel_size
+from stbench.slides.pixel_size import StatedPixelSize, stated_pixel_size
 
 WIDTH, HEIGHT = 301, 210
 
@@ -262,6 +262,26 @@ def test_openslide_gives_the_same_windows_of_every_level(window: Window, painted
         scale = region.shape[1] / 300
         cutting.cut_windows(region, window.corners(centres), window, (scale, scale), 255, found)
     np.testing.assert_array_equal(found, SlideImage.from_file(path).cut(centres, window)[0])
+
+
+def test_a_slide_of_aperio_is_to_openslide_what_it_is_here(painted: np.ndarray, tmp_path: Path) -> None:
+    """SVS is TIFF, and is read without OpenSlide: windows, size, and what the description says of a pixel."""
+    openslide = pytest.importorskip("openslide")
+    path = tmp_path / "slide.svs"
+    levels = [np.ascontiguousarray(painted[:208, :300][::step, ::step]) for step in (1, 2)]
+    text = "Aperio Image Library v12.0\r\n300x208 (32x32) JPEG/RGB Q=90|AppMag = 20|MPP = 0.4990"
+    with tifffile.TiffWriter(path) as writer:
+        for level in levels:
+            options = {"photometric": "rgb", "tile": (32, 32), "compression": "jpeg"}
+            writer.write(level, description=text, metadata=None, **options)
+    image = SlideImage.from_file(path)
+    with openslide.OpenSlide(str(path)) as slide:
+        assert slide.detect_format(str(path)) == "aperio"
+        assert slide.dimensions == image.size
+        theirs = np.asarray(slide.read_region((0, 0), 0, slide.dimensions))[..., :3].astype(int)
+        assert float(slide.properties["openslide.mpp-x"]) == 0.499
+    assert stated_pixel_size(image) == StatedPixelSize(0.499, "MPP of its Aperio description")
+    assert np.abs(image.read() - theirs).max() <= 3  # two decoders of JPEG
 
 
 def test_a_thumbnail_of_a_large_image_is_made_band_by_band_once(

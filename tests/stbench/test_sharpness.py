@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from stbench.scores.sharpness import COLUMNS, moran, sharpness, structural_similarity
+from stbench.scores import pieces
+from stbench.scores.exchange import movement
+from stbench.scores.metrics import score_slide
+from stbench.scores.sharpness import COLUMNS, evenly_spread, moran, sharpness, structural_similarity
 from stbench.slides.lattice import direct_neighbours, gaussian_window, pitch
 
 
@@ -171,3 +175,37 @@ def test_smoothing_a_prediction_lowers_its_spread_and_raises_its_moran() -> None
     table = sharpness(truth, gaussian_window(positions) @ truth, positions)
     assert (table["sd_prediction"] < 0.5 * table["sd_truth"]).all()
     assert (table["moran_prediction"] > table["moran_truth"] + 0.3).all()
+
+
+def test_genes_are_worked_on_piece_by_piece_and_large_slides_by_windows_evenly_spread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pieces change nothing; the surroundings of some spots are those that these spots have among all."""
+    positions = _hexagonal(8, 9)
+    truth, prediction = _maps(len(positions))
+    whole = sharpness(truth, prediction, positions)
+    monkeypatch.setattr(pieces, "VALUES", 3 * len(truth))
+    pd.testing.assert_frame_equal(sharpness(truth, prediction, positions), whole, rtol=1e-12)
+    some = np.arange(0, len(positions), 3)
+    expected = gaussian_window(positions)[some].toarray()
+    np.testing.assert_allclose(gaussian_window(positions, around=some).toarray(), expected, atol=1e-15)
+    monkeypatch.setattr("stbench.scores.sharpness.MOST_WINDOWS", len(positions) // 2)
+    thinned = sharpness(truth, prediction, positions)
+    chosen = evenly_spread(len(positions))
+    np.testing.assert_allclose(
+        thinned["ssim"], structural_similarity(truth, prediction, gaussian_window(positions)[chosen]), rtol=1e-12
+    )
+    pd.testing.assert_frame_equal(thinned.drop(columns="ssim"), whole.drop(columns="ssim"), rtol=1e-12)
+
+
+def test_scores_of_pieces_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, prediction = _maps(60)
+    genes = [f"G{i}" for i in range(truth.shape[1])]
+    whole, moved = score_slide(truth, prediction, genes, truth.mean(axis=0)), movement(prediction, prediction[::-1])
+    monkeypatch.setattr(pieces, "VALUES", 2 * len(truth))
+    cut = score_slide(truth, prediction, genes, truth.mean(axis=0))
+    assert (cut.mse, cut.mae, cut.pcc_acg, cut.strict_pcc_heg) == pytest.approx(
+        (whole.mse, whole.mae, whole.pcc_acg, whole.strict_pcc_heg), rel=1e-12
+    )
+    np.testing.assert_allclose(cut.genes.r, whole.genes.r, rtol=1e-12)
+    assert movement(prediction, prediction[::-1]) == pytest.approx(moved, rel=1e-12)
