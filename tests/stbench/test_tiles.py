@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -213,8 +214,15 @@ def test_a_slide_that_a_whole_slide_method_cannot_hold_is_told_before_training(
     monkeypatch.setattr(whole_slide, "usable_memory", lambda: 12 * largest * 112**2 - 1)
     reason = whole_slide.too_large(histogene, config, slides, "cpu")
     assert reason is not None
-    assert f"the {largest:,} patches of P1a alone take" in reason
+    assert f"the {largest:,} of P1a take at least" in reason
+    assert re.search(r"\(in GiB: patches [\d.,]+, expression [\d.,]+\)", reason)
     assert whole_slide.too_large(stnet, configure(stnet), slides, "cpu") is None
+    monkeypatch.setattr(whole_slide, "usable_memory", lambda: 14 * largest * 112**2)
+    assert whole_slide.too_large(histogene, config, slides, "cpu") is None
+    written_out = configure(histogene, changes={"attention": "explicit"})
+    every_pair = 16 * 8 * largest**2 * 4  # heads, layers
+    monkeypatch.setattr(whole_slide, "usable_memory", lambda: every_pair)
+    assert "pairs of spots" in str(whole_slide.too_large(histogene, written_out, slides, "cpu"))
 
 
 def test_the_trial_of_such_a_method_fails_in_a_line_and_the_others_run(
