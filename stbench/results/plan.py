@@ -19,6 +19,7 @@ from ..system.calls import Calls
 from ..system.files import value_digest, writing_to
 from ..system.locks import locked
 from ..system.many_files import ManyFiles
+from ..training.foundation.table import pathology_encoder
 from ..training.precision import resolve_precision
 from ..trials.declarations import declared
 from ..trials.outcome import state_of
@@ -204,6 +205,7 @@ def _require_models(experiment: Experiment, execution: Execution) -> None:
 def described_once(choice: MethodChoice) -> dict[str, Any]:
     """The fields of a :class:`TrialSpec` that follow from the method and its configuration."""
     needs, weights = choice.declared
+    row = pathology_encoder(str(getattr(choice.config, "encoder", "")))
     return {
         "method": choice.reference,
         "origin": registry.origin(choice.reference),
@@ -218,6 +220,7 @@ def described_once(choice: MethodChoice) -> dict[str, Any]:
         "changes": dict(choice.changes),
         "config": choice.config.model_dump(mode="json"),
         "weights": weights,
+        "encoder": "" if row is None else row.digest,
     }
 
 

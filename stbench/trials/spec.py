@@ -74,6 +74,7 @@ class TrialSpec:
     trained_by: str = ""  # key of the trial whose trained model it predicts with; empty: it trains its own
     changes: Mapping[str, Any] = field(default_factory=dict)  # what was changed against the preset: setting to value
     genes: str = ""  # digest of the fold's genes, where folds have panels of their own; empty: all that are prepared
+    encoder: str = ""  # digest of the row of the table that its encoder is built and fed by, if it is one of pathology
     origin: str = ""  # which method of that name it is, wherever it was called from: see registry.origin
 
     @cached_property
@@ -81,6 +82,7 @@ class TrialSpec:
         """Digest of what determines the outcome. Where data and results lie, and on which device, is not part of it."""
         reuse = {"trained_by": self.trained_by} if self.trained_by else {}
         reuse |= {"genes": self.genes} if self.genes else {}
+        reuse |= {"encoder": self.encoder} if self.encoder else {}
         return value_digest(
             reuse
             | {

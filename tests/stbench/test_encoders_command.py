@@ -16,11 +16,13 @@ from safetensors.torch import save_file
 from stbench.cli.method_choices import choose_methods
 from stbench.errors import UserError
 from stbench.method import Run
+from stbench.results.plan import described_once
 from stbench.training import pretrained
 from stbench.training.encoders import build_encoder, load_weights, require_encoders, weights_label
 from stbench.training.foundation import table
 from stbench.training.foundation.build import build
-from stbench.training.foundation.table import published_encoders
+from stbench.training.foundation.table import PublishedEncoder, published_encoders
+from stbench.trials.spec import TrialSpec
 
 ROWS = published_encoders()
 
@@ -142,6 +144,23 @@ def test_an_encoder_of_the_table_brings_its_weights_and_its_size_of_images_where
     assert choice.changes == {"encoder": "virchow2"}
 
 
+def test_a_mended_row_makes_other_trials_and_another_licence_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (choice,) = choose_methods("feature_ridge", "published", "demo", [], "random", "uni")
+    (plain,) = choose_methods("feature_ridge", "published", "demo", [], "random", None)
+    row = ROWS["uni"]
+    assert described_once(plain)["encoder"] == ""
+    assert described_once(choice)["encoder"] == row.digest
+    changed: dict[str, dict[str, object]] = {"mean": {"mean": (0.5, 0.5, 0.5)}, "licence": {"licence": "MIT"}}
+    digests = {}
+    for name, update in changed.items():
+        other = PublishedEncoder(**{**row.model_dump(), **update})
+        monkeypatch.setattr(table, "published_encoders", lambda other=other: {**ROWS, "uni": other})
+        digests[name] = described_once(choice)["encoder"]
+    assert digests["mean"] != row.digest == digests["licence"]
+
+
 def test_a_run_takes_an_encoder_from_a_local_file(tmp_path: Path, stbench_command: Callable, cache: Path) -> None:
     """Of full size: 22 million weights, on small images."""
     torch.save(build_encoder("lunit-vits16").module.state_dict(), tmp_path / "dino_vit_small_patch16_ep200.torch")
@@ -154,4 +173,6 @@ def test_a_run_takes_an_encoder_from_a_local_file(tmp_path: Path, stbench_comman
     (row,) = (
         pd.read_csv(tmp_path / "r" / "summary.csv", dtype={"method": str}).query("state == 'finished'").itertuples()
     )
+    spec = TrialSpec.read(tmp_path / "r" / "specs" / f"{row.key}.json")
+    assert (spec.key, spec.encoder) == (row.key, ROWS["lunit-vits16"].digest)
     assert row.weights.startswith("lunit-vits16 (dino_vit_small_patch16_ep200.torch ")

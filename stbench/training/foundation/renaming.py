@@ -7,15 +7,12 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .table import Row
-
-FILE = Path(__file__).parent / "layouts.toml"
+from .table import LAYOUTS, Row
 
 
 class Join(Row):
@@ -66,7 +63,7 @@ class Layout(Row):
 @cache
 def layouts() -> Mapping[str, Layout]:
     """All layouts by name."""
-    content = tomllib.loads(FILE.read_text(encoding="utf-8"))
+    content = tomllib.loads(LAYOUTS.read_text(encoding="utf-8"))
     return {name: Layout(**fields) for name, fields in content.items()}
 
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ...errors import DamagedFileError, first_problem
+from ...system.files import file_digest, value_digest
 
 FILE = Path(__file__).parent / "encoders.toml"
+LAYOUTS = FILE.with_name("layouts.toml")
 Pooling = Literal["class token", "class token and mean of patch tokens", "mean", "attention"]
 Channels = tuple[float, float, float]
 # the blocks that there are; with another activation a file would load as well, and compute otherwise
@@ -23,6 +25,12 @@ GELU_MLP = ("timm.layers.Mlp", "torch.nn.GELU")
 SWIGLU_MLP = ("timm.layers.SwiGLUPacked", "torch.nn.SiLU")
 # arguments of a transformer that no entry of a file's shows: a builder's default may be another network's
 UNSEEN_BY_LOADING = ("num_heads", "mlp_layer", "act_layer")
+
+# what features are computed with; all else is only told
+COMPUTED_WITH = {
+    *("builder", "arguments", "stem", "pooler", "pooling", "layouts", "positions_px"),
+    *("input_px", "resize_px", "interpolation", "mean", "std"),
+}
 
 
 class Row(BaseModel):
@@ -114,6 +122,11 @@ class PublishedEncoder(Row):
     def only_px(self) -> int | None:
         """The one side of images that the network takes; ``None``: it takes any."""
         return self.input_px if self.architecture.startswith("swin_") else None
+
+    @cached_property
+    def digest(self) -> str:
+        """Of what features are computed with: trials with another one are others."""
+        return value_digest([self.model_dump(mode="json", include=COMPUTED_WITH), file_digest(LAYOUTS)])
 
     @property
     def known_by(self) -> str:
