@@ -23,6 +23,7 @@ from stbench.training.windows import AnySlide, central_windows
 log = logging.getLogger("stbench")
 
 UNTRAINED_SHARE = 0.05  # of a slide's spots at array positions that training did not see, above which it is said
+KEPT_PIXELS = 512 * 2**20  # bytes of training slides' pixels that a CPU does not make anew in every epoch
 PREDICTED_AT_ONCE = 256  # patches that are embedded together at prediction; their number changes no value
 
 
@@ -88,11 +89,19 @@ class WholeSlideMethod(TorchMethod):
 
     batching: ClassVar[Literal["slides"]] = "slides"
 
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self._kept_pixels: dict[int, torch.Tensor] | None = None  # of training slides, by their index, while it is fit
+
     def fit(self, slides: Sequence[TrainingSlide], run: Run) -> None:
         cut = [self._field_of_view(slide) for slide in slides]
         if self.cuts_windows:
             self._note_windows(slides, cut, run)
-        super().fit(cut, run)
+        self._kept_pixels = {}
+        try:
+            super().fit(cut, run)
+        finally:
+            self._kept_pixels = None
 
     def predict(self, slide: TestSlide) -> np.ndarray:
         return super().predict(self._field_of_view(slide))
@@ -216,11 +225,19 @@ class WholeSlideMethod(TorchMethod):
         return standardise(turned.div_(255), *statistics)
 
     def training_pixels(self, network: nn.Module, batch: Batch) -> torch.Tensor:
-        """The batch's pixels; augmented if configured, while the network is in training mode."""
-        patches = batch.patches
+        """The batch's pixels; augmented if configured, while the network is in training mode. Not to be written to."""
         if self.config.augment == "d4" and network.training:
-            patches = flip_and_quarter_turn(patches, batch.generator)
-        return self.pixels(patches)
+            return self.pixels(flip_and_quarter_turn(batch.patches, batch.generator))
+        kept = self._kept_pixels
+        if kept is None or batch.device.type != "cpu":  # a GPU makes them at once, and has other use for its memory
+            return self.pixels(batch.patches)
+        slide = int(batch.slide[0])
+        if slide in kept:
+            return kept[slide]
+        pixels = self.pixels(batch.patches)
+        if pixels.nbytes + sum(other.nbytes for other in kept.values()) <= KEPT_PIXELS:
+            kept[slide] = pixels
+        return pixels
 
     def in_parts(self, embed: Callable[[torch.Tensor], torch.Tensor], batch: TestBatch) -> torch.Tensor:
         """``embed`` of a test slide's pixels, a bounded number of patches at a time."""

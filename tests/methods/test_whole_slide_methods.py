@@ -15,6 +15,7 @@ from stbench.method import Run, TrainingSlide, configure
 from stbench.method_checks.battery import CHECKS, run_checks
 from stbench.methods.hist2st import Hist2ST
 from stbench.methods.histogene import HisToGene
+from stbench.methods.layers import whole_slide
 from stbench.methods.layers.whole_slide import WholeSlideMethod
 from stbench.methods.thitogene import THItoGene
 
@@ -196,6 +197,27 @@ def test_pixels_are_turned_and_scaled_as_configured(method_class) -> None:
         if method_class is HisToGene:
             images = images.permute(0, 2, 3, 1).flatten(1)
         torch.testing.assert_close(found, images)
+
+
+@every_method
+def test_pixels_are_made_once_a_fit_where_they_have_room(method_class, make_training_slides, monkeypatch) -> None:
+    """With the same numbers as where they have none; where they are augmented there is nothing to keep."""
+    slides = make_training_slides(n_slides=3, n_spots=8)
+    weights = {}
+    for kept, augment in ((512 * 2**20, "none"), (0, "none"), (512 * 2**20, "d4")):
+        monkeypatch.setattr(whole_slide, "KEPT_PIXELS", kept)
+        calls = []
+        method = small(method_class, epochs=3, augment=augment)
+        made = method.pixels
+        monkeypatch.setattr(
+            method, "pixels", lambda patches, made=made, calls=calls: (calls.append(1), made(patches))[1]
+        )
+        for _ in range(2):  # each fit has pixels of its own
+            method.fit(slides, Run())
+        assert len(calls) == (6 if kept and augment == "none" else 18)
+        weights[kept, augment] = method.trained.state_dict()
+    for name, value in weights[512 * 2**20, "none"].items():
+        assert torch.equal(value, weights[0, "none"][name])
 
 
 @every_method
