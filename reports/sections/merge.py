@@ -57,8 +57,10 @@ def _of_runs(runs: Mapping[Path, Run]) -> Iterator[tuple[Any, ...]]:
                 yield (*section.protocol, f"slice {name}", "the content", slide.key, str(directory))
             for fold in section.folds:
                 trained = tuple(sorted(fold.train))
+                # of a transfer several models, of several folds, are tested on one slice
+                which = "the training slices" if section.transfer is None else f"the training slices of {fold.name}"
                 for name in fold.test:
-                    yield (*section.protocol, f"slice {name}", "the training slices", trained, str(directory))
+                    yield (*section.protocol, f"slice {name}", which, trained, str(directory))
 
 
 def _short(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from stbench.results.run_record import RunRecord, SectionRecord, SlideRecord
+from stbench.results.run_record import RunRecord, SectionRecord, SlideRecord, TransferRecord
 from stbench.trials.spec import TrialSpec
 
 PRESET_OF_OTHERS = "external"  # predictions made elsewhere: their trials' notes say so
@@ -80,6 +80,11 @@ def windows(section: Section) -> tuple[float | None, int | None]:
     for recorded in section.recorded:
         return recorded.patch_um, recorded.patch_px
     return None, None
+
+
+def transfer(section: Section) -> TransferRecord | None:
+    """Which dataset was trained on and which is tested; ``None`` where they are one."""
+    return next((recorded.transfer for recorded in section.recorded if recorded.transfer is not None), None)
 
 
 def slides(section: Section) -> dict[str, SlideRecord]:

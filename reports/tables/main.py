@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
@@ -10,7 +11,7 @@ from stbench.system.wording import listed
 
 from ..numbers.means import replicates
 from ..numbers.metrics import METRICS
-from ..sections.section import PRESET_OF_OTHERS, Section, records, slides, windows
+from ..sections.section import PRESET_OF_OTHERS, Section, records, slides, transfer, windows
 from ..words.format import number, plus_minus
 from ..words.protocol import INCOMPLETE, caption
 from ..words.significance import QUESTION
@@ -256,8 +257,23 @@ def protocol_table(section: Section) -> Table:
         caption=caption(section, "who was held out"),
         columns=("test slice", "patient", "fold", "training slices of the same patient", "the fold in words"),
         blocks=(tuple(rows),),
+        notes=tuple(_of_two_datasets(section, statements)),
         text_columns=frozenset({0, 1, 2, 4}),
     )
+
+
+def _of_two_datasets(section: Section, statements: Mapping[str, str]) -> Iterator[str]:
+    """Where slices of another dataset were trained on: the folds beyond the first, and the genes left out."""
+    across = transfer(section)
+    if across is None:
+        return
+    if len(statements) > 1:
+        yield f"Every fold tests these slices: {'; '.join(f'{name}: {text}' for name, text in statements.items())}."
+    if across.missing:
+        yield (
+            f"Genes of {across.trained_title} that were not measured on every tested slice, and are not scored "
+            f"({len(across.missing)} of {across.n_panel}): {', '.join(across.missing)}."
+        )
 
 
 def slides_table(section: Section) -> Table:

@@ -7,7 +7,7 @@ import pandas as pd
 from ..numbers.means import eligible, replicates, slice_scores
 from ..numbers.metrics import METRICS
 from ..numbers.significance import ALPHA, BestOfAll, Tested, against_best, against_control, best_of_all, comparable
-from ..sections.section import Section, records
+from ..sections.section import Section, records, transfer
 from .format import number
 from .significance import claim_text, many_patients, p_equals
 
@@ -21,7 +21,7 @@ PRESETS = {
 
 def headline(section: Section, board: pd.DataFrame) -> list[str]:
     """Sentences: who is best by PCC (ACG), by how much over the controls, and on how much data."""
-    return [*_ranking(section, board), _coverage(section), _replicates(section)]
+    return [*_ranking(section, board), *_transfer(section), _coverage(section), _replicates(section)]
 
 
 def _ranking(section: Section, board: pd.DataFrame) -> list[str]:
@@ -146,6 +146,17 @@ def wins_between(section: Section, entry: str, other: str) -> tuple[int, int, in
     return int((difference > 0).sum()), int((difference == 0).sum()), len(scores)
 
 
+def _transfer(section: Section) -> list[str]:
+    across = transfer(section)
+    if across is None:
+        return []
+    n_shared = across.n_panel - len(across.missing)
+    return [
+        f"Trained on {across.trained_title}, tested on {across.tested_title}, over the {n_shared} of "
+        f"{across.trained_title}'s {across.n_panel} genes that were measured there."
+    ]
+
+
 def _coverage(section: Section) -> str:
     n_patients = len({section.patients[name] for name in section.slices if name in section.patients})
     n, total = len(section.slices), len(section.expected)
@@ -156,6 +167,8 @@ def _coverage(section: Section) -> str:
 
 
 def _replicates(section: Section) -> str:
+    if transfer(section) is not None:
+        return "Training and test slices are of different datasets, whose patients are taken to be different people."
     shared = replicates(section)["same_patient"]
     if shared.isna().any():
         return "How many training slices share the test slice's patient was not recorded."

@@ -8,9 +8,11 @@ import pandas as pd
 
 from stbench.audit.leaks import badge as leak_badge
 from stbench.audit.patients import DISJOINT, REPLICATES
+from stbench.data.transfer import ALL
+from stbench.system.wording import shortened
 
 from ..numbers.means import replicates
-from ..sections.section import PRESET_OF_OTHERS, Run, Section, records, slides, windows
+from ..sections.section import PRESET_OF_OTHERS, Run, Section, records, slides, transfer, windows
 from .headline import PRESETS, leaks_of
 
 NAMED = 6  # entries that a warning names; of more it gives the number
@@ -31,7 +33,9 @@ def badges(section: Section) -> list[tuple[str, str]]:
         replicate = (REPLICATES, "warn") if (shared > 0).any() else (DISJOINT, "good")
     part = bool(section.expected) and len(section.slices) < len(section.expected)
     leaks = [(leak_badge(leaks_of(section)), "warn")] if leaks_of(section) else []
-    return [(section.coverage, "warn" if part else "good"), replicate, *leaks]
+    across = transfer(section)
+    sides = [] if across is None else [(f"trained on {across.trained_title}, tested on {across.tested_title}", "plain")]
+    return [*sides, (section.coverage, "warn" if part else "good"), replicate, *leaks]
 
 
 def warnings(section: Section, board: pd.DataFrame) -> list[str]:
@@ -42,6 +46,25 @@ def warnings(section: Section, board: pd.DataFrame) -> list[str]:
 def _leaks(section: Section, board: pd.DataFrame) -> Iterator[str]:
     for who, what in leaks_of(section).items():
         yield f"Leak: {who} - {what}. Its numbers are not ranked."
+
+
+def _transfer(section: Section, board: pd.DataFrame) -> Iterator[str]:
+    across = transfer(section)
+    if across is None:
+        return
+    if not across.trained_here:
+        yield (
+            f"The slices of {across.trained_title} that the models were trained on were not at hand: no control could "
+            "be trained on them, strict PCC (HEG) is not known, and copies of tested slices among them were not "
+            "looked for."
+        )
+    models = sorted(set(section.rows.loc[section.rows["fold"] != ALL, "seed"]))
+    if models:
+        yield (
+            f"Trained models are tested, {len(models)} of each method at most ({_shortened(models)}: fold and seed). "
+            "Each is a repetition, as a seed is elsewhere: a mean over seeds here is one over them, and models of "
+            "different folds differ in their training slices too."
+        )
 
 
 def _random_weights(section: Section, board: pd.DataFrame) -> Iterator[str]:
@@ -112,7 +135,9 @@ def _replicates(section: Section, board: pd.DataFrame) -> Iterator[str]:
 
 def _few_slices(section: Section, board: pd.DataFrame) -> Iterator[str]:
     if section.expected and len(section.slices) < len(section.expected):
-        yield f"Only {section.coverage} of {section.title}: not comparable with numbers over all of them."
+        across = transfer(section)
+        title = section.title if across is None else across.tested_title
+        yield f"Only {section.coverage} of {title}: not comparable with numbers over all of them."
 
 
 def _coarse_images(section: Section, board: pd.DataFrame) -> Iterator[str]:
@@ -175,6 +200,7 @@ def _without_genes(section: Section, board: pd.DataFrame) -> Iterator[str]:
 
 WARNINGS: tuple[Callable[[Section, pd.DataFrame], Iterable[str]], ...] = (
     _leaks,
+    _transfer,
     _random_weights,
     _presets,
     _precisions,
@@ -206,6 +232,10 @@ def _n_superseded(section: Section, run: Run) -> int:
         trial.identity.protocol == protocol and (run.directory / "trials" / key).is_dir()
         for key, trial in run.record.superseded.items()
     )
+
+
+def _shortened(names: Sequence[str]) -> str:
+    return shortened([str(name) for name in names], NAMED)
 
 
 def _names(titles: Sequence[str] | pd.Series) -> str:

@@ -15,6 +15,7 @@ from .data import data_app
 from .data_fetch import data_fetch
 from .doctor import doctor
 from .encoders import encoders_app
+from .evaluate import evaluate
 from .leaderboard import leaderboard
 from .methods import methods_app
 from .new import new_app
@@ -28,8 +29,8 @@ from .trial import trial
 from .worker import worker
 
 ORDER = (
-    "run", "status", "report", "leaderboard", "ablate", "audit", "predict", "score", "data", "methods", "encoders",
-    "new", "doctor", "track", "trial", "worker",  # what engines call
+    "run", "status", "report", "leaderboard", "ablate", "audit", "predict", "evaluate", "score", "data", "methods",
+    "encoders", "new", "doctor", "track", "trial", "worker",  # what engines call
 )  # fmt: skip
 
 
@@ -47,7 +48,21 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (run, status, report, leaderboard, ablate, audit, predict, score, doctor, track, trial, worker):
+for command in (
+    run,
+    status,
+    report,
+    leaderboard,
+    ablate,
+    audit,
+    predict,
+    evaluate,
+    score,
+    doctor,
+    track,
+    trial,
+    worker,
+):
     app.command()(command)
 data_app.command("fetch")(data_fetch)
 app.add_typer(data_app, name="data")

@@ -35,6 +35,13 @@ def require_data(
     require_readable(sources)
 
 
+def require_slices(opened: Dataset, slices: str | None, option: str = "--slices") -> None:
+    """As :func:`require_data`, of a dataset of which all slices are on one side."""
+    from ..data.prepare import choose, require_readable
+
+    require_readable(choose(opened, None if slices is None else words(slices, option))[0])
+
+
 def prepare_slices(opened: Dataset, target: str, slices: str | None) -> PreparedDataset:
     """Prepare ``opened`` for a target; ``slices`` is as it was typed."""
     from ..data.prepare import prepare

@@ -9,7 +9,7 @@ import typer
 
 from .. import registry
 from ..data.target_names import known_target
-from .completion import complete_methods
+from .completion import complete_dataset, complete_methods
 from .engine_options import ONE_AT_A_TIME, EngineOptions
 from .grouped import grouped
 from .method_choices import by_target, choose_methods, require_weights, require_words
@@ -49,6 +49,18 @@ def run(
         ),
     ],
     dataset: DatasetOption,
+    test_dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--test-dataset",
+            metavar="NAME|PATH",
+            help="Train on all slices of --dataset, and test on this one, over the genes that both have.",
+            autocompletion=complete_dataset,
+        ),
+    ] = None,
+    test_slices: Annotated[
+        str | None, typer.Option("--test-slices", metavar="A,B", help="Only these slices of --test-dataset.")
+    ] = None,
     split: SplitOption = "loso",
     folds: FoldsOption = None,
     only_folds: OnlyFoldsOption = None,
@@ -85,6 +97,8 @@ def run(
     """Run methods on a dataset, fold by fold. Running the same command again resumes."""
     setting = Setting(
         dataset=dataset,
+        test_dataset=test_dataset,
+        test_slices=test_slices,
         split=split,
         folds=folds,
         only_folds=only_folds,

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from ..data.splits import Fold
+from ..data.transfer import ALL, SPLIT
 from ..errors import LeftToOthers, PlaceError, UserError
 from .console import err, out, with_bar
 from .feeding import feeding
@@ -21,7 +23,7 @@ from .method_choices import with_whole_windows
 from .outstanding import outstanding
 from .planning import forecast_of, in_best_order, say_plan
 from .recording import record_in_mlflow
-from .setting import Setting, prepare_setting
+from .setting import Setting, join_setting, prepare_setting
 from .summary import print_summary
 
 if TYPE_CHECKING:
@@ -46,15 +48,24 @@ def run_choices(
     The directory is ``results/DATASET-LABEL`` unless the setting names another. ``ablation`` is the record of the study
     that the methods are the variants of.
     """
+    directory = setting.results or Path("results") / f"{setting.dataset_name()}-{label}"
+    require_usable(directory, setting)
+    run_experiments(directory, setting, _experiments(setting, chosen, ablation))
+
+
+def require_usable(directory: Path, setting: Setting) -> None:
+    """``UserError`` for results that cannot be gone on with, before anything is prepared."""
     from ..results.record import read_run
     from ..trials.owner import require_free
 
-    directory = setting.results or Path("results") / f"{setting.dataset_name()}-{label}"
     if (directory / "run.json").exists():
-        read_run(directory)  # one that cannot be gone on with is refused before anything is prepared
+        read_run(directory)
         if not (setting.dry_run or setting.engine.wait or setting.engine.take_over):
             require_free(directory)
-    experiments = _experiments(setting, chosen, ablation)
+
+
+def run_experiments(directory: Path, setting: Setting, experiments: Sequence[Experiment]) -> None:
+    """Plan experiments, and run what the results directory does not hold yet; or say what that would take."""
     if setting.dry_run:
         say_plan(experiments, directory, setting)
         return
@@ -92,7 +103,7 @@ def _run_experiments(
     superseded_before = superseded(directory)
     keys = [key for experiment in experiments for key in plan(experiment, execution, forecast.see)]
     for prepared in {experiment.data_spec.target: experiment.data for experiment in experiments}.values():
-        _say_audit(directory, setting, prepared)
+        _say_audit(directory, setting, prepared, _folds_of(experiments))
     n_superseded = len(superseded(directory).keys() - superseded_before.keys())
     if n_superseded:
         out.print(
@@ -147,10 +158,16 @@ def _experiments(
     seeds = seed_list(setting.seeds)
     experiments = []
     for target, methods in chosen.items():
-        prepared, data_spec, panel = prepare_setting(setting, target)
+        if setting.tested is None:
+            prepared, data_spec, panel = prepare_setting(setting, target)
+            splits = setting.split_folds(prepared)
+        else:
+            joined = join_setting(setting, setting.tested, target, [choice.config for choice in methods])
+            prepared, data_spec, panel = joined.prepared, joined.data_spec, joined.panel
+            splits = {SPLIT: [Fold(ALL, joined.tested_slices, joined.training_slices, ())]}
         if setting.patch_um is not None:
             methods = with_whole_windows(methods, prepared.patch_px)
-        for split, folds in setting.split_folds(prepared).items():
+        for split, folds in splits.items():
             experiments.append(Experiment(prepared, data_spec, methods, split, folds, seeds, ablation, panel))
     return experiments
 
@@ -190,7 +207,14 @@ def _run_trials(directory: Path, todo: Sequence[str], engine: Engine, taken_away
     return table.write()
 
 
-def _say_audit(directory: Path, setting: Setting, prepared: PreparedDataset) -> None:
+def _folds_of(experiments: Sequence[Experiment]) -> dict[str, Sequence[Fold]]:
+    """Split to its folds, which are the same on every target."""
+    return {experiment.split: experiment.folds for experiment in experiments}
+
+
+def _say_audit(
+    directory: Path, setting: Setting, prepared: PreparedDataset, folds: Mapping[str, Sequence[Fold]]
+) -> None:
     """Audit the data before anything is trained, and print what a reader of the numbers must know."""
     from ..results.evidence import write_evidence
     from ..results.record import examples
@@ -203,7 +227,7 @@ def _say_audit(directory: Path, setting: Setting, prepared: PreparedDataset) -> 
     opened, _ = setting.panel_options.open()
     audits = with_bar(
         "auditing the data:",
-        lambda bar: write_evidence(directory, prepared, opened, setting.split_folds(prepared), bar, leaks),
+        lambda bar: write_evidence(directory, prepared, opened, folds, bar, leaks),
     )
     for record in audits:
         serious = [finding for finding in record.findings if finding.verdict in ("warning", "leak")]

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import registry
+from ..data.transfer import joint_name
+from ..errors import UserError
 from ..system.locate import cache_root, data_root
 from .console import out, say_once
 from .engine_options import ONE_AT_A_TIME, EngineOptions
 from .gene_panels import PanelOptions
-from .lists import seed_list, words
-from .preparing import check_split, notes_of, prepare_slices, require_data, split_folds
+from .lists import seed_list, slice_list, words
+from .preparing import check_split, notes_of, prepare_slices, require_data, require_slices, split_folds
+from .transferring import Joined, TestedOptions, TrainedSide, join_datasets, refuse_itself
 
 if TYPE_CHECKING:
     from ..data.panel import Panel
     from ..data.prepared import PreparedDataset
     from ..data.splits import Fold
     from ..dataset import Dataset
-    from ..method import Method
+    from ..method import Method, MethodConfig
     from ..system.precision import Precision
     from ..trials.spec import DataSpec
 
@@ -49,6 +52,8 @@ class Setting:
     only_folds: str | None = None
     panel: str | None = None
     panel_from: str | None = None
+    test_dataset: str | None = None  # what is tested, where it is another dataset
+    test_slices: str | None = None
 
     @cached_property
     def panel_options(self) -> PanelOptions:
@@ -73,24 +78,52 @@ class Setting:
         from ..training.precision import resolve_precision
 
         self.engine.check(self.device)
-        check_split(self.split, self.folds)
+        self._check_split()
         seed_list(self.seeds)
         self.panel_options.check()
         precision = resolve_precision(self.precision)
-        require_data(self.opened(), self.slices, self.split, self.folds, self.chosen_folds())
+        if self.tested is None:
+            require_data(self.opened(), self.slices, self.split, self.folds, self.chosen_folds())
+        else:
+            require_slices(self.opened(), self.slices)
+            refuse_itself(self.opened().name, registry.dataset_origin(self.dataset, data_root(self.data)), self.tested)
+            require_slices(self.tested.opened, self.test_slices, "--test-slices")
 
         from ..training.device import resolve_device
 
         if self.engine.runs_here:
             require_capable(precision, resolve_device(self.device))  # a device that is not there, or cannot
 
+    def _check_split(self) -> None:
+        if self.test_dataset is None:
+            if self.test_slices is not None:
+                raise UserError(f"--test-slices {self.test_slices} are slices of --test-dataset - give it, or --slices")
+            check_split(self.split, self.folds)
+            return
+        for option, given in (("--folds", self.folds), ("--only-folds", self.only_folds)):
+            if given is not None:
+                raise UserError(f"{option} {given} and --test-dataset do not go together: there is one fold of all")
+        if self.split != "loso":
+            raise UserError(f"--split {self.split} and --test-dataset are two ways to hold slices out - leave one out")
+        self.panel_options.check_one_list("with --test-dataset all slices are trained on")
+
+    @cached_property
+    def tested(self) -> TestedOptions | None:
+        """The dataset that is tested, where it is another one."""
+        if self.test_dataset is None:
+            return None
+        return TestedOptions(
+            dataset=self.test_dataset, slices=self.test_slices, data=self.data, slices_option="--test-slices"
+        )
+
     def opened(self) -> Dataset:
         """The dataset, with windows of the size that was asked for, and with its own panel."""
         return self.panel_options.own()
 
     def dataset_name(self) -> str:
-        """As results have it; where another panel is asked for, it is in the name."""
-        return self.panel_options.name()
+        """As results have it; another panel, and another dataset that is tested, are in the name."""
+        own = self.panel_options.name()
+        return own if self.tested is None else joint_name(own, self.tested.opened.name)
 
     def chosen_folds(self) -> list[str] | None:
         """The names of the folds whose trials are run now; None: all."""
@@ -121,6 +154,25 @@ class Setting:
     def split_folds(self, prepared: PreparedDataset) -> dict[str, list[Fold]]:
         """The folds of every split."""
         return split_folds(self.split, self.folds, prepared.patients)
+
+
+def join_setting(setting: Setting, tested: TestedOptions, target: str, configs: Iterable[MethodConfig]) -> Joined:
+    """Prepare the dataset that is trained on and the one that is tested as one; see :func:`join_datasets`."""
+    options = setting.panel_options
+    opened, panel = options.open()
+    trained = TrainedSide(
+        name=opened.name,
+        title=opened.title,
+        genes=tuple(opened.panel() if panel is None else panel.genes),
+        patch_px=opened.patch_px,
+        patch_um=setting.patch_um,
+        own_size=any(getattr(config, "patch_um", None) is not None for config in configs),
+        dataset=options.own(),
+        origin=registry.dataset_origin(setting.dataset, data_root(setting.data)),
+        root=data_root(setting.data),
+        slices=slice_list(setting.slices),
+    )
+    return join_datasets(trained, tested, target)
 
 
 def prepare_setting(setting: Setting, target: str) -> tuple[PreparedDataset, DataSpec, Panel | None]:

@@ -15,6 +15,7 @@ from ..method import LeakedSlide, OracleSlide, TestSlide, TrainingSlide
 from ..slides.content import with_content
 from ..system.mapped import require_whole
 from .targets import Target
+from .transfer import Transfer
 
 PADDING = 255  # a window that crosses the image's border is filled with white, and counted
 
@@ -121,6 +122,7 @@ class PreparedDataset:
     panel_source: str = ""  # how the panel was chosen, in words; empty: the dataset does not declare it
     patch_um: float | None = None  # side of the windows, which were resampled to patches; None: they have patch_px px
     panel_saw_test: bool | None = None  # whether expression of slices that are tested was looked at; None: not declared
+    transfer: Transfer | None = None  # of two datasets, one trained on and one tested; None: it is one dataset
 
     @cached_property
     def patients(self) -> dict[str, str]:

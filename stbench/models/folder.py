@@ -90,7 +90,7 @@ def read_model(directory: Path, device: str = "cpu") -> TrainedModel:
     facts = ModelFacts.read(folder)
     for name, record in facts.files.items():
         _require_whole(folder / name, record)
-    method_class = _method_of(facts, folder)
+    method_class = registry.method(reference_of(facts, folder))
     notices = []
     if registry.source_digest(method_class) != facts.method_source:
         notices.append(
@@ -132,14 +132,19 @@ def load_method(method: type[Method], folder: Path, device: str) -> Method:
         raise DamagedFileError(f"{folder} cannot be loaded ({said(error)}) - {TRAIN_AGAIN}") from error
 
 
-def _method_of(facts: ModelFacts, folder: Path) -> type[Method]:
-    """The class that trained the model; where a file of the same path as then is not there, by what was typed."""
+def reference_of(facts: ModelFacts, folder: Path) -> str:
+    """What the registry finds a model's method by: where a file of the same path as then is not there, what was typed.
+
+    Raises ``UserError`` where it is not here.
+    """
     try:
-        return registry.method(facts.origin)
+        registry.method(facts.origin)
+        return facts.origin
     except UserError as error:
         if facts.method != facts.origin:
             try:
-                return registry.method(facts.method)
+                registry.method(facts.method)
+                return facts.method
             except UserError:
                 pass
         raise UserError(f"the method of {folder} is not here: {error}") from error

@@ -10,11 +10,11 @@ from ..system.files import read_object, replacing, write_json
 if TYPE_CHECKING:
     from ..data.prepared import PreparedDataset
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from .. import NUMBERS
 from ..audit import Audit, audit_name, read_audit, write_audit
-from ..data.prepared import PreparedDataset
+from ..data.prepared import PreparedDataset, PreparedSlide
 from ..data.splits import Fold
 from ..data.thumbnails import INDEX, read_index
 from ..dataset import Dataset
@@ -65,11 +65,16 @@ def write_evidence(
             say(done, steps, f"audit of {split}")
             audits.append(_audited(results, data, dataset, split, folds_of_split, leaks or {}))
         say(len(folds), steps, "noise ceiling")
-        write_ceiling(results, data)
+        write_ceiling(results, replace(data, slides=_tested(data)))
         say(len(folds) + 1, steps, "thumbnails")
         write_slides(results, data)
         say(steps, steps, "")
     return audits
+
+
+def _tested(data: PreparedDataset) -> Mapping[str, PreparedSlide]:
+    """The slides that are scored: of a transfer those of the tested dataset."""
+    return {name: slide for name, slide in data.slides.items() if data.transfer is None or name in data.expected}
 
 
 def _audited(

@@ -75,6 +75,7 @@ class Experiment:
     seeds: Sequence[int]
     ablation: AblationRecord | None = None  # the record of the study that the methods are the variants of
     panel: Panel | None = None  # the genes that stand for the dataset's own
+    models: Sequence[TrialSpec] = ()  # trials of models that were trained elsewhere, on some of the folds
 
     def genes_of(self, fold: Fold) -> str:
         """Digest of the fold's genes, where folds have panels of their own."""
@@ -84,7 +85,7 @@ class Experiment:
 
     @property
     def n_trials(self) -> int:
-        return len(self.methods) * len(self.folds) * len(self.seeds)
+        return len(self.methods) * len(self.folds) * len(self.seeds) + len(self.models)
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ def specs_of(experiment: Experiment, execution: Execution) -> Iterator[TrialSpec
             patients = {name: data.patients[name] for name in (*fold.train, *fold.test)}
             for choice in ordered:
                 yield spec_of(choice, fold, patients, seed)
+    yield from experiment.models
 
 
 def plan(
@@ -144,7 +146,9 @@ def plan(
     :func:`specs_of`; ``see`` is shown each.
     """
     results = execution.results
-    refuse_namesakes(results, [(choice.reference, choice.method) for choice in experiment.methods])
+    named = [(choice.reference, choice.method) for choice in experiment.methods]
+    named += [(spec.method, registry.method(spec.method)) for spec in experiment.models]
+    refuse_namesakes(results, named)
     _require_models(experiment, execution)
     with writing_to(results):
         (results / "trials").mkdir(parents=True, exist_ok=True)

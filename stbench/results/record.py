@@ -76,7 +76,8 @@ def _new_run(now: str) -> RunRecord:
 def _with_section(sections: Sequence[SectionRecord], new: SectionRecord) -> tuple[SectionRecord, ...]:
     """``sections`` with ``new`` in the place of the one of its protocol, else at the end."""
     by_protocol = {section.protocol: section for section in sections}
-    return tuple((by_protocol | {new.protocol: new}).values())
+    joined = new.joined_with(by_protocol.get(new.protocol, new))
+    return tuple((by_protocol | {new.protocol: joined}).values())
 
 
 def _joined_ablation(

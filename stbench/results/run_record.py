@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -114,6 +115,18 @@ class SlideRecord(Record):
     key: str  # digest of the prepared content
 
 
+class TransferRecord(Record):
+    """Of a section whose test slices are of another dataset: :class:`stbench.data.transfer.Transfer`."""
+
+    trained: str  # name of the training dataset
+    trained_title: str
+    tested: str  # name of the tested dataset
+    tested_title: str
+    n_panel: int  # genes of the training dataset's panel
+    missing: tuple[str, ...]  # those that were not measured on every tested slice
+    trained_here: bool  # whether the training slices were at hand
+
+
 class SectionRecord(Record):
     """One dataset under one split, on one target: what all trials that may stand in one table share."""
 
@@ -127,6 +140,7 @@ class SectionRecord(Record):
     padding: str  # what stands in a patch outside the image, in words
     slides: dict[str, SlideRecord]
     notices: tuple[str, ...]  # what preparing the data had to tell
+    transfer: TransferRecord | None = None  # of two datasets, one trained on and one tested
 
     @classmethod
     def of(cls, data: PreparedDataset, folds: tuple[Fold, ...], split: str) -> SectionRecord:
@@ -147,7 +161,30 @@ class SectionRecord(Record):
             padding=PADDING_RULE,
             slides={name: SlideRecord.model_validate(slide.facts()) for name, slide in data.slides.items()},
             notices=tuple(data.notices),
+            transfer=None if data.transfer is None else TransferRecord(**asdict(data.transfer)),
         )
+
+    def joined_with(self, earlier: SectionRecord) -> SectionRecord:
+        """This section with the folds of an earlier command: of a transfer, models of other folds stay beside these.
+
+        Raises ``UserError`` where the earlier one scored other genes, or other content under the same names.
+        """
+        if self.transfer is None or earlier.transfer is None:
+            return self
+        if (self.n_genes, self.transfer.missing) != (earlier.n_genes, earlier.transfer.missing):
+            raise UserError(
+                f"{self.dataset.name} was scored on {earlier.n_genes} genes in this results directory, and the panel "
+                f"and the slices that are tested now share {self.n_genes} - give another --out"
+            )
+        folds = {fold.name: fold for fold in earlier.folds} | {fold.name: fold for fold in self.folds}
+        for name, fold in folds.items():
+            before = next((other for other in earlier.folds if other.name == name), fold)
+            if before.train and fold.train and set(before.train) != set(fold.train):
+                raise UserError(f"fold {name} of {self.dataset.name} was of other slices before - give another --out")
+        for name in self.slides.keys() & earlier.slides.keys():
+            if self.slides[name].key != earlier.slides[name].key:
+                raise UserError(f"slice {name} has changed since it was scored here - give another --out")
+        return self.model_copy(update={"folds": tuple(folds.values()), "slides": earlier.slides | self.slides})
 
     @property
     def protocol(self) -> tuple[str, str, str]:

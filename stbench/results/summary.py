@@ -124,7 +124,7 @@ def _of_spec(key: str, spec: TrialSpec) -> Rows:
         "preset": spec.preset,
         "variant": spec.variant,
         "weights": spec.weights,
-        "seed": spec.seed,
+        "seed": spec.repetition,
         "precision": spec.precision,
         "leak": spec.leak,
         "trained_by": spec.trained_by,

@@ -36,7 +36,7 @@ COLUMNS = (
     Column("preset", "text", "the preset of settings"),
     Column("variant", "text", "what was changed against the preset, in words"),
     Column("weights", "text", "label of the pretrained weights"),
-    Column("seed", "text", "the seed: a whole number, read as the name of a repetition"),
+    Column("seed", "text", "the name of a repetition: the seed, a whole number; of a fold's model elsewhere FOLD-SEED"),
     Column("slice", "text", "the test slice"),
     Column("patient", "text", "the test slice's patient"),
     Column("n_spots", "number", "spots that were scored"),

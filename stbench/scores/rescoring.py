@@ -32,7 +32,7 @@ def rescore(slide: PreparedSlide, prediction: np.ndarray, training_means: dict[s
     prediction : ndarray of shape (n_spots, n_genes)
         On whatever target it was learnt.
     training_means : dict of str to ndarray of shape (n_genes,)
-        As :func:`training_means` returns them.
+        As :func:`training_means` returns them; without a target's, its ``strict_pcc_heg`` is NaN.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def rescore(slide: PreparedSlide, prediction: np.ndarray, training_means: dict[s
     rows = []
     for name, target in TARGETS.items():
         truth = target(slide.counts, slide.total_counts, slide.n_measured)
-        score = score_slide(truth, prediction, slide.genes, train_mean=training_means[name])
+        score = score_slide(truth, prediction, slide.genes, train_mean=training_means.get(name))
         rows.append({"slice": slide.id, "target": name, **{field: getattr(score, field) for field in SCORES}})
     return pd.DataFrame(rows)
 

@@ -120,7 +120,7 @@ class Costs:
         """What a trial will take."""
         kind = Kind(spec.name, spec.data.name, spec.preset, spec.variant)
         on_gpu = spec.device.startswith("cuda") or (spec.device == "auto" and self.on_gpu)
-        reuses, work = bool(spec.trained_by), self._work(spec)
+        reuses, work = bool(spec.trained_by or spec.model), self._work(spec)
         question = kind, rate(spec.name, spec.preset, spec.origin), on_gpu, reuses, spec.save_model, work
         if question not in self._known:
             self._known[question] = self._estimate(*question)
@@ -239,7 +239,7 @@ def _past(spec: TrialSpec, state: EndedState, work: Work) -> Past:
         work=work,
         rate=rate(spec.name, spec.preset, spec.origin),
         on_gpu=state.device not in (None, "cpu"),
-        reuses=bool(spec.trained_by),
+        reuses=bool(spec.trained_by or spec.model),
         threads=state.threads,
         fit_s=fit_s,
         rest_s=max(predict_s, whole - fit_s) if in_one_go else predict_s,

@@ -53,8 +53,8 @@ def score_predictions(
     ``exchanged``: the predictions with exchanged patches (:func:`stbench.scores.exchange.predict_exchanged`); None for
     those made elsewhere, whose method cannot be asked.
     """
-    train_mean = mean_target(training)
-    means_of_targets = training_means(training)
+    train_mean = mean_target(training) if training else None  # a model's training slices need not be at hand
+    means_of_targets = training_means(training) if training else {}
     rows: list[dict[str, Any]] = []
     tables: list[pd.DataFrame] = []
     on_targets: list[pd.DataFrame] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from .. import NUMBERS
 from ..data.targets import target
+from ..data.transfer import ALL, Transfer
 from ..errors import DamagedFileError, first_problem
 from ..method import Run
 from ..system.files import read_object, value_digest, write_text
@@ -23,12 +24,28 @@ EXTERNAL = "predictions:"  # in front of the name of a method whose predictions 
 
 
 @dataclass(frozen=True)
+class TestedSpec:
+    """The dataset that is tested, where it is another one than the training slices'."""
+
+    __test__: ClassVar[bool] = False  # not a test case, whatever pytest thinks of the name
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    dataset: str  # what the registry finds it by, as in DataSpec
+    root: str | None  # the folder that it was found under
+    slices: tuple[str, ...]
+    patch_px: int  # side of its patches: that of the training slices'
+    patch_um: float | None  # side of its windows in micrometres; None: patch_px full-resolution pixels
+    transfer: Transfer
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """Where a trial's data are and which content they must have."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     dataset: str  # what the registry finds it by: a registered name, or the absolute path of a manifest
+    # empty: only slices of another dataset, which is ``tested``, are at hand
     name: str
     root: str | None  # the folder that the dataset was found under
     cache: str
@@ -36,12 +53,15 @@ class DataSpec:
     keys: Mapping[str, str]  # slice to the key of its prepared content, in fold order
     patch_um: float | None = None  # side of the windows in micrometres; None: the dataset's patch_px pixels
     panel: str = ""  # digest of the panel in RESULTS/panels that stands for the dataset's own; empty: its own
+    tested: TestedSpec | None = None  # the dataset of the test slices; None: that of the training slices
 
     @cached_property
     def as_json(self) -> str:
         """On one line."""
         content = {each.name: getattr(self, each.name) for each in fields(self)}
-        return compact({name: value for name, value in content.items() if name != "patch_um" or value is not None})
+        content["tested"] = None if self.tested is None else asdict(self.tested)
+        optional = ("patch_um", "tested")
+        return compact({name: value for name, value in content.items() if name not in optional or value is not None})
 
 
 @dataclass(frozen=True)
@@ -76,6 +96,8 @@ class TrialSpec:
     genes: str = ""  # digest of the fold's genes, where folds have panels of their own; empty: all that are prepared
     encoder: str = ""  # digest of the row of the table that its encoder is built and fed by, if it is one of pathology
     origin: str = ""  # which method of that name it is, wherever it was called from: see registry.origin
+    model: str = ""  # folder of the trained model that it predicts with; empty: it trains its own
+    model_digest: str = ""  # of that model's content
 
     @cached_property
     def key(self) -> str:
@@ -83,6 +105,7 @@ class TrialSpec:
         reuse = {"trained_by": self.trained_by} if self.trained_by else {}
         reuse |= {"genes": self.genes} if self.genes else {}
         reuse |= {"encoder": self.encoder} if self.encoder else {}
+        reuse |= {"model": self.model_digest} if self.model else {}
         return value_digest(
             reuse
             | {
@@ -100,6 +123,15 @@ class TrialSpec:
                 "precision": [self.precision, *tf32_allowed(self.precision)],
             }
         )[:16]
+
+    @property
+    def repetition(self) -> str:
+        """What tells it from trials of the same method on the same test slice: its seed.
+
+        On another dataset models of several folds may be tested on one slice: then it is fold and seed.
+        """
+        every_slice = self.data.tested is None or self.fold == ALL
+        return str(self.seed) if every_slice else f"{self.fold}-{self.seed}"
 
     @property
     def label(self) -> str:

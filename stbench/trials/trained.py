@@ -33,6 +33,8 @@ def model_facts(
     scores: Mapping[str, Mapping[str, float | None]],
 ) -> ModelFacts:
     """Of the model that a trial trained; ``scores`` are those of its test slices."""
+    transfer = data.transfer  # its training slices are called there as their own dataset calls them
+    own = (lambda name: name) if transfer is None else transfer.own_name
     return ModelFacts(
         method=spec.method,
         origin=spec.origin or spec.method,
@@ -45,21 +47,21 @@ def model_facts(
         method_source=spec.method_source,
         weights=spec.weights,
         licence=_licence(spec),
-        dataset=data.name,
-        dataset_title=data.title,
+        dataset=data.name if transfer is None else transfer.trained,
+        dataset_title=data.title if transfer is None else transfer.trained_title,
         split=spec.split,
         fold=spec.fold,
         seed=spec.seed,
         trial_seed=trial_seed(spec),
-        train=spec.train,
+        train=tuple(map(own, spec.train)),
         test=spec.test,
-        patients=spec.patients,
+        patients={own(name): own(patient) for name, patient in spec.patients.items()},
         genes=data.genes,
         target=data.target.name,
         formula=data.target.formula,
         patch_px=data.patch_px,
         patch_um=data.patch_um,
-        slides={slide.id: _slide_facts(slide) for slide in training},
+        slides={own(slide.id): _slide_facts(slide) for slide in training},
         precision=precision,
         device=device,
         key=spec.key,

@@ -34,9 +34,10 @@ from .attempt import Attempt, log, warnings_noted
 from .declarations import declared
 from .predictions import as_prediction, require_finite
 from .scoring import score_predictions
-from .spec import DataSpec, TrialSpec, trial_seed
+from .spec import DataSpec, TestedSpec, TrialSpec, trial_seed
 from .state import AlarmRecord
 from .trained import model_facts
+from .transferred import needs_of, on_genes, open_joined, open_model
 from .whole_slide import too_large
 
 UNSAFE = "computed in {precision}, which the method does not declare safe: insisted on, and not to be compared"
@@ -63,25 +64,36 @@ def work_on(attempt: Attempt) -> dict[str, Any]:
     for text in registry.changes_at_import(method_class):
         run.note(text)
     config = calls("its Config", method_class.Config, **spec.config)
-    needs, weights = declared(calls, method_class, config)
+    trained = open_model(spec, device) if spec.model else None
+    needs, weights = declared(calls, method_class, config) if trained is None else (needs_of(trained), spec.weights)
     if (needs.oracle, needs.leak, weights) != (spec.oracle, spec.leak, spec.weights):
         raise MethodFailed(
             f"it declares oracle = {needs.oracle}, leak = {needs.leak!r} and the weights {weights!r} now, and "
             f"{spec.oracle}, {spec.leak!r} and {spec.weights!r} when it was planned - run the same command again"
         )
 
-    def read(value: Any, slide: TestSlide) -> np.ndarray:
-        return as_prediction(value, slide, data.genes, spec.name)
+    panel = data.genes if trained is None else trained.facts.genes
 
-    method = calls.guard(calls("its constructor", method_class, config), read)
+    def read(value: Any, slide: TestSlide) -> np.ndarray:
+        return as_prediction(value, slide, panel, spec.name)
+
+    if trained is None:
+        method = calls.guard(calls("its constructor", method_class, config), read)
+    else:
+        method = on_genes(calls.guard(trained.method, read), panel, data.genes)
     if needs.same_patient and not same_patient(spec.test, spec.train, spec.patients):
         raise NotApplicable("no training slice is of the test slice's patient")
     training = [data.slides[name] for name in spec.train]
-    if not spec.trained_by and (reason := too_large(method_class, config, training, device)) is not None:
+    trains = not spec.trained_by and trained is None
+    if trains and (reason := too_large(method_class, config, training, device)) is not None:
         raise MethodFailed(reason)
+    for notice in () if trained is None else trained.notices:
+        run.note(notice)
     with PeakMemory(device) as memory, warnings_noted(run.note):
         if spec.trained_by:
             method, fit_s = calls.guard(_trained_elsewhere(spec, method, attempt.results, run, calls), read), 0.0
+        elif trained is not None:
+            fit_s = 0.0
         else:
             started = time.perf_counter()
             method.fit([slide.for_training() for slide in training], replace(run))  # a copy: ours stays as it is
@@ -236,7 +248,8 @@ def open_data(spec: DataSpec, results: Path | None = None) -> PreparedDataset:
     ``results``: the directory that has the panel, where it is not the dataset's own.
     """
     panel = (str(results), spec.panel) if spec.panel else None
-    return _open_data(spec.dataset, spec.root, spec.cache, spec.target, tuple(spec.keys.items()), spec.patch_um, panel)
+    keys = tuple(spec.keys.items())
+    return _open_data(spec.dataset, spec.root, spec.cache, spec.target, keys, spec.patch_um, panel, spec.tested)
 
 
 @lru_cache(maxsize=2)
@@ -248,7 +261,11 @@ def _open_data(
     keys: tuple[tuple[str, str], ...],
     patch_um: float | None,
     panel: tuple[str, str] | None,
+    tested: TestedSpec | None,
 ) -> PreparedDataset:
+    if tested is not None and panel is not None:
+        shared = read_panel_of(Path(panel[0]), panel[1])
+        return open_joined((dataset, root, patch_um), tested, shared, target_name, Path(cache), dict(keys))
     opened = with_patch_um(registry.dataset(dataset, None if root is None else Path(root)), patch_um)
     if panel is not None:
         opened = WithPanel(opened, read_panel_of(Path(panel[0]), panel[1]))
