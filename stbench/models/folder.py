@@ -1,7 +1,7 @@
 """A trained model as one folder, which can be copied anywhere: ``model.json`` beside what its method saves.
 
-Nothing in it is code, and nothing of it is run: safetensors, npy and JSON. What reads it is the method's class, which
-has to be installed, or there as the file that it was.
+Nothing in it is code, and nothing of it is run: safetensors, npy and JSON, or of a method in an environment of its own
+whatever its command wrote. What reads it is the method, which has to be installed, or there as the file that it was.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def write_model(directory: Path, facts: ModelFacts, method: Method) -> None:
     # safetensors makes its files readable by their owner alone: who may read model.json may read them
     mode = (directory / FACTS).stat().st_mode
     for name in files:
-        (directory / name).chmod(mode)
+        (directory / name).chmod(mode | (directory / name).stat().st_mode)
 
 
 def read_model(directory: Path, device: str = "cpu") -> TrainedModel:

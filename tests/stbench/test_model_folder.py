@@ -164,6 +164,15 @@ def test_it_is_said_what_a_folder_without_a_model_is(made: Path, trial: Path, tm
         read_model(trial)
 
 
+def test_whoever_may_read_the_facts_may_read_the_model(trial: Path, tmp_path: Path) -> None:
+    class Secretive:
+        def save(self, directory: Path) -> None:
+            (directory / "weights").touch(mode=0o600)
+
+    write_model(tmp_path, read_model(trial).facts, Secretive())  # type: ignore[arg-type]
+    assert (tmp_path / "weights").stat().st_mode == (tmp_path / "model.json").stat().st_mode
+
+
 def test_a_method_may_not_take_the_name_of_the_facts(trial: Path, tmp_path: Path) -> None:
     class Taker:
         def save(self, directory: Path) -> None:
