@@ -21,6 +21,8 @@ def doctor(data: DataOption = None) -> None:
     from ..data.inventory import list_dataset
     from ..system.environment import machine, versions
     from ..system.file_system import abilities
+    from ..training.foundation.hub_cache import file_in_cache
+    from ..training.foundation.table import published_encoders
 
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_column(style="bold")
@@ -39,6 +41,11 @@ def doctor(data: DataOption = None) -> None:
     cached = sorted(path.name for path in Path(torch.hub.get_dir(), "checkpoints").glob("*.pth"))
     facts.add_row(
         "weights", ", ".join(cached) or "none in torch's cache: they are downloaded on first use, or --weights PATH"
+    )
+    published = [row.name for row in published_encoders().values() if file_in_cache(row) is not None]
+    facts.add_row(
+        "encoders",
+        ", ".join(published) or "none of 'stbench encoders list' in the Hugging Face cache: --encoders NAME@PATH",
     )
     has_openslide = importlib.util.find_spec("openslide") is not None
     facts.add_row("extra wsi", "installed" if has_openslide else "not installed: pip install 'stbench[wsi]'")

@@ -149,7 +149,7 @@ def test_doctor_says_what_is_here(stbench_command: Callable, monkeypatch: pytest
     monkeypatch.delenv("STBENCH_DATA", raising=False)
     done = stbench_command("doctor")
     assert done.code == 0
-    for word in ("torch", "GPU", "her2st", "cache", "stbench[wsi]"):
+    for word in ("torch", "GPU", "her2st", "cache", "encoders", "stbench[wsi]"):
         assert word in done.out
 
 
