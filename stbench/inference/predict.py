@@ -137,7 +137,7 @@ def _cut(slide: Slide, window: Window, notes: list[str]) -> Iterator[TestSlide]:
             place = Path(folder)
             n_padded = write_patches(place, slide, window, PADDING)
             if n_padded:
-                notes.append(f"{n_padded} windows cross the border of the image; {PADDING_RULE}")
+                notes.append(f"windows that cross the border of the image: {n_padded}; {PADDING_RULE}")
             np.save(place / "pixel_xy.npy", slide.centres, allow_pickle=False)  # a part of what tells patches apart
             digests = {path.name: file_digest(path) for path in place.iterdir()}
             patches, content = read_patches(place, slide.centres, digests)
