@@ -68,7 +68,7 @@ def method(name: str) -> type[Method]:
     """
     if is_toml(name):
         return _method_from_toml(name)
-    if _is_path(name):
+    if is_path(name):
         return _method_from_file(name)
     loaded = _require_method(_load(METHODS, "method", name, hint=PATHS), f"method '{name}'")
     if loaded.name != name:
@@ -120,7 +120,7 @@ def known_methods(names: str) -> list[str]:
     for word in words:
         if is_toml(word):
             _toml_file(word)
-        elif _is_path(word):
+        elif is_path(word):
             _method_file(word)
         elif word not in registered and word not in GROUPS_OF_METHODS:
             raise unknown("method", word, [*registered, *GROUPS_OF_METHODS], hint=PATHS)
@@ -187,7 +187,7 @@ def origin(name: str) -> str:
     if is_toml(name):
         return str(expanded(name).resolve())
     file, _, class_name = name.rpartition(":")
-    return f"{Path(file).expanduser().resolve()}:{class_name}" if _is_path(name) else name
+    return f"{Path(file).expanduser().resolve()}:{class_name}" if is_path(name) else name
 
 
 _changes_at_import: dict[str, list[str]] = {}  # module to what its import had changed in the process, in words
@@ -258,9 +258,10 @@ def is_toml(name: str) -> bool:
     return name.lower().endswith(".toml")
 
 
-def _is_path(name: str) -> bool:
+def is_path(name: str) -> bool:
+    """Whether a method is named by the path of a file: what it calls itself is not known before that is loaded."""
     file, colon, _ = name.rpartition(":")
-    return name.endswith(".py") or (bool(colon) and (file.endswith(".py") or "/" in file))
+    return is_toml(name) or name.endswith(".py") or (bool(colon) and (file.endswith(".py") or "/" in file))
 
 
 def _method_file(name: str) -> tuple[Path, str]:

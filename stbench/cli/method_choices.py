@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 def require_words(names: str, changes: Sequence[str], encoders: str | None) -> None:
     """Check what can be checked of ``--methods``, ``--set`` and ``--encoders`` without importing a method."""
     named = registry.known_methods(names)
+    only_names = not any(word in registry.GROUPS_OF_METHODS or registry.is_path(word) for word in named)
     for change in changes:
         name, _, _ = _parse_change(change)
-        if name not in named and not set(named) & set(registry.GROUPS_OF_METHODS):
+        if name not in named and only_names:
             raise unknown("method in --set", name, named, hint="it must be among --methods")
     for word in [] if encoders is None else words(encoders, "--encoders"):
         encoder_fields(word)
@@ -44,10 +45,12 @@ def choose_methods(
     chosen = registry.expand_methods(names)
     presets = _presets(chosen, preset)
     fields: dict[str, dict[str, Any]] = {name: {} for name in chosen}
+    own_names = {registry.method(name).name: name for name in chosen}  # of methods that are named by a path
     for change in changes:
         name, field, value = _parse_change(change)
+        name = name if name in fields else own_names.get(name, name)
         if name not in fields:
-            raise unknown("method in --set", name, chosen, hint="it must be among --methods")
+            raise unknown("method in --set", name, {*chosen, *own_names}, hint="it must be among --methods")
         fields[name][field] = value
     choices: list[MethodChoice] = []
     weights_are_used = False
