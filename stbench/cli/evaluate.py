@@ -16,6 +16,7 @@ from .completion import complete_dataset, complete_methods
 from .console import say_once
 from .engine_options import ONE_AT_A_TIME, EngineOptions
 from .grouped import grouped
+from .lists import words
 from .options import DataOption, DeviceOption, DryRunOption, MlflowOption, RetryFailedOption, SlicesOption
 from .running import require_usable, run_experiments
 from .setting import Setting
@@ -36,7 +37,8 @@ def evaluate(
         typer.Option(
             "--model",
             metavar="MODEL",
-            help="A trained model: RESULTS/trials/KEY of a run with --save-models, or a model folder; repeatable.",
+            help="A trained model: RESULTS/trials/KEY of a run with --save-models, a model folder, or all of RESULTS; "
+            "repeatable.",
         ),
     ],
     dataset: Annotated[
@@ -48,6 +50,12 @@ def evaluate(
             autocompletion=complete_dataset,
         ),
     ],
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            "--methods", metavar="A,B", help="Of RESULTS: the models of these (all).", autocompletion=complete_methods
+        ),
+    ] = None,
     slices: SlicesOption = None,
     controls: Annotated[
         str,
@@ -98,15 +106,24 @@ def evaluate(
     )
     engine.check(device)
     chosen = [] if controls == NONE else _controls(controls)
-    models = read_models(model)
+    models = read_models(_folders(model, methods))
     tested = TestedOptions(dataset=dataset, slices=slices, data=data)
     trained = _trained_side(models, trained_on, data)
-    refuse_itself(trained.name, trained.origin, tested)
+    refuse_itself(trained.name, trained.origin or _origin(models[0], data), tested)
     directory = results or Path("results") / joint_name(trained.name, tested.opened.name)
     require_usable(directory, setting)
     joined = join_datasets(trained, tested, models[0].facts.target)
     _require_as_trained(models, joined)
     run_experiments(directory, setting, [_experiment(models, joined, chosen, device)])
+
+
+def _folders(given: Sequence[Path], methods: str | None) -> list[Path]:
+    """Of the models that were named."""
+    from ..inference.chosen import models_of
+
+    if methods is not None and not any((path / "run.json").is_file() for path in given):
+        raise UserError(f"--methods {methods} chooses in a results directory - give one with --model, or leave it out")
+    return models_of(given, None if methods is None else words(methods, "--methods"))
 
 
 def _controls(names: str) -> list[str]:
@@ -175,6 +192,14 @@ def _training_data(model: GivenModel, named: str | None, data: Path | None) -> t
     name = named or model.facts.dataset.partition("@")[0]
     root = data_root(data)
     return registry.dataset(name, root), registry.dataset_origin(name, root), root
+
+
+def _origin(model: GivenModel, data: Path | None) -> str:
+    """What the registry finds the training dataset by, wherever its slices are; empty where it finds none."""
+    try:
+        return _training_data(model, None, data)[1]
+    except UserError:
+        return ""
 
 
 def _require_slices(dataset: Dataset, slices: Sequence[str], patch_px: int) -> None:

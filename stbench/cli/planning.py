@@ -110,6 +110,7 @@ def _say_folds(experiments: Sequence[Experiment], chosen: Sequence[str] | None) 
                     out.print(f"{experiment.split}: {fold.statement()}")
     n_trials = sum(experiment.n_trials for experiment in experiments)
     names = dict.fromkeys(choice.method.name for experiment in experiments for choice in experiment.methods)
+    names |= dict.fromkeys(spec.name for experiment in experiments for spec in experiment.models)
     out.print(f"{n_trials:,} trials: {', '.join(names)}; seeds {', '.join(map(str, first.seeds))}", soft_wrap=True)
 
 

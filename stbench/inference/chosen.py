@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UserError, unknown
 from ..results.summary import collect
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def model_directories(given: Sequence[Path], method: str | None) -> list[Path]:
@@ -23,12 +27,37 @@ def model_directories(given: Sequence[Path], method: str | None) -> list[Path]:
     return found
 
 
-def _of_results(results: Path, method: str | None) -> list[Path]:
-    """The trials of a method that count and kept a model, in the order of the summary."""
+def models_of(given: Sequence[Path], methods: Sequence[str] | None) -> list[Path]:
+    """The folders that ``given`` stands for: of a results directory every model of ``methods`` (None: of all).
+
+    Raises ``UserError`` where a results directory keeps none of them.
+    """
+    found: list[Path] = []
+    for path in given:
+        if not (path / "run.json").is_file():
+            found.append(path)
+            continue
+        kept = _kept(path)
+        for method in methods or ():
+            if method not in set(kept["method"]):
+                raise unknown(f"method with models in {path}", method, set(kept["method"]))
+        chosen = kept if methods is None else kept[kept["method"].isin(methods)]
+        found += [path / "trials" / key for key in dict.fromkeys(chosen["key"])]
+    return found
+
+
+def _kept(results: Path) -> pd.DataFrame:
+    """The summary's rows of trials that kept a model. Raises ``UserError`` where there is none."""
     summary = collect(results)
     kept = summary[[(results / "trials" / key / "model").is_dir() for key in summary["key"]]]
     if kept.empty:
         raise UserError(f"{results} keeps no trained model - run the command again in a new --out with --save-models")
+    return kept
+
+
+def _of_results(results: Path, method: str | None) -> list[Path]:
+    """The trials of a method that count and kept a model, in the order of the summary."""
+    kept = _kept(results)
     if method is None:
         names = ", ".join(sorted(set(kept["method"])))
         raise UserError(f"{results} is a results directory - choose a method of it with --method ({names})")

@@ -134,7 +134,9 @@ def test_what_was_tested_is_not_tested_again_and_further_models_join_it(
     place: Path, stbench_command: Callable[..., object], tmp_path: Path
 ) -> None:
     shutil.copytree(place / "tested", tmp_path / "r")
-    again = stbench_command(*evaluation(place), "--dataset", place / "second/second.toml", "--out", tmp_path / "r")
+    whole = ["evaluate", "--no-mlflow", "--controls", CONTROLS, "--slices", ",".join(TESTED)]
+    whole += ["--model", place / "models", "--methods", "probe"]
+    again = stbench_command(*whole, "--dataset", place / "second/second.toml", "--out", tmp_path / "r")
     assert again.code == 0
     assert "9 trials, 0 to run; reused: 9 finished" in again.out
     one = ["evaluate", "--no-mlflow", "--controls", "none", "--slices", "S1,T2", "--model", models(place)[0]]
@@ -244,7 +246,16 @@ def refused(place: Path, tmp_path: Path) -> Mapping[str, tuple[list[object], str
             "is no control: it would have to be trained",
         ),
         "no model": (["evaluate", "--model", tmp_path, "--dataset", second], "is no model folder"),
-        "results": (["evaluate", "--model", place / "models", "--dataset", second], "is a results directory"),
+        "no model kept": (["evaluate", "--model", place / "tested", "--dataset", second], "keeps no trained model"),
+        "no such models": (
+            ["evaluate", "--model", place / "models", "--methods", "stnet", "--dataset", second],
+            "unknown method with models in",
+        ),
+        "nothing to choose": ([*one, "--methods", "probe", "--dataset", second], "chooses in a results directory"),
+        "itself, elsewhere": (
+            [*one, "--trained-on", "none", "--dataset", first],
+            "First is the dataset that is trained on",
+        ),
         "run itself": ([*run, "--test-dataset", first], "First is the dataset that is trained on"),
         "run split": ([*run, *test, "--split", "lopo"], "two ways to hold slices out"),
         "run folds": ([*run, *test, "--only-folds", "S1"], "there is one fold of all"),
