@@ -75,10 +75,10 @@ def run_command(
         finally:
             _end(group, launch.end)
             process.wait()
-            while reader.is_alive():  # whom a full queue may keep waiting
-                with contextlib.suppress(queue.Empty):
-                    pieces.get(timeout=LOOK_S)
-            process.stdout.close()
+            for _ in _until_drained(reader, pieces):  # whom a full queue may keep waiting
+                pass
+            if not reader.is_alive():  # else somebody who left the group holds the other end, unseen
+                process.stdout.close()
 
 
 def _followed(
@@ -93,12 +93,15 @@ def _followed(
     """Listen to a command until it ends, or has to."""
     asked_at: float | None = None
     looked_at, peak = 0.0, 0
+    seen: set[psutil.Process] = set()
     while process.poll() is None:
         with contextlib.suppress(queue.Empty):
             on_output(pieces.get(timeout=LOOK_S))
         now = time.monotonic()
         if now - looked_at >= MEMORY_S:
-            looked_at, peak = now, max(peak, _resident(process.pid))
+            family = _family(process.pid)
+            looked_at, peak = now, max(peak, _resident(family))
+            seen.update(family)
         if asked_at is None and should_stop():
             asked_at = now
             os.killpg(group, signal.SIGTERM)
@@ -106,10 +109,11 @@ def _followed(
             _end(group, launch.end)
             process.wait()
     _end(group, launch.end)  # what it left running holds the pipe open, and the group
-    until = time.monotonic() + DRAIN_S
-    while (reader.is_alive() or not pieces.empty()) and time.monotonic() < until:
-        with contextlib.suppress(queue.Empty):
-            on_output(pieces.get(timeout=LOOK_S))
+    for each in seen:  # what has left the group
+        with contextlib.suppress(psutil.Error):
+            each.kill()
+    for piece in _until_drained(reader, pieces):
+        on_output(piece)
     return Ending(process.returncode, asked_at is not None, peak)
 
 
@@ -145,12 +149,27 @@ def _read(stream: IO[bytes], pieces: queue.Queue[bytes]) -> None:
             pieces.put(piece)
 
 
-def _resident(pid: int) -> int:
-    """Bytes of a process and its children."""
-    total = 0
-    with contextlib.suppress(psutil.Error):
+def _until_drained(reader: threading.Thread, pieces: queue.Queue[bytes]) -> Iterator[bytes]:
+    """What ended processes had still written, for ``DRAIN_S`` at most."""
+    until = time.monotonic() + DRAIN_S
+    while (reader.is_alive() or not pieces.empty()) and time.monotonic() < until:
+        with contextlib.suppress(queue.Empty):
+            yield pieces.get(timeout=LOOK_S)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    """A process and its children, as far as they can be seen."""
+    try:
         process = psutil.Process(pid)
-        for each in (process, *process.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):
-                total += each.memory_info().rss
+        return [process, *process.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def _resident(processes: list[psutil.Process]) -> int:
+    """Bytes that they hold together."""
+    total = 0
+    for each in processes:
+        with contextlib.suppress(psutil.Error):
+            total += each.memory_info().rss
     return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import secrets
@@ -26,6 +27,8 @@ from .sources import code_of
 
 log = logging.getLogger("stbench")
 
+# as every language words them: no method is to blame
+OF_THE_PLACE = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT)}
 READER = "stbench_exchange.py"  # as commands import it
 
 
@@ -64,7 +67,8 @@ class Commands:
     ) -> Ending:
         """Run a command in ``folder`` on what was written into ``task``. A model may be written by training alone.
 
-        Raises ``MethodFailed``, with the last lines that it printed, where it does not end well, unless it was stopped.
+        Raises ``MethodFailed``, with the last lines that it printed, where it does not end well, unless it was stopped,
+        and ``OSError`` where they say that the disk is full.
         """
         shutil.copyfile(reader.__file__, task / READER)
         places = {name: about[name] for name in PLACES if name in about} | {"here": self.here, "task": task}
@@ -84,6 +88,9 @@ class Commands:
         output.close()
         if ending.status != 0 and not ending.was_stopped and not output.skipped:
             told = output.tail()
+            for text, number in OF_THE_PLACE.items():
+                if text in told:
+                    raise OSError(number, f"{text}, the {what} command says")
             how = f"the {what} command {_how(ending.status)}"
             raise MethodFailed(f"{how}{f'; its last lines: {told}' if told else ' and printed nothing'}")
         return ending

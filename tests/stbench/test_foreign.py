@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import subprocess
@@ -296,6 +297,26 @@ def test_what_a_command_leaves_running_is_ended(tmp_path: Path, slides: Slides) 
     fitted(foreign_toml.scripted(tmp_path, SAVES + leaves), slides)
     assert _gone(pids)
     assert time.monotonic() - started < 60
+
+
+def test_what_left_its_group_is_ended_too_and_holds_nothing_up(
+    tmp_path: Path, slides: Slides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stbench.foreign.command.MEMORY_S", 0.1)
+    pids = tmp_path / "pids"
+    leaves = (
+        "import subprocess\nchild = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
+        f"open({str(pids)!r}, 'w').write(str(child.pid))\ntime.sleep(1.5)\n"
+    )
+    fitted(foreign_toml.scripted(tmp_path, SAVES + leaves), slides)
+    assert _gone(pids)
+
+
+def test_a_full_disk_is_not_the_methods_fault(tmp_path: Path, slides: Slides) -> None:
+    full = "import errno\nraise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'model.pt')"
+    with pytest.raises(OSError, match="No space left on device, the train command says") as caught:
+        fitted(foreign_toml.scripted(tmp_path, full), slides)
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_killed_with_its_harness_nothing_of_it_is_left(tmp_path: Path) -> None:

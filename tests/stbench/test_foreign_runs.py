@@ -122,7 +122,7 @@ def test_in_an_environment_of_other_versions_killed_and_gone_on_with_the_numbers
     results = tmp_path / "r"
     words = ("run", "--methods", f"{toml},{IN_PROCESS}", "--dataset", "demo", "--no-mlflow", "--out", results)
     process = subprocess.Popen([sys.executable, "-m", "stbench.cli", *map(str, words)], stdout=subprocess.DEVNULL)
-    until = time.monotonic() + 300
+    until = time.monotonic() + 600
     while not (begun.exists() and len(begun.read_text(encoding="utf-8").splitlines()) == 3):
         assert process.poll() is None
         assert time.monotonic() < until
