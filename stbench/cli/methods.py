@@ -179,11 +179,11 @@ def methods_check(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", autocompletion=complete_method_or_group)],
 ) -> None:
     """Run the checks that every method must pass, on small synthetic slides."""
-    from ..method_checks.battery import run_checks
+    from ..method_checks.battery import each_check
 
     failed = 0
     for name in registry.expand_methods(",".join(names)):
-        for result in run_checks(registry.method(name)):
+        for result in each_check(registry.method(name)):
             failed += not result.passed
             verdict = ("ok  ", "green") if result.passed else ("FAIL", "red")
             line = f" {name}: {result.name}{'' if result.passed else ' - ' + result.message}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,11 +67,18 @@ def run_checks(method: type[Method], config: MethodConfig | None = None) -> list
     >>> [result.name for result in run_checks(registry.method("training_mean")) if not result.passed]
     []
     """
+    return list(each_check(method, config))
+
+
+def each_check(method: type[Method], config: MethodConfig | None = None) -> Iterator[CheckResult]:
+    """The results of :func:`run_checks`, each as soon as it is known."""
     try:
         subject = Subject(method, config or small_config(method))
     except Exception as error:  # noqa: BLE001 - a stranger's method may fail in any way
-        return [CheckResult("declares_itself", False, f"no config can be made: {in_one_line(error)}")]
-    return [_run_check(check, subject) for check in CHECKS]
+        yield CheckResult("declares_itself", False, f"no config can be made: {in_one_line(error)}")
+        return
+    for check in CHECKS:
+        yield _run_check(check, subject)
 
 
 def _run_check(check: Callable[[Subject], str | None], subject: Subject) -> CheckResult:
