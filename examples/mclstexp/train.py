@@ -53,7 +53,10 @@ def main():
         optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["random"])
         done = state["epoch"]
-    batches = torch.utils.data.DataLoader(Spots(task.slides), batch_size=task.settings["batch_size"], shuffle=True)
+    spots, size = Spots(task.slides), task.settings["batch_size"]
+    # a last batch of one spot has nothing to contrast, and batch normalisation refuses it where windows are small
+    alone = len(spots) > size and len(spots) % size == 1
+    batches = torch.utils.data.DataLoader(spots, batch_size=size, shuffle=True, drop_last=alone)
     losses = []
     net.register_forward_hook(lambda module, given, loss: losses.append(loss.item()))
     for epoch in range(done + 1, task.settings["epochs"] + 1):
