@@ -159,7 +159,9 @@ def encoder_fields(word: str) -> dict[str, str]:
 
 
 def require_weights(*configs: MethodConfig) -> None:
-    """Stop, before anything runs, at encoders or weights that cannot be had, with one line for all of them."""
+    """Stop, before anything runs, at encoders or weights that cannot be had, with one line for all of them, and at
+    encoders that cannot take the images that they would be given.
+    """
     settings = [config.model_dump() for config in configs]
     wanted = [(fields["encoder"], fields.get("weights", "random")) for fields in settings if "encoder" in fields]
     if wanted:
@@ -169,6 +171,23 @@ def require_weights(*configs: MethodConfig) -> None:
         from ..training.encoders import require_encoders
 
         require_encoders(wanted)
+        for config in configs:
+            _require_size(config)
+
+
+def _require_size(config: MethodConfig) -> None:
+    """``UserError`` where an encoder takes images of one size, and the settings give it others."""
+    from ..training.foundation.table import pathology_encoder
+
+    row = pathology_encoder(str(getattr(config, "encoder", "")))
+    side = getattr(config, "input_px", None)
+    if side is None and not getattr(config, "own_input_px", False):
+        side = getattr(config, "patch_px", None)
+    if row is not None and row.only_px is not None and side not in (None, row.only_px):
+        raise UserError(
+            f"{row.name} takes images of {row.only_px} px, and would be given {side} px - add --set "
+            f"METHOD.input_px={row.only_px}"
+        )
 
 
 def with_whole_windows(choices: Sequence[MethodChoice], patch_px: int) -> list[MethodChoice]:

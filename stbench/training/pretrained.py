@@ -133,8 +133,8 @@ def _not_in_the_cache(row: PublishedEncoder) -> str:
     places = " or ".join(dict.fromkeys(f"{each.page} ({each.file})" for each in row.hub))
     return (
         f"the weights of {row.name} are not in the Hugging Face cache {huggingface_hub.constants.HF_HUB_CACHE} "
-        f"({row.known_by}) - get them from {places} and give --encoders {row.name}@PATH or --weights PATH; they are "
-        "never downloaded unasked"
+        f"({row.known_by}) - get them from {places} and give --encoders {row.name}@PATH or --weights PATH; such "
+        "weights are never downloaded"
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from published_layouts import small
 from safetensors.torch import save_file
 
-from stbench.cli.method_choices import choose_methods
+from stbench.cli.method_choices import choose_methods, require_weights
 from stbench.errors import UserError
 from stbench.method import Run
 from stbench.results.plan import described_once
@@ -87,7 +87,7 @@ def test_weights_that_are_missing_are_told_with_place_licence_and_option_and_nev
         "access on request; licence: CC-BY-NC-ND-4.0",
         "https://huggingface.co/MahmoodLab/UNI (pytorch_model.bin)",
         "--encoders uni@PATH or --weights PATH",
-        "never downloaded",
+        "such weights are never downloaded",
     ):
         assert words in message
     assert "\n" not in message
@@ -142,6 +142,21 @@ def test_an_encoder_of_the_table_brings_its_weights_and_its_size_of_images_where
     (choice,) = choose_methods("bleep", "published", "demo", [], None, "virchow2")
     assert (choice.config.weights, choice.config.input_px) == ("pretrained", None)  # type: ignore[attr-defined]
     assert choice.changes == {"encoder": "virchow2"}
+
+
+def test_an_encoder_of_one_size_is_refused_before_the_run_where_it_would_be_given_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("stbench.training.encoders.require_encoders", lambda wanted: None)
+
+    def require(method: str, *changes: str) -> None:
+        choices = choose_methods(method, "quick", "demo", list(changes), "random", "ctranspath")
+        require_weights(*(choice.config for choice in choices))
+
+    with pytest.raises(UserError, match="ctranspath takes images of 224 px, and would be given 48 px - add --set"):
+        require("stnet")
+    require("stnet", "stnet.input_px=224")
+    require("feature_ridge")
 
 
 def test_a_mended_row_makes_other_trials_and_another_licence_does_not(
