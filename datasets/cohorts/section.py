@@ -194,7 +194,7 @@ def _usual_name(source: Path, given: Mapping[str, str]) -> str:
     """A slice's name out of its path: that of the file or folder, or of the next folder whose name says something."""
     resolved = source.resolve()
     place = next((path for path in (resolved, *resolved.parents) if path.name.lower() not in UNTELLING), resolved)
-    stem = place.name if place.is_dir() else place.name.split(".")[0]
+    stem = place.name.removesuffix(".zarr") if place.is_dir() else place.name.split(".")[0]
     library = given.get("library", "")
     name = given.get("prefix") or (f"{stem}-{library}" if library else stem)
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-").lstrip("._+-")

@@ -179,7 +179,7 @@ def structural_similarity(truth: np.ndarray, prediction: np.ndarray, window: csr
     """
     truth, prediction = np.asarray(truth, dtype=np.float64), np.asarray(prediction, dtype=np.float64)
     result = np.empty(truth.shape[1])
-    for part in pieces_of_genes(*truth.shape, _GENES):
+    for part in pieces_of_genes(len(truth), truth.shape[1], _GENES):
         result[part] = _similarity(truth[:, part], prediction[:, part], window)
     return result
 

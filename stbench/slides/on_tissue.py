@@ -115,9 +115,10 @@ def fit(slide: Slide) -> Fit | None:
 
 def _distinct(readings: list[Reading], given: Reading) -> Reading | None:
     """The one that fits best, at least as well as positions as they were given, and clearly better than the others."""
-    first, *others = sorted(readings, key=lambda reading: -reading.correlation) or [None]
-    if first is None or first.correlation < max(FITS, given.correlation):
+    ordered = sorted(readings, key=lambda reading: -reading.correlation)
+    if not ordered or ordered[0].correlation < max(FITS, given.correlation):
         return None
+    first, *others = ordered
     return first if all(other.correlation <= first.correlation - ALSO_FITS for other in others) else None
 
 

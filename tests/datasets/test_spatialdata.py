@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,21 @@ def test_without_the_library_its_extra_is_named(tmp_path: Path, monkeypatch: pyt
         READER.open("S", "P", {"folder": tmp_path / "s.zarr"})
     with pytest.raises(UserError, match="is not a SpatialData store"):
         READER.open("S", "P", {"folder": tmp_path})
+
+
+def test_an_import_of_normalised_values_names_the_layer_to_choose(tmp_path: Path) -> None:
+    """As of an AnnData file; told by the table alone, without the library."""
+    folder = tmp_path / "s.zarr"
+    table = AnnData(COUNTS.astype(np.float32) * 0.37)
+    table.layers["counts"] = COUNTS.astype(np.float32)
+    table.write_zarr(folder / "tables" / "table")
+    words = 'X holds normalised values .* counts are in layers\\["counts"\\]: --layer counts'
+    assert re.search(words, str(READER.refuses({"folder": folder})))
+    assert READER.refuses({"folder": folder, "layer": "counts"}) is None
+    table.X = table.layers["counts"].copy()
+    table.write_zarr(folder / "tables" / "table")
+    assert READER.refuses({"folder": folder}) is None
+    assert READER.refuses({"folder": tmp_path}) is None
 
 
 # --- stores -----------------------------------------------------------------------------------------------------------

@@ -23,8 +23,13 @@ def normalised(path: Path) -> UserError | None:
     A reader takes counts from their usual places where X has none. Whoever imports a section is asked to say it.
     """
     with open_hdf5(path) as file:
-        places = dict(_places(file))
-        faults = {place: count_fault(values) for place, values in places.items() if values.any()}
+        return normalised_in(path, file)
+
+
+def normalised_in(path: Path, table: Any) -> UserError | None:
+    """The same of an AnnData object in an open HDF5 file or Zarr group; ``path`` is what the message names."""
+    places = dict(_places(table))
+    faults = {place: count_fault(values) for place, values in places.items() if values.any()}
     fault = faults.get("X")
     sound = [place for place, other in faults.items() if other is None]
     return no_counts(path, {"X": fault}, sound) if fault is not None and sound else None

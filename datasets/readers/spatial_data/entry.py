@@ -9,6 +9,7 @@ from typing import Any
 from stbench.errors import UserError
 from stbench.slides.slide import Slide
 
+from ..h5ad.normalised import normalised_in
 from ..reader import Opened, Reader
 from .store import is_store, require_library, store_files
 
@@ -34,12 +35,28 @@ def _recognises(path: Path) -> str | None:
     return "it is a Zarr store with tables and shapes" if is_store(path) else None
 
 
+def _refuses(values: dict[str, Any]) -> str | None:
+    """As of an AnnData file; the table need not be named where it is alone."""
+    if "layer" in values:
+        return None
+    import zarr
+
+    tables = values["folder"] / "tables"
+    named = values.get("table") or next((path.name for path in sorted(tables.glob("*/")) if path.is_dir()), "")
+    try:
+        fault = normalised_in(values["folder"], zarr.open_group(tables / named, mode="r"))
+    except Exception:  # noqa: BLE001 - of a damaged store, which is told in words when it is read
+        return None
+    return None if fault is None else str(fault)
+
+
 READER = Reader(
     name="spatialdata",
     what="a SpatialData store (.zarr)",
     source="folder",
     open=_open,
     recognises=_recognises,
+    refuses=_refuses,
     numbers=("pitch_um",),
     words=("library", "table", "picture", "coordinate_system", "layer", "label"),
 )
