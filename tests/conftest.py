@@ -109,6 +109,23 @@ def hide_expression() -> Callable[[TrainingSlide], TestSlide]:
     return hide
 
 
+NO_PICTURE = {
+    "svg": b'<svg xmlns="http://www.w3.org/2000/svg" width="1pt" height="1pt" viewBox="0 0 1 1"></svg>',
+    **dict.fromkeys(("png", "webp"), b""),
+}
+
+
+@pytest.fixture
+def unsaved_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made and laid out as always, and not saved, which takes two thirds of a report's time.
+
+    For tests that look at what a report says. That figures can be saved is shown by those that look at figures.
+    """
+    from stbench.reports.figures import canvas
+
+    monkeypatch.setattr(canvas, "_saved", lambda figure, form, strip=None: NO_PICTURE[form])
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a command line did: exit code and what it printed."""

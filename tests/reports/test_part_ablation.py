@@ -112,6 +112,7 @@ def test_a_variant_on_another_target_is_named_and_not_compared(section: Section)
     assert "on target gene-log10-cp10k" in [cell.text for row in made.tables[2].blocks[0] for cell in row]
 
 
+@pytest.mark.usefixtures("saved_pictures")
 def test_the_page_says_in_words_what_changed_in_every_row(section: Section) -> None:
     made = part.part(section, Context([section]))
     assert made is not None

@@ -85,6 +85,7 @@ def test_scores_stand_between_the_training_mean_and_the_ceiling(load_with_ceilin
     assert framed.loc[(mean, "mse"), "fraction"] == pytest.approx(0)
 
 
+@pytest.mark.usefixtures("saved_pictures")
 def test_the_finding_names_the_best_method_its_share_and_the_ceiling(
     load_with_ceilings: Callable[..., Section],
 ) -> None:

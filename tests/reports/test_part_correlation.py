@@ -170,6 +170,7 @@ def test_the_figure_draws_the_matrices_and_their_agreement(tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.usefixtures("saved_pictures")
 def test_the_part_names_the_best_and_the_least(tmp_path: Path) -> None:
     section = section_of(tmp_path)
     answer = made(section)

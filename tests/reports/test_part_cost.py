@@ -34,6 +34,7 @@ def test_the_front_holds_what_nothing_beats_in_both(section: Section) -> None:
     assert table.loc["mclstexp", "fit_s"] == 100.0
 
 
+@pytest.mark.usefixtures("saved_pictures")
 def test_the_finding_names_the_best_and_the_best_that_is_faster(section: Section) -> None:
     made = cost.part(section, Context([section]))
     assert made is not None

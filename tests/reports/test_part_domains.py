@@ -102,6 +102,7 @@ def test_one_slice_has_the_mean_and_the_range_of_its_runs() -> None:
     assert row["nmi"] == pytest.approx(0.1)
 
 
+@pytest.mark.usefixtures("saved_pictures")
 def test_the_lead_names_the_best_method_beside_the_measured_expression(section: Callable[..., Section]) -> None:
     lead = part(of := section(), Context([of])).lead
     assert lead[0] == (

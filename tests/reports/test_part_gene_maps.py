@@ -185,6 +185,7 @@ def test_the_picture_lies_under_the_spots_at_its_scale(results: Path) -> None:
     assert bottom > top  # y runs down, as in the image
 
 
+@pytest.mark.usefixtures("saved_pictures")
 def test_the_part_draws_methods_best_first_and_leaves_controls_out(results: Path) -> None:
     section = section_of(results)
     answer = made(section)

@@ -178,6 +178,7 @@ def test_the_heat_map_draws_the_table(tmp_path: Path) -> None:
     assert bar.get_ylim() == (-1, 1)
 
 
+@pytest.mark.usefixtures("saved_pictures")
 def test_the_part_names_the_first_gene_and_lists_fifty(tmp_path: Path) -> None:
     section = section_of(tmp_path, n_genes=80)
     answer = made(section)

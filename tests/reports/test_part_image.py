@@ -36,6 +36,7 @@ def _means(section: Section, method: str) -> pd.Series:
     return section.rows[section.rows["method"] == method][["pcc_acg", *COLUMNS]].mean()
 
 
+@pytest.mark.usefixtures("saved_pictures")
 def test_the_lead_says_what_the_best_method_owes_to_the_image(load_fake: Callable[..., Section]) -> None:
     of = load_fake()
     made = part(of, Context([of]))

@@ -101,6 +101,7 @@ def test_the_change_is_over_the_slices_that_both_have(tmp_path: Path) -> None:
     assert "on 2 slices" in markdown(made(load([first, second])).tables[0])
 
 
+@pytest.mark.usefixtures("saved_pictures")
 def test_the_lead_says_who_changes_most_and_for_whom_nothing_differs(tmp_path: Path) -> None:
     found = made(load([results(tmp_path / "r", [*readings_of(MCLSTEXP), *readings_of(STNET)])]))
     text = " ".join(found.lead)

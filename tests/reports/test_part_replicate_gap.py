@@ -39,6 +39,7 @@ def made(sections: list[Section], split: str = "loso") -> Part:
     return part
 
 
+@pytest.mark.usefixtures("saved_pictures")
 def test_the_difference_is_paired_by_slice_and_averaged_over_patients(
     load_both: Callable[..., list[Section]],
 ) -> None:

@@ -55,6 +55,7 @@ def _row(made: object, label: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
+@pytest.mark.usefixtures("saved_pictures")
 def test_the_lead_gives_the_best_methods_share_of_the_truths_spread(section: Callable[..., Section]) -> None:
     made = part(of := section(), Context([of]))
     assert "mclSTExp" in made.lead[0]

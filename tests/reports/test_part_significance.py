@@ -226,6 +226,7 @@ def test_the_variance_sentence_names_the_seed_where_it_matters(load_fake) -> Non
     assert any("comes from (a rough guess from so little): seed" in sentence for sentence in made(section).lead)
 
 
+@pytest.mark.usefixtures("saved_pictures")
 def test_figures_are_drawn_with_what_the_ranks_can_say(load_fake) -> None:
     few = made(load_fake(methods=(*TWO, COLOUR), slices=BLOCKS))
     assert [picture.name for picture in few.pictures] == ["ranks", "wins"]
@@ -282,6 +283,7 @@ def test_the_leaderboard_points_to_the_tests(load_fake) -> None:
     assert QUESTION not in without[0]
 
 
+@pytest.mark.usefixtures("saved_pictures")
 def test_the_same_results_give_the_same_part(load_fake) -> None:
     section = load_fake(methods=(*METHODS, COLOUR), slices=BLOCKS)
     first, again = made(section), made(section)

@@ -71,6 +71,7 @@ def _files(section: Section) -> list[pd.DataFrame]:
     ]
 
 
+@pytest.mark.usefixtures("saved_pictures")
 def test_one_order_on_all_targets_is_said(section: Callable[..., Section]) -> None:
     lead = part(of := section(), Context([of])).lead
     assert lead[0] == "mclSTExp is best by PCC (ACG) on all 3 targets; the order of the 3 methods is the same on each."

@@ -29,6 +29,7 @@ WRITERS = {
         pytest.param("alex10x", "training_mean,colour_ridge,nearest_replicate,depth_oracle", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.usefixtures("unsaved_pictures")
 def test_controls_run_on_a_whole_dataset_as_it_comes(
     dataset: str, chosen: str, tmp_path: Path, stbench_command: Callable
 ) -> None:

@@ -106,6 +106,7 @@ def test_a_marker_that_stays_ends_the_wait_with_one_line(tmp_path: Path, monkeyp
 
 
 @pytest.mark.usefixtures("no_locks")
+@pytest.mark.usefixtures("unsaved_pictures")
 def test_a_run_and_its_report_need_no_locks(tmp_path: Path, stbench_command: Callable, monkeypatch) -> None:
     monkeypatch.setenv("STBENCH_CACHE", str(tmp_path / "cache"))
     manifest = own_sections.write_manifest(tmp_path, {"S1": "p1", "S2": "p2"})

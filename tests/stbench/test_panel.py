@@ -134,6 +134,7 @@ def test_every_fold_is_scored_on_its_own_genes(mine: Path, stbench_command: Call
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unsaved_pictures")
 def test_the_report_says_how_the_panel_was_chosen(mine: Path, stbench_command: Callable) -> None:
     assert stbench_command(*run_words(mine, "hvg:5", "hvg")).code == 0
     done = stbench_command("report", mine.parent / "hvg")

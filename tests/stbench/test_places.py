@@ -56,6 +56,7 @@ def _content(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 @pytest.mark.parametrize("stale", [False, True])
+@pytest.mark.usefixtures("unsaved_pictures")
 def test_what_reads_results_needs_no_right_to_write_there(
     stale: bool, results: Path, tmp_path: Path, read_only: Callable, stbench_command: Callable
 ) -> None:
@@ -75,6 +76,7 @@ def test_what_reads_results_needs_no_right_to_write_there(
     assert _content(results) == before
 
 
+@pytest.mark.usefixtures("unsaved_pictures")
 def test_a_report_into_a_place_that_is_read_only_is_one_line(
     results: Path, read_only: Callable, stbench_command: Callable
 ) -> None:

@@ -181,6 +181,7 @@ def test_trials_of_another_precision_have_other_keys_and_stand_beside(tmp_path: 
     assert len(collect(tmp_path)) == len(found)
 
 
+@pytest.mark.usefixtures("unsaved_pictures")
 def test_a_report_says_which_methods_computed_in_what(tmp_path: Path, stbench_command: Callable):
     run = ("run", "--methods", PROBE, *FOLDS, "--out", tmp_path)
     for words in ((), ("--precision", "bf16", "--allow-unsafe-precision")):

@@ -178,6 +178,7 @@ class Peeking:
 """
 
 
+@pytest.mark.usefixtures("unsaved_pictures")
 def test_a_reading_brings_its_own_target_and_its_leak_is_named_everywhere(
     tmp_path: Path, stbench_command: Callable
 ) -> None:

@@ -98,6 +98,7 @@ def test_exported_predictions_get_the_scores_that_they_were_exported_with(
     assert state["alarms"] == []
 
 
+@pytest.mark.usefixtures("unsaved_pictures")
 def test_scores_join_a_run_and_its_report_and_its_next_run(
     made_here: Path, files: dict, score: Callable, stbench_command: Callable, tmp_path: Path
 ) -> None:

@@ -252,6 +252,7 @@ def test_a_buffer_that_is_used_again_does_not_change_an_earlier_prediction(
         np.testing.assert_array_equal(found[name], expected[name])
 
 
+@pytest.mark.usefixtures("unsaved_pictures")
 def test_what_is_known_to_be_wrong_stands_in_the_table_on_the_terminal_and_in_the_report(
     tmp_path: Path, stbench_command: Callable
 ) -> None:
