@@ -165,7 +165,7 @@ def test_files_are_utf_8_whatever_the_locale() -> None:
         for folder in ("stbench", "methods", "datasets", "reports")
         for path in (ROOT / folder).rglob("*.py")
         for line in path.read_text(encoding="utf-8").splitlines()
-        if opens.search(line) and not re.search(r"encoding=|def |\"[rw]b\"|_text\((path|page|results)", line)
+        if opens.search(line) and not re.search(r"encoding=|def |\"[rw]\+?b\"|_text\((path|page|results)", line)
     ]
     assert not silent
 
