@@ -72,6 +72,10 @@ class _Run:
         except UserError:
             self._stop()  # what one worker's place lacks is no reason to lose what the others have
             raise
+        except KeyboardInterrupt:  # a second Ctrl-C: who presses it waits for nobody
+            for worker in self.workers:
+                worker.end()
+            raise
         finally:
             for worker in self.workers:
                 worker.leave()
