@@ -5,7 +5,7 @@ slide, neighbourhood averaging on the spot graph, and an LSTM over the graph lay
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
@@ -18,9 +18,9 @@ from stbench.errors import UserError
 from stbench.method import Run, TestSlide, TrainingSlide
 from stbench.system.precision import float32, no_autocast
 from stbench.torch_method import Batch, TestBatch
-from stbench.training.augment import rotate_by, to_grey
 from stbench.training.batches import TrainingData
 
+from .layers.copies import augmented_copies
 from .layers.geometric import mean_of_neighbours
 from .layers.spot_graph import Prune, isolated_spots, nearest_spots, with_self
 from .layers.transformer import TransformerBlock
@@ -206,13 +206,17 @@ class Hist2STNetwork(WholeSlideNetwork):
         )
 
 
-def zinb_loss(counts: torch.Tensor, zinb: ZINB, size_factors: torch.Tensor) -> torch.Tensor:
+def zinb_loss(
+    counts: torch.Tensor, zinb: ZINB, size_factors: torch.Tensor, log_factorials: torch.Tensor | None = None
+) -> torch.Tensor:
     """Mean negative log-likelihood of raw counts ``(n_spots, n_genes)``; ``size_factors`` ``(n_spots,)`` multiply the
-    mean.
+    mean. ``log_factorials``: ln(c!) of the counts, where they are known.
     """
     epsilon = 1e-10
     mean, theta, pi = zinb.mean * size_factors[:, None], zinb.dispersion, zinb.dropout
-    normaliser = torch.lgamma(theta + epsilon) + torch.lgamma(counts + 1) - torch.lgamma(counts + theta + epsilon)
+    if log_factorials is None:
+        log_factorials = torch.lgamma(counts + 1)
+    normaliser = torch.lgamma(theta + epsilon) + log_factorials - torch.lgamma(counts + theta + epsilon)
     rate = (theta + counts) * torch.log1p(mean / (theta + epsilon))
     rate = rate + counts * (torch.log(theta + epsilon) - torch.log(mean + epsilon))
     present = normaliser + rate - torch.log(1 - pi + epsilon)
@@ -249,32 +253,6 @@ def size_factors(counts: np.ndarray) -> np.ndarray:
     """
     totals = counts.sum(axis=1)
     return totals / (np.median(totals) or 1)
-
-
-def augmented_copy(images: torch.Tensor, generator: torch.Generator, per_spot: bool = False) -> torch.Tensor:
-    """Images ``(n, 3, side, side)`` in grey (p 0.1), turned by up to 90 degrees either way (black corners), flipped (p
-    0.2).
-
-    One draw for all images, as published, or one for each. Equal to torchvision's RandomGrayscale, RandomRotation
-    (nearest neighbour) and RandomHorizontalFlip, which cannot draw on the device.
-    """
-    draws = torch.rand((3, len(images) if per_spot else 1, 1, 1, 1), generator=generator, device=images.device)
-    angles = 180 * draws[1].flatten() - 90
-    images = _changed(images, draws[0] < 0.1, lambda some: to_grey(some).expand_as(some))
-    if per_spot:
-        images = rotate_by(images, angles)
-    else:  # all spots' colours are those of one image: one grid to sample at
-        side = images.shape[-1]
-        turned = rotate_by(images.reshape(1, -1, side, side), angles)
-        images = turned.view_as(images).contiguous(memory_format=torch.channels_last)
-    return _changed(images, draws[2] < 0.2, lambda some: some.flip(-1))
-
-
-def _changed(images: torch.Tensor, drawn: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-    """Images changed where ``drawn`` (n or 1, 1, 1, 1) says so; a CPU looks at a draw for all, and need not choose."""
-    if images.device.type == "cpu" and drawn.numel() == 1:
-        return change(images) if drawn else images
-    return torch.where(drawn, change(images), images)
 
 
 class Hist2ST(WholeSlideMethod):
@@ -461,6 +439,9 @@ class Hist2ST(WholeSlideMethod):
         constants = super().slide_constants(slide) | {"edges": torch.from_numpy(edges)}
         if isinstance(slide, TrainingSlide):
             constants["size_factors"] = torch.from_numpy(size_factors(slide.counts)).float()
+            if self.config.counts_loss == "zinb":
+                counts = torch.from_numpy(np.array(slide.counts)).float()
+                constants |= {"counts": counts, "log_factorials": torch.lgamma(counts + 1)}
         return constants
 
     def optimiser(
@@ -477,13 +458,14 @@ class Hist2ST(WholeSlideMethod):
         images = self.training_pixels(network, batch)
         views = [images]
         if network.training:
-            views += [augmented_copy(images, batch.generator, config.per_spot_augment) for _ in range(config.copies)]
+            views += augmented_copies(images, config.copies, batch.generator, config.per_spot_augment)
         output: Output = network(views, batch.constants["positions"], batch.constants["edges"])
         prediction = output.prediction.float()
         losses = {"mse": F.mse_loss(prediction, batch.target)}
         total = losses["mse"]
         if output.zinb is not None:
-            losses["zinb"] = zinb_loss(batch.counts.float(), output.zinb, batch.constants["size_factors"])
+            known = batch.constants
+            losses["zinb"] = zinb_loss(known["counts"], output.zinb, known["size_factors"], known["log_factorials"])
             total = total + config.counts_weight * losses["zinb"]
         if output.nb is not None:
             losses["nb"] = nb_loss(batch.counts.float(), output.nb)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import torch
@@ -28,6 +29,14 @@ def scaling(scale: PixelScale, encoder: str) -> tuple[Channels, Channels]:
     return (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255) if scale == "bgr-255" else (1.0, 1.0, 1.0)
 
 
+@functools.lru_cache(maxsize=16)
+def on_device(statistics: tuple[Channels, Channels], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation per channel as tensors that are made once: (3,) each, float32."""
+    with torch.inference_mode(False):
+        mean, std = (torch.tensor(values, device=device) for values in statistics)
+        return mean, std
+
+
 def encoder_input(
     patches: Tensor, scale: PixelScale, augmentation: Augmentation, generator: Generator | None, encoder: str = ""
 ) -> Tensor:
@@ -46,12 +55,7 @@ def encoder_input(
         images = augment.colour_jitter(images, generator)
         images = augment.rotate(augment.hflip(images, generator), generator)
     if scale in ("imagenet", "encoder"):
-        # made on the CPU and sent without waiting: no host synchronisation inside an epoch
-        mean, std = (
-            torch.tensor(values).to(images.device, images.dtype, non_blocking=True)
-            for values in scaling(scale, encoder)
-        )
-        return augment.standardise(images, mean, std)
+        return augment.standardise(images, *on_device(scaling(scale, encoder), images.device))
     if scale == "bgr-255":
         return images.flip(1) * 255
     return images

@@ -45,12 +45,14 @@ class TransformerBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def attend(self, x: torch.Tensor) -> torch.Tensor:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).movedim(-3, 0).transpose(-3, -2)
+        # of rank 4, whatever x is: the fused kernel takes no other rank in older versions of torch
+        projected = self.qkv(x).view(-1, x.shape[-2], 3, self.heads, self.qkv.out_features // 3 // self.heads)
+        q, k, v = projected.movedim(-3, 0).transpose(-3, -2)
         if self.attention == "fused":
             mixed = F.scaled_dot_product_attention(q, k, v)
         else:
             mixed = (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1) @ v
-        return self.out(mixed.transpose(-3, -2).flatten(-2))
+        return self.out(mixed.transpose(-3, -2).reshape(*x.shape[:-1], -1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.dropout(self.attend(self.attention_norm(x)))

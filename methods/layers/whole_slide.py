@@ -20,6 +20,8 @@ from stbench.training.batches import TestBatch, TrainingData
 from stbench.training.encoders import IMAGENET_MEAN, IMAGENET_STD
 from stbench.training.windows import AnySlide, central_windows
 
+from .pixels import on_device
+
 log = logging.getLogger("stbench")
 
 UNTRAINED_SHARE = 0.05  # of a slide's spots at array positions that training did not see, above which it is said
@@ -220,9 +222,7 @@ class WholeSlideMethod(TorchMethod):
             return turned
         if self.config.pixel_scale == "unit":
             return turned.div_(255)
-        # made on the CPU and sent without waiting: nothing in an epoch waits for the device
-        statistics = torch.tensor([IMAGENET_MEAN, IMAGENET_STD]).to(turned.device, non_blocking=True)
-        return standardise(turned.div_(255), *statistics)
+        return standardise(turned.div_(255), *on_device((IMAGENET_MEAN, IMAGENET_STD), turned.device))
 
     def training_pixels(self, network: nn.Module, batch: Batch) -> torch.Tensor:
         """The batch's pixels; augmented if configured, while the network is in training mode. Not to be written to."""

@@ -6,6 +6,7 @@ Images are (B, 3, S, S). Flips and turns work on uint8 as on float; colours and 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -20,7 +21,9 @@ GREY = (0.2989, 0.587, 0.114)  # ITU-R 601 luma, as torchvision rounds it
 
 def to_float(patches: Tensor) -> Tensor:
     """uint8 to float32 in [0, 1], channels-last in memory."""
-    return patches.to(torch.float32, memory_format=torch.channels_last).div_(255)
+    if patches.device.type == "cpu":
+        return patches.to(torch.float32, memory_format=torch.channels_last).div_(255)
+    return (patches / 255).contiguous(memory_format=torch.channels_last)  # in one pass, which is slow on a CPU
 
 
 def standardise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -33,33 +36,51 @@ def flip_and_quarter_turn(images: Tensor, generator: Generator) -> Tensor:
 
     In that order; uniform over the 8 symmetries of the square.
     """
-    across, down, turn = (_heads(images, 0.5, generator) for _ in range(3))
-    return _moved(images, across, down, turn)
+    return _moved(images, generator, 3)
 
 
 def flip_and_quarter_turns(images: Tensor, generator: Generator) -> Tensor:
     """BLEEP's augmentation: left-right and up-down with probability 1/2 each, then 0, 1, 2 or 3 quarter turns."""
-    across, down, turn, half_turn = (_heads(images, 0.5, generator) for _ in range(4))
-    return _moved(images, across ^ half_turn, down ^ half_turn, turn)  # half a turn is both flips, before or after
+    return _moved(images, generator, 4)
 
 
-def _moved(images: Tensor, across: Tensor, down: Tensor, turn: Tensor) -> Tensor:
-    """Images flipped left-right, then up-down, then turned a quarter counter-clockwise, where the (B,) bools say so.
-
-    A GPU makes every change of all images and chooses, since asking which to change would make it wait; a CPU moves
-    each pixel once.
+def _moved(images: Tensor, generator: Generator, n_draws: int) -> Tensor:
+    """Images flipped left-right, then up-down, then turned a quarter counter-clockwise, then by half a turn, as each
+    has drawn; every pixel is moved once, from the place that is looked up for it.
     """
-    if images.device.type != "cpu":
-        images = torch.where(across.view(-1, 1, 1, 1), images.flip(-1), images)
-        images = torch.where(down.view(-1, 1, 1, 1), images.flip(-2), images)
-        return torch.where(turn.view(-1, 1, 1, 1), images.rot90(1, (-2, -1)), images)
-    moved = torch.empty_like(images)
-    ways = across + 2 * down + 4 * turn
-    for way in range(8):
-        rows = (ways == way).nonzero().squeeze(1)
-        some = images[rows].flip([axis for axis, bit in ((-1, 1), (-2, 2)) if way & bit])
-        moved[rows] = some.rot90(1, (-2, -1)) if way & 4 else some
-    return moved
+    draws = torch.stack([torch.rand(len(images), generator=generator, device=images.device) for _ in range(n_draws)])
+    places, weights = _ways(images.shape[-1], images.device)
+    ways = ((draws < 0.5) * weights[:n_draws]).sum(0)
+    return picked(images, places[ways])
+
+
+def _one_way(images: Tensor, way: int) -> Tensor:
+    flipped = images.flip([axis for axis, bit in ((-1, 1), (-2, 2)) if way & bit])
+    return flipped.rot90(1, (-2, -1)) if way & 4 else flipped
+
+
+@functools.lru_cache(maxsize=8)
+def _ways(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(16, side * side) int64: for each way to draw, which pixel of an image comes to each place; and what each of the
+    four draws adds to the way's number, (4, 1).
+    """
+    with torch.inference_mode(False):
+        places = torch.arange(side * side, device=device).view(side, side)
+        ways = [_one_way(places, way) for way in range(8)]
+        ways += [turned.flip((-2, -1)) for turned in ways]
+        return torch.stack(ways).flatten(1), torch.tensor([[1], [2], [4], [8]], device=device)
+
+
+def picked(images: Tensor, places: Tensor) -> Tensor:
+    """Images (B, C, S, S) whose pixel p, counted row by row, is that of ``places`` (B, S * S) int64; channels-last."""
+    n, channels, side, _ = images.shape
+    pixels = images.permute(0, 2, 3, 1).reshape(n, side**2, channels)
+    if images.device.type == "cpu":  # which copies whole pixels faster than single values
+        first = torch.arange(n).view(-1, 1) * side**2
+        found = pixels.flatten(0, 1).index_select(0, (places + first).flatten())
+    else:
+        found = pixels.gather(1, places[:, :, None].expand(-1, -1, channels))
+    return found.view(n, side, side, channels).permute(0, 3, 1, 2)
 
 
 def hflip(images: Tensor, generator: Generator, p: float = 0.5) -> Tensor:
@@ -85,14 +106,14 @@ def colour_jitter(
 ) -> Tensor:
     """torchvision's ColorJitter without hue, a draw per image: factors uniform in [1 - x, 1 + x], in random order."""
     n, device = len(images), images.device
-    draws = torch.rand((n, 3), generator=generator, device=device).unbind(1)
-    factors = torch.stack(
-        [
-            max(0.0, 1 - spread) + (1 + spread - max(0.0, 1 - spread)) * draw
-            for spread, draw in zip((brightness, contrast, saturation), draws, strict=True)
-        ],
-        dim=1,
-    )
+    draws = torch.rand((n, 3), generator=generator, device=device)
+    ranges = [(max(0.0, 1 - spread), 1 + spread) for spread in (brightness, contrast, saturation)]
+    if len(set(ranges)) == 1:
+        low, high = ranges[0]
+        factors = low + (high - low) * draws
+    else:
+        scaled = [low + (high - low) * draw for (low, high), draw in zip(ranges, draws.unbind(1), strict=True)]
+        factors = torch.stack(scaled, dim=1)
     order = torch.rand((n, 3), generator=generator, device=device).argsort(dim=1)
     return adjust_colours(images, factors, order)
 
@@ -103,12 +124,14 @@ def adjust_colours(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
     ``factors`` (B, 3) are indexed by the adjustment; ``order`` (B, 3) holds the adjustments in the order they are made.
     The other images are black, the image's mean grey, and its grey version.
     """
+    made = factors.gather(1, order)
+    rest = (1 - made) * (order != 0)  # of the other image, which is black for brightness
+    saturates = order == 2
     for step in range(3):
-        which = order[:, step].view(-1, 1, 1, 1)
-        factor = factors.gather(1, order[:, step : step + 1]).view(-1, 1, 1, 1)
+        factor, other_share, from_grey = (each[:, step, None, None, None] for each in (made, rest, saturates))
         grey = to_grey(images)
-        other = torch.where(which == 2, grey, grey.mean(dim=(-2, -1), keepdim=True)) * (which != 0)
-        images = (factor * images).add_((1 - factor) * other).clamp_(0, 1)
+        other = torch.where(from_grey, grey, grey.mean(dim=(-2, -1), keepdim=True))
+        images = (factor * images).add_(other_share * other).clamp_(0, 1)
     return images
 
 
@@ -129,12 +152,29 @@ def rotate_by(images: Tensor, angles: Tensor) -> Tensor:
 
     In float32 under every precision: in bf16 a fifth of the pixels would come from a place one pixel off.
     """
+    with no_autocast(images.device):
+        grid = _turned_grid(images.shape[-1], angles)
+        return grid_sample(float32(images), grid, mode="nearest", padding_mode="zeros", align_corners=False)
+
+
+def turned_places(side: int, angles: Tensor) -> Tensor:
+    """Which pixel comes to each place when images of ``side`` pixels are turned by (B,) ``angles`` in degrees.
+
+    (B, ``side``, ``side``) int64: pixels are counted row by row, and what comes from outside is ``side**2``. They are
+    the pixels that :func:`torch.nn.functional.grid_sample` takes as the nearest.
+    """
+    at = (((_turned_grid(side, angles) + 1) * side - 1) / 2).round().long()
+    inside = ((at >= 0) & (at < side)).all(-1)
+    return torch.where(inside, at[..., 1] * side + at[..., 0], side**2)
+
+
+def _turned_grid(side: int, angles: Tensor) -> Tensor:
+    """(B, ``side``, ``side``, 2): where images are sampled that are turned, in float32."""
     radians = angles.to(torch.float32) * (math.pi / 180)
     cos, sin, zero = radians.cos(), radians.sin(), torch.zeros_like(radians)
-    inverse = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
-    with no_autocast(images.device):
-        grid = affine_grid(inverse, list(images.shape), align_corners=False)
-        return grid_sample(float32(images), grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    inverse = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
+    with no_autocast(angles.device):
+        return affine_grid(inverse, [len(angles), 1, side, side], align_corners=False)
 
 
 def _sometimes(images: Tensor, p: float, generator: Generator, change: Callable[[Tensor], Tensor]) -> Tensor:

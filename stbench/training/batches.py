@@ -73,6 +73,9 @@ class TrainingData:
         self.training_spots = torch.arange(self.n_spots)  # int64, CPU: those that training steps see
         self.validation_spots: Tensor | None = None  # int64, CPU: the others, where the method holds some out
         self.constants: tuple[Mapping[str, Tensor], ...] = tuple({} for _ in slides)
+        self._spots = torch.arange(self.n_spots, device=self.device)
+        # in one table, of which a batch's rows are taken at once
+        self._numbers = torch.cat([self.array_xy, self.total_counts[:, None], self.slide[:, None]], dim=1)
 
     def _join(self, parts: Sequence[np.ndarray], dtype: torch.dtype) -> Tensor:
         return torch.from_numpy(np.concatenate(parts)).to(self.device, dtype)
@@ -115,16 +118,17 @@ class TrainingData:
             generator = torch.Generator(device=self.device).manual_seed(0)
         slide_at = {start: constants for start, constants in zip(self.offsets, self.constants, strict=False)}
         for group, patches in self.bank.stream(groups):
+            numbers = self._numbers[group]
             yield Batch(
                 patches=patches,
-                array_xy=self.array_xy[group],
+                array_xy=numbers[:, :2],
                 pixel_xy=self.pixel_xy[group],
                 constants=slide_at.get(group.start, {}) if isinstance(group, slice) else {},
                 target=self.target[group],
                 counts=self.counts[group],
-                total_counts=self.total_counts[group],
-                slide=self.slide[group],
-                spot=torch.arange(group.start, group.stop, device=self.device) if isinstance(group, slice) else group,
+                total_counts=numbers[:, 2],
+                slide=numbers[:, 3],
+                spot=self._spots[group] if isinstance(group, slice) else group,
                 generator=generator,
                 epoch=epoch,
             )

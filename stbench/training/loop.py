@@ -78,7 +78,7 @@ def train(method: Trainable, network: nn.Module, data: TrainingData, run: Run, i
     validation = _validation_groups(method, data)
     while state.epoch <= epochs:
         groups = _training_groups(method, data, run, state.epoch)
-        _train_epoch(method, state, groups, data, run, checkpoints)
+        train_epoch(method, state, groups, data, run, checkpoints)
         started = time.monotonic()
         row: dict[str, Any] = {"epoch": state.epoch} | _means(state.sums, len(groups))
         if validation:
@@ -111,7 +111,7 @@ def train(method: Trainable, network: nn.Module, data: TrainingData, run: Run, i
     return state.history
 
 
-def _train_epoch(
+def train_epoch(
     method: Trainable,
     state: TrainingState,
     groups: Sequence[Group],
@@ -130,9 +130,9 @@ def _train_epoch(
         with autocast(data.device, run.precision):
             losses = method.loss(state.network, batch)
         (losses["loss"] / in_step).backward()
-        for name, value in losses.items():
-            detached = value.detach().double()
-            state.sums[name] = state.sums[name] + detached if name in state.sums else detached
+        in_double = torch.stack([value.detach() for value in losses.values()]).double()
+        for name, value in zip(losses, in_double.unbind(), strict=True):
+            state.sums[name] = state.sums[name] + value if name in state.sums else value
         if (i + 1) % size and i + 1 < len(groups):
             continue
         state.optimiser.step()

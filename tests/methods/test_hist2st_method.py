@@ -13,8 +13,9 @@ from torchvision.transforms.v2 import functional as transforms
 
 from stbench.errors import UserError
 from stbench.method import Run, TrainingSlide, configure
-from stbench.methods import hist2st
-from stbench.methods.hist2st import Hist2ST, augmented_copy, size_factors
+from stbench.methods.hist2st import Hist2ST, size_factors
+from stbench.methods.layers import copies
+from stbench.methods.layers.copies import augmented_copies
 
 
 def small(**changes: Any) -> Hist2ST:
@@ -83,20 +84,21 @@ def test_copies_are_those_of_torchvision(monkeypatch: pytest.MonkeyPatch) -> Non
     images = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 255
     for draws, turn, grey, flip in (((0.05, 0.9, 0.1), 72.0, True, True), ((0.5, 0.25, 0.9), -45.0, False, False)):
         monkeypatch.setattr(
-            hist2st.torch, "rand", lambda shape, d=draws, **_: torch.tensor(d).view(3, 1, 1, 1, 1).expand(shape)
+            copies.torch, "rand", lambda shape, d=draws, **_: torch.tensor(d).view(3, 1, 1, 1, 1).expand(shape)
         )
         expected = transforms.rgb_to_grayscale(images, 3) if grey else images
         expected = transforms.rotate(expected, turn)
         expected = transforms.horizontal_flip(expected) if flip else expected
-        torch.testing.assert_close(augmented_copy(images, torch.Generator()), expected, rtol=1e-5, atol=1e-3)
+        (found,) = augmented_copies(images, 1, torch.Generator())
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_shared_draw_gives_each_image_what_it_would_get_alone(seed: int) -> None:
     images = torch.rand((5, 3, 28, 28), generator=torch.Generator().manual_seed(9))
     images = images.contiguous(memory_format=torch.channels_last)
-    shared = augmented_copy(images, torch.Generator().manual_seed(seed))
-    alone = [augmented_copy(image[None], torch.Generator().manual_seed(seed)) for image in images]
+    (shared,) = augmented_copies(images, 1, torch.Generator().manual_seed(seed))
+    alone = [augmented_copies(image[None], 1, torch.Generator().manual_seed(seed))[0] for image in images]
     assert torch.equal(shared, torch.cat(alone))
     assert shared.is_contiguous(memory_format=torch.channels_last)
 
@@ -104,9 +106,9 @@ def test_a_shared_draw_gives_each_image_what_it_would_get_alone(seed: int) -> No
 def test_copies_share_one_draw_unless_drawn_per_spot() -> None:
     image = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0))
     images = image.expand(6, -1, -1, -1)
-    shared = augmented_copy(images, torch.Generator().manual_seed(1))
+    (shared,) = augmented_copies(images, 1, torch.Generator().manual_seed(1))
     assert all(torch.equal(copy, shared[0]) for copy in shared)
-    single = augmented_copy(images, torch.Generator().manual_seed(1), per_spot=True)
+    (single,) = augmented_copies(images, 1, torch.Generator().manual_seed(1), per_spot=True)
     assert not any(torch.equal(copy, single[0]) for copy in single[1:])
 
 

@@ -58,7 +58,7 @@ def test_learns_what_is_visible(method_class, make_training_slides, hide_express
     # so few spots that THItoGene's quick preset needs larger steps to come from positions to what is seen
     changes = {"lr": 2e-3} if method_class is THItoGene else {}
     method = method_class(configure(method_class, "quick", changes=changes))
-    method.fit(train, Run())
+    method.fit(train, Run(seed=1))  # of six seeds the first is the one that learns least
     prediction = method.predict(hide_expression(test))
     assert prediction.dtype == np.float32
     assert np.corrcoef(prediction[:, 0], test.target[:, 0])[0, 1] > 0.5  # the first gene follows the patches' redness

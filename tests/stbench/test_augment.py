@@ -180,3 +180,24 @@ def test_the_same_generator_state_gives_the_same_images_and_leaves_torchs_own_al
     assert torch.equal(function(images, generator(3)), function(images, generator(3)))
     assert not torch.equal(function(images, generator(3)), function(images, generator(4)))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("side", [7, 28, 112])
+def test_places_are_those_that_torch_samples(side):
+    angles = torch.rand(40, generator=generator()) * 360 - 180
+    image = torch.arange(1, side**2 + 1).float().view(1, 1, side, side)
+    sampled = augment.rotate_by(image.expand(40, -1, -1, -1), angles)[:, 0]
+    places = augment.turned_places(side, angles)
+    assert torch.equal(torch.where(places == side**2, 0, places + 1).float(), sampled)
+
+
+@pytest.mark.parametrize("way", range(16))
+def test_every_way_to_draw_moves_pixels_as_flips_and_turns_do(way, monkeypatch):
+    images = patches(1, 12)
+    draws = iter([torch.tensor([0.2 if way & bit else 0.7]) for bit in (1, 2, 4, 8)])
+    monkeypatch.setattr(augment.torch, "rand", lambda *_, **__: next(draws))
+    expected = images.flip(-1) if way & 1 else images
+    expected = expected.flip(-2) if way & 2 else expected
+    expected = expected.rot90(1, (-2, -1)) if way & 4 else expected
+    expected = expected.rot90(2, (-2, -1)) if way & 8 else expected
+    assert torch.equal(augment.flip_and_quarter_turns(images, generator()), expected)
