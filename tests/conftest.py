@@ -138,9 +138,11 @@ class Outcome:
 @pytest.fixture
 def stbench_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     """``stbench_command("run", "--methods", ...)``: the command line in this process, wide enough not to wrap."""
-    from stbench.cli import main
+    from stbench.cli import console, main
 
     monkeypatch.setenv("COLUMNS", "300")
+    for each in (console.out, console.err):  # which keep the width that the variable had when they were imported
+        monkeypatch.setattr(each, "_width", 300)
 
     def command(*words: object) -> Outcome:
         capsys.readouterr()

@@ -143,6 +143,8 @@ def _zip_members(opened: zipfile.ZipFile, archive: Path, passwords: Passwords) -
     if len(opened.infolist()) > MOST_MEMBERS:
         raise bomb(archive)
     for info in opened.infolist():
+        if info.header_offset < 0:  # zipfile would seek there, and blame the disk
+            raise zipfile.BadZipFile(f"{info.filename} is said to begin before the archive does")
 
         def open_member(info: zipfile.ZipInfo = info) -> IO[bytes]:
             if info.flag_bits & 1:

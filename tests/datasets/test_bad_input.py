@@ -308,7 +308,8 @@ def keep_antibodies_only(file: h5py.File) -> None:
 
 def rename_barcodes(file: h5py.File) -> None:
     names = file["matrix/barcodes"][:]
-    file["matrix/barcodes"][:] = np.char.replace(names, b"-1", b"-2")
+    other = [name.translate(bytes.maketrans(b"ACGT", b"CGTA")) for name in names]  # another suffix alone is matched
+    file["matrix/barcodes"][:] = np.array(other, dtype=names.dtype)
 
 
 def edit(name: str, change: Callable[[str], str]) -> Callable[[Path], None]:

@@ -209,6 +209,14 @@ def test_damage_is_one_line(run: Unpacker, kind: str) -> None:
         run(bytes(flipped))
 
 
+def test_a_zip_whose_members_begin_before_it_is_damaged(run: Unpacker) -> None:
+    content = bytearray(zip_bytes(FILES))
+    place = len(content) - 6  # where its end says that the list of members begins
+    content[place : place + 4] = (int.from_bytes(content[place : place + 4], "little") + 1000).to_bytes(4, "little")
+    with pytest.raises(UserError, match="damaged"):
+        run(bytes(content))
+
+
 @given(st.data())
 def test_no_damage_ends_in_a_traceback(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(sorted(WRITERS)))
