@@ -37,10 +37,6 @@ class Card:
         """
         return sum(times * self._operation_s(each, tf32_products) for each, times in operations.items())
 
-    def step_s(self, operations: Mapping[Operation, int]) -> float:
-        """Seconds of a step: the host issues while the GPU computes, and the slower of the two tells."""
-        return max(self.host_s * sum(operations.values()), self.gpu_s(operations))
-
     def limit_s(self, operations: Mapping[Operation, int]) -> float:
         """Seconds that no step with this arithmetic and traffic can go below, at the peaks of the data sheet."""
         convolved = sum(each.flops * times for each, times in operations.items() if each.convolves)
@@ -49,10 +45,9 @@ class Card:
         return max(convolved / self.tf32 + multiplied / self.fp32, moved / self.bandwidth)
 
     def _operation_s(self, operation: Operation, tf32_products: bool) -> float:
-        if operation.convolves:
-            peak = self.tf32 * self.convolutions
-        else:
-            peak = self.tf32 * self.convolutions if tf32_products else self.fp32 * self.products
+        in_tf32, in_float32 = self.tf32 * self.convolutions, self.fp32 * self.products
+        of_products = max(in_tf32, in_float32) if tf32_products else in_float32
+        peak = in_tf32 if operation.convolves else of_products
         return max(operation.flops / peak, operation.n_bytes / (self.bandwidth * self.traffic), self.kernel_s)
 
 
@@ -61,8 +56,3 @@ def read_cards() -> dict[str, Card]:
     tables = tomllib.loads(FILE.read_text(encoding="utf-8"))
     everyday = tables.pop("everyday")
     return {key: Card(key=key, **values, **everyday) for key, values in tables.items()}
-
-
-def card_of(device_name: str) -> Card | None:
-    """The card that a driver calls ``device_name``, if it is known."""
-    return next((card for card in read_cards().values() if card.name in device_name), None)

@@ -29,7 +29,6 @@ class Step:
     preset: str
     n_spots: int
     n_genes: int
-    checkpointed: bool = False
 
     def __str__(self) -> str:
         return "/".join(map(str, asdict(self).values()))
@@ -86,8 +85,7 @@ def _counted(step: Step, prepare: Callable[[Opened], Steps]) -> Counts:
 
 def _opened(step: Step) -> Opened:
     """Without its starting values, which do not change what a step costs."""
-    changes = {"batch_size": step.n_spots, "checkpointing": "on" if step.checkpointed else "off"}
-    method = configured(step.method, step.preset, changes)
+    method = configured(step.method, step.preset, {"batch_size": step.n_spots})
     slides = [_shapes_of_a_slide(step.n_spots, step.n_genes, i) for i in range(2 * method.accumulate)]
     sides = method.config.patch_px, method.input_px
     method.shape = method.describe(TrainingData(slides, PatchBank(slides, *sides, resident=False)))

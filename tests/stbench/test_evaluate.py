@@ -227,7 +227,8 @@ def refused(place: Path, tmp_path: Path) -> Mapping[str, tuple[list[object], str
     (tmp_path / "same").mkdir()
     own_sections.write_manifest(tmp_path / "same", {"A1": "N"}, "same", "Same", GENES)
     first, second = place / "first/first.toml", place / "second/second.toml"
-    one = ["evaluate", "--model", models(place)[-1], "--controls", "training_mean"]  # S1 is a training slice of the last
+    last = models(place)[-1]  # S1 is a training slice of it
+    one = ["evaluate", "--model", last, "--controls", "training_mean"]
     run = ["run", "--methods", "training_mean", "--dataset", first]
     test = ["--test-dataset", second]
     return {
@@ -241,7 +242,7 @@ def refused(place: Path, tmp_path: Path) -> Mapping[str, tuple[list[object], str
             [*one, "--dataset", tmp_path / "same/same.toml"],
             "slice A1 of Same is the training slice first.S1",
         ),
-        "twice": ([*one, "--model", models(place)[-1], "--dataset", second], "are the same model"),
+        "twice": ([*one, "--model", last, "--dataset", second], "are the same model"),
         "no control": (
             [*one[:3], "--controls", f"{PROBE}:Probe", "--dataset", second],
             "is no control: it would have to be trained",
