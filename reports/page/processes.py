@@ -39,7 +39,7 @@ class Reply:
 
     value: Any
     error: BaseException | None
-    warnings: Sequence[tuple[Warning, type[Warning], str, int]]
+    warnings: Sequence[tuple[Warning | str, type[Warning], str, int]]
     records: Sequence[logging.LogRecord]
 
 
