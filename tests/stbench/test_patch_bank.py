@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as reference
 
 from stbench.errors import DamagedFileError
 from stbench.method import TestSlide
-from stbench.scores.alarms import _part
+from stbench.scores.alarms import part_of
 from stbench.scores.exchange import predict_exchanged
 from stbench.slides.content import with_content
 from stbench.system.files import file_digest
@@ -231,7 +231,7 @@ def test_arrays_in_memory_are_never_taken_for_one_another():
         lambda s: replace(s, patches=s.patches[:2], array_xy=s.array_xy[:2], pixel_xy=s.pixel_xy[:2]),
         lambda s: replace(s, margins=s.margins[::-1]),
         lambda s: replace(s, margins=None),
-        lambda s: _part(s, np.array([2, 0])),
+        lambda s: part_of(s, np.array([2, 0])),
         lambda s: TestSlide(**vars(s)),
         lambda s: TestSlide(**{item.name: getattr(s, item.name) for item in fields(s)}),
         copy.copy,
