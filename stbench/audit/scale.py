@@ -18,7 +18,7 @@ def unequal(slides: Mapping[str, PreparedSlide]) -> Finding:
     """Slides whose pixel size is not the median one, or whose patches come from a coarser image than most."""
     # of windows of a physical size a patch's pixel is what methods see
     sizes = {
-        name: slide.um_per_px * ((slide.window_px or side) / side)
+        name: slide.um_per_px * (slide.window_side / side)
         for name, slide in slides.items()
         if slide.um_per_px is not None and (side := slide.patches.shape[1])
     }

@@ -106,7 +106,6 @@ def ablate(
         engine=engine,
         results=results,
         retry_failed=retry_failed,
-        save_models=False,
         mlflow=mlflow,
         dry_run=dry_run,
     )

@@ -6,10 +6,13 @@ coloured is a ``rich.text.Text``, or is printed with a ``style``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from ..dataset import SlideSource
 
 Result = TypeVar("Result")
 
@@ -35,6 +38,19 @@ def with_bar(text: str, work: Callable[[Callable[[int, int, str], None]], Result
         return work(
             lambda done, total, name: progress.update(task, completed=done, total=total, description=f"{text} {name}")
         )
+
+
+def of_each(text: str, sources: Sequence[SlideSource], work: Callable[[SlideSource], Result]) -> dict[str, Result]:
+    """What ``work`` returns for each slide, one after the other, while a bar moves."""
+
+    def all_of(bar: Callable[[int, int, str], None]) -> dict[str, Result]:
+        found = {}
+        for number, source in enumerate(sources):
+            bar(number, len(sources), source.id)
+            found[source.id] = work(source)
+        return found
+
+    return with_bar(text, all_of)
 
 
 def say_once(notes: Iterable[str]) -> None:

@@ -91,16 +91,13 @@ def evaluate(
     setting = Setting(
         dataset=dataset,
         split="loso",
-        folds=None,
         seeds="0",
         slices=slices,
         data=data,
         device=device,
-        precision="auto",
         engine=engine,
         results=results,
         retry_failed=retry_failed,
-        save_models=False,
         mlflow=mlflow,
         dry_run=dry_run,
     )

@@ -13,7 +13,7 @@ from .. import registry
 from ..errors import UserError
 from ..system.locate import cache_root, data_root
 from ..system.user_paths import expanded
-from .console import with_bar
+from .console import of_each
 from .lists import slice_list
 
 if TYPE_CHECKING:
@@ -158,16 +158,8 @@ def _statistics(options: PanelOptions) -> dict[str, GeneStatistics]:
     """Of every slide that is used, one after the other: counts of one slide at a time are in memory."""
     from ..data.gene_statistics import cached_statistics
 
-    sources, cache = _sources(options), cache_root()
-
-    def read(bar: object) -> dict[str, GeneStatistics]:
-        found = {}
-        for number, source in enumerate(sources):
-            bar(number, len(sources), source.id)  # type: ignore[operator]
-            found[source.id] = cached_statistics(source, cache)
-        return found
-
-    return with_bar("looking at genes of", read)
+    cache = cache_root()
+    return of_each("looking at genes of", _sources(options), lambda source: cached_statistics(source, cache))
 
 
 def _common(options: PanelOptions) -> tuple[str, ...]:

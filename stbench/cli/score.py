@@ -94,12 +94,8 @@ def score(
         data=data,
         patch_um=patch_um,
         device="cpu",
-        precision="auto",
         results=results,
-        retry_failed=False,
-        save_models=False,
         mlflow=False,
-        dry_run=False,
     )
     setting.check()
     prepared, data_spec, chosen_panel = prepare_setting(setting, target)

@@ -35,20 +35,20 @@ class Setting:
 
     dataset: str
     split: str
-    folds: int | None
+    folds: int | None = None
     seeds: str
     slices: str | None
     data: Path | None
     patch_um: float | None = None
     device: str
-    precision: str
+    precision: str = "auto"
     allow_unsafe_precision: bool = False
     engine: EngineOptions = ONE_AT_A_TIME
     results: Path | None
-    retry_failed: bool
-    save_models: bool
+    retry_failed: bool = False
+    save_models: bool = False
     mlflow: bool
-    dry_run: bool
+    dry_run: bool = False
     only_folds: str | None = None
     panel: str | None = None
     panel_from: str | None = None

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 from .. import registry
 from ..errors import UserError
 from ..system.locate import cache_root, data_root
-from .console import out, say_once, with_bar
+from .console import of_each, out, say_once, with_bar
 from .lists import words
 from .preparing import notes_of
 
 if TYPE_CHECKING:
-    from ..data.measured import Measured
     from ..data.panel import Panel
     from ..data.prepared import PreparedDataset, PreparedSlide
     from ..data.transfer import Transfer
@@ -115,15 +114,7 @@ def join_datasets(trained: TrainedSide, tested: TestedOptions, target: str) -> J
     from ..trials.spec import DataSpec, TestedSpec
 
     sources, cache = tested.sources, cache_root()
-
-    def look(bar: object) -> dict[str, Measured]:
-        found = {}
-        for number, source in enumerate(sources):
-            bar(number, len(sources), source.id)  # type: ignore[operator]
-            found[source.id] = cached_measured(source, cache)
-        return found
-
-    measured = with_bar("looking at genes of", look)
+    measured = of_each("looking at genes of", sources, lambda source: cached_measured(source, cache))
     genes = shared_genes(trained.genes, measured.values(), trained.title, tested.opened.title)
     transfer = Transfer(
         trained=trained.name,
@@ -184,7 +175,7 @@ def join_datasets(trained: TrainedSide, tested: TestedOptions, target: str) -> J
 
 
 def _windows(slides: Mapping[str, PreparedSlide]) -> dict[str, tuple[float, float | None]]:
-    return {name: (slide.window_px or slide.patches.shape[1], slide.um_per_px) for name, slide in slides.items()}
+    return {name: (slide.window_side, slide.um_per_px) for name, slide in slides.items()}
 
 
 def _say(prepared: PreparedDataset, transfer: Transfer, tested: Sequence[str]) -> None:

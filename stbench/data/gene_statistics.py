@@ -15,9 +15,10 @@ import numpy as np
 
 from ..dataset import SlideSource
 from ..errors import about_slice
-from ..slides.checks import check_slide, refuse
+from ..slides.checks import validate
 from ..slides.lattice import direct_neighbours
-from ..system.files import file_digest, replacing, value_digest, writing_to
+from ..system.files import replacing, writing_to
+from .source_key import source_key
 
 if TYPE_CHECKING:
     from scipy.sparse import csc_array, csr_array
@@ -101,21 +102,13 @@ def morans_i(values: csc_array, neighbours: csr_array) -> np.ndarray:
 
 def cached_statistics(source: SlideSource, cache: Path) -> GeneStatistics:
     """:func:`gene_statistics` of a slide, which is read only where ``cache`` does not have them yet."""
-    key = value_digest(
-        [
-            VERSION,
-            source.id,
-            [file_digest(path) for path in source.files],
-            dict(source.parameters),
-        ]
-    )
-    path = cache / "gene-statistics" / f"{key}.npz"
+    path = cache / "gene-statistics" / f"{source_key(source, VERSION)}.npz"
     known = _read(path, source.id)
     if known is not None:
         return known
     with about_slice(source.id):
         slide = source.read()
-        refuse(slide, check_slide(slide))
+        validate(slide)
         found = gene_statistics(slide)
     with writing_to(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from ..dataset import SlideSource
 from ..errors import UserError, about_slice
-from ..slides.checks import check_slide, refuse
-from ..system.files import file_digest, value_digest, write_json, writing_to
+from ..slides.checks import validate
+from ..system.files import write_json, writing_to
 from ..system.wording import shortened
+from .source_key import source_key
 from .transfer import FEWEST_GENES
 
 VERSION = 1  # raise it whenever what is kept below changes
@@ -28,15 +29,13 @@ class Measured:
 
 def cached_measured(source: SlideSource, cache: Path) -> Measured:
     """What was measured on a slide, which is read only where ``cache`` does not know it yet."""
-    files = [file_digest(path) for path in source.files]
-    key = value_digest([VERSION, source.id, files, dict(source.parameters)])
-    path = cache / "measured" / f"{key}.json"
+    path = cache / "measured" / f"{source_key(source, VERSION)}.json"
     known = _read(path)
     if known is not None:
         return known
     with about_slice(source.id):
         slide = source.read()
-        refuse(slide, check_slide(slide))
+        validate(slide)
     found = Measured(frozenset(slide.genes), slide.um_per_px)
     with writing_to(path):
         write_json(path, {"genes": sorted(found.genes), "um_per_px": found.um_per_px})

@@ -56,6 +56,11 @@ class PreparedSlide:
     def n_spots(self) -> int:
         return len(self.counts)
 
+    @property
+    def window_side(self) -> float:
+        """Full-resolution pixels that a side of its windows covers, resampled or not."""
+        return float(self.patches.shape[1]) if self.window_px is None else self.window_px
+
     def on_genes(self, genes: tuple[str, ...], target: Target) -> PreparedSlide:
         """The same slide with some of its genes, in their order; its target is computed of these alone."""
         place = {gene: number for number, gene in enumerate(self.genes)}

@@ -23,6 +23,7 @@ from typing import IO
 import psutil
 
 from ..errors import MethodFailed, reason_of
+from ..system.process_family import family, resident_bytes
 from .environment import Launch
 
 GRACE_S = 8.0  # between being asked to end and being ended
@@ -99,9 +100,9 @@ def _followed(
             on_output(pieces.get(timeout=LOOK_S))
         now = time.monotonic()
         if now - looked_at >= MEMORY_S:
-            family = _family(process.pid)
-            looked_at, peak = now, max(peak, _resident(family))
-            seen.update(family)
+            processes = family(process.pid)
+            looked_at, peak = now, max(peak, resident_bytes(processes))
+            seen.update(processes)
         if asked_at is None and should_stop():
             asked_at = now
             os.killpg(group, signal.SIGTERM)
@@ -155,21 +156,3 @@ def _until_drained(reader: threading.Thread, pieces: queue.Queue[bytes]) -> Iter
     while (reader.is_alive() or not pieces.empty()) and time.monotonic() < until:
         with contextlib.suppress(queue.Empty):
             yield pieces.get(timeout=LOOK_S)
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    """A process and its children, as far as they can be seen."""
-    try:
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
-    except psutil.Error:
-        return []
-
-
-def _resident(processes: list[psutil.Process]) -> int:
-    """Bytes that they hold together."""
-    total = 0
-    for each in processes:
-        with contextlib.suppress(psutil.Error):
-            total += each.memory_info().rss
-    return total

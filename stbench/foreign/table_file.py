@@ -13,6 +13,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from ..system.hdf5_content import hdf5_content
+
 
 def write_table(
     path: Path,
@@ -28,8 +30,8 @@ def write_table(
     ``obs``: columns (n_spots,); ``obsm``: (n_spots, n); ``matrix`` and ``layers``: (n_spots, n_genes). Without a
     ``matrix`` the file has no X.
     """
-    # made in memory: on a disk that is full HDF5 goes on complaining long after its error was caught
-    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
+
+    def fill(file: h5py.File) -> None:
         _encoded(file, "anndata", "0.1.0")
         _frame(file.create_group("obs"), spots, obs)
         _frame(file.create_group("var"), genes, {})
@@ -41,9 +43,8 @@ def write_table(
             _encoded(file.create_group(name), "dict", "0.1.0")
         if matrix is not None:
             _array(file, "X", matrix)
-        file.flush()
-        content = file.id.get_file_image()
-    path.write_bytes(content)
+
+    path.write_bytes(hdf5_content(fill))
 
 
 def _encoded(thing: Any, kind: str, version: str) -> Any:

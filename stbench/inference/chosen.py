@@ -18,13 +18,17 @@ def model_directories(given: Sequence[Path], method: str | None) -> list[Path]:
 
     Raises ``UserError`` where a results directory is given without a method, or keeps no model of it.
     """
-    found: list[Path] = []
     of_results = [path for path in given if (path / "run.json").is_file()]
-    if method is not None and not of_results:
-        raise UserError(f"--method {method} chooses in a results directory - give one with --model, or leave it out")
-    for path in given:
-        found += _of_results(path, method) if path in of_results else [path]
-    return found
+    if method is not None:
+        if not of_results:
+            raise UserError(
+                f"--method {method} chooses in a results directory - give one with --model, or leave it out"
+            )
+        return models_of(given, [method])
+    if of_results:
+        names = ", ".join(sorted(set(_kept(of_results[0])["method"])))
+        raise UserError(f"{of_results[0]} is a results directory - choose a method of it with --method ({names})")
+    return list(given)
 
 
 def models_of(given: Sequence[Path], methods: Sequence[str] | None) -> list[Path]:
@@ -53,14 +57,3 @@ def _kept(results: Path) -> pd.DataFrame:
     if kept.empty:
         raise UserError(f"{results} keeps no trained model - run the command again in a new --out with --save-models")
     return kept
-
-
-def _of_results(results: Path, method: str | None) -> list[Path]:
-    """The trials of a method that count and kept a model, in the order of the summary."""
-    kept = _kept(results)
-    if method is None:
-        names = ", ".join(sorted(set(kept["method"])))
-        raise UserError(f"{results} is a results directory - choose a method of it with --method ({names})")
-    if method not in set(kept["method"]):
-        raise unknown(f"method with models in {results}", method, set(kept["method"]))
-    return [results / "trials" / key for key in dict.fromkeys(kept.loc[kept["method"] == method, "key"])]

@@ -200,7 +200,7 @@ def after_exchange(slide: TestSlide, prediction: np.ndarray, exchanged: np.ndarr
     slide : TestSlide
         What was predicted. Slides of fewer than three spots are not judged, as two spots may look alike.
     prediction, exchanged : ndarray of shape (n_spots, n_genes)
-        The prediction, and that with exchanged patches (:func:`stbench.scores.exchange.predict_exchanged`).
+        The prediction, and that with exchanged patches (:func:`stbench.scores.exchange.exchanged_slide`).
 
     Yields
     ------

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..method import Method, Run, TestSlide
+from ..method import Run, TestSlide
 from ..slides.tiles import exchanged
 from .metrics import UnscorableError, score_slide
 from .pieces import pieces_of_genes
@@ -69,30 +69,6 @@ def exchanged_slide(slide: TestSlide, dataset: str, seed: int) -> TestSlide:
     order = order_of_exchange(slide.n_spots, rng)
     margins = None if slide.margins is None else slide.margins[order]  # what of a patch lies outside the image
     return replace(slide, patches=exchanged(slide.patches, order), margins=margins)
-
-
-def predict_exchanged(method: Method, slide: TestSlide, dataset: str, seed: int) -> np.ndarray | None:
-    """The prediction of a slide whose patches are exchanged between its spots.
-
-    Parameters
-    ----------
-    method : Method
-        Trained.
-    slide : TestSlide
-        With its patches where they belong.
-    dataset : str
-        Name of the dataset, as :func:`exchanged_slide` takes it.
-    seed : int
-        The trial's seed, as in the tables.
-
-    Returns
-    -------
-    ndarray of shape (n_spots, n_genes) or None
-        float32; ``None`` for a slide of one spot.
-    """
-    if slide.n_spots < 2:
-        return None
-    return np.asarray(method.predict(exchanged_slide(slide, dataset, seed)), dtype=np.float32)
 
 
 def movement(prediction: np.ndarray, exchanged: np.ndarray) -> float:
@@ -179,7 +155,7 @@ def scores_of_exchange(
     truth, prediction : ndarray of shape (n_spots, n_genes)
         The target and the prediction.
     exchanged : ndarray of shape (n_spots, n_genes) or None
-        As :func:`predict_exchanged` returns it.
+        As :func:`stbench.trials.asking.predict_again` returns it.
     genes : tuple of str
         Names of the columns.
 

@@ -50,7 +50,7 @@ def score_predictions(
 ) -> Scored:
     """Write predictions, metrics and per-gene tables.
 
-    ``exchanged``: the predictions with exchanged patches (:func:`stbench.scores.exchange.predict_exchanged`); None for
+    ``exchanged``: the predictions with exchanged patches (:func:`stbench.trials.asking.predict_again`); None for
     those made elsewhere, whose method cannot be asked.
     """
     train_mean = mean_target(training) if training else None  # a model's training slices need not be at hand

@@ -89,7 +89,7 @@ def _slide_facts(slide: PreparedSlide) -> SlideFacts:
     return SlideFacts(
         n_spots=slide.n_spots,
         um_per_px=slide.um_per_px,
-        window_px=slide.patches.shape[1] if slide.window_px is None else slide.window_px,
+        window_px=slide.window_side,
         spot_diameter=slide.spot_diameter,
         image_level=slide.image_level,
         mean_rgb=colours.mean,

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exchanging import predict_exchanged
 
 from stbench.errors import MethodFailed
 from stbench.method import Needs, TestSlide, TrainingSlide
 from stbench.scores.alarms import after_exchange, after_prediction, after_training, on_another_scale
-from stbench.scores.exchange import predict_exchanged
 from stbench.trials.asking import predict_again
 
 RNG = np.random.default_rng(0)

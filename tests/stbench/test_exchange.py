@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from exchanging import predict_exchanged
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import pearsonr
@@ -22,7 +23,6 @@ from stbench.scores.exchange import (
     exchange_scores,
     movement,
     order_of_exchange,
-    predict_exchanged,
     scores_of_exchange,
 )
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from exchanging import predict_exchanged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as reference
@@ -18,7 +19,6 @@ from torchvision.transforms.v2 import functional as reference
 from stbench.errors import DamagedFileError
 from stbench.method import TestSlide
 from stbench.scores.alarms import part_of
-from stbench.scores.exchange import predict_exchanged
 from stbench.slides.content import with_content
 from stbench.system.files import file_digest
 from stbench.training import patch_store

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from exchanging import predict_exchanged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,6 @@ from stbench.data.physical import with_patch_um
 from stbench.data.prepare import prepare
 from stbench.errors import DamagedFileError, UserError
 from stbench.method import TestSlide
-from stbench.scores.exchange import predict_exchanged
 from stbench.slides import tiles as tiles_module
 from stbench.slides.cutting import Window
 from stbench.slides.image import SlideImage

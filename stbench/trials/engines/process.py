@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...system.gpus import VISIBLE
+from ...system.process_family import family, resident_bytes
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
@@ -130,16 +131,8 @@ class WorkerProcess:
 
     def resident_bytes(self) -> int:
         """Of the process and its children together; it is kept as ``resident``."""
-        import psutil
-
-        total = 0
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(self.process.pid)
-            for each in (process, *process.children(recursive=True)):
-                with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                    total += each.memory_info().rss
-        self.resident = total
-        return total
+        self.resident = resident_bytes(family(self.process.pid))
+        return self.resident
 
     def last_words(self) -> str:
         """The last line that it printed; empty where there is none."""
