@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from stbench.results.run_record import RunRecord, SectionRecord, SlideRecord, TransferRecord
+from stbench.data.transfer import Transfer
+from stbench.results.run_record import RunRecord, SectionRecord, SlideRecord
 from stbench.trials.spec import TrialSpec
 
 PRESET_OF_OTHERS = "external"  # predictions made elsewhere: their trials' notes say so
@@ -82,9 +83,10 @@ def windows(section: Section) -> tuple[float | None, int | None]:
     return None, None
 
 
-def transfer(section: Section) -> TransferRecord | None:
+def transfer(section: Section) -> Transfer | None:
     """Which dataset was trained on and which is tested; ``None`` where they are one."""
-    return next((recorded.transfer for recorded in section.recorded if recorded.transfer is not None), None)
+    found = (recorded.transfer for recorded in section.recorded)
+    return next((Transfer(**dict(record)) for record in found if record is not None), None)
 
 
 def slides(section: Section) -> dict[str, SlideRecord]:

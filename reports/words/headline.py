@@ -150,9 +150,8 @@ def _transfer(section: Section) -> list[str]:
     across = transfer(section)
     if across is None:
         return []
-    n_shared = across.n_panel - len(across.missing)
     return [
-        f"Trained on {across.trained_title}, tested on {across.tested_title}, over the {n_shared} of "
+        f"Trained on {across.trained_title}, tested on {across.tested_title}, over the {across.n_shared} of "
         f"{across.trained_title}'s {across.n_panel} genes that were measured there."
     ]
 
