@@ -1,10 +1,14 @@
 """What the six published methods cost on this machine's GPU: one command, JSON for machines, a table for people.
 
     python benchmarks/gpu.py --out performance.json
+    python benchmarks/gpu.py --compare performance.json    # measured again: exit 1 if anything has become worse
+    python benchmarks/gpu.py --compare old.json --measured new.json
 
-It needs stbench (``pip install --no-deps .`` will do) and torch, torchvision, timm, torch-geometric and pydantic; no
-data and no pretrained weights: sections of noise with the shapes of HER2+ and random weights cost the same. ``--tiny``
-shows in half a minute, also on a CPU, that the script works; its numbers mean nothing.
+``--compare`` takes methods, size, steps and precision from the earlier file; exit 2 says that they cannot be compared.
+
+It needs stbench (``pip install --no-deps .`` will do), torch, torchvision, timm, torch-geometric, pydantic and psutil;
+no data and no pretrained weights: sections of noise with the shapes of HER2+ and random weights cost the same.
+``--tiny`` shows in half a minute, also on a CPU, that the script works; its numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -14,11 +18,13 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import command
+import comparison
+import machine
 import torch
 from plain_step import METHODS, configured, made_up_slides, opened, plain_loss, ready_images
 from torch.utils.flop_counter import FlopCounterMode
@@ -40,7 +46,8 @@ PEAK_BF16 = {
     "RTX 4090": 165e12,
 }
 DATASETS = {"her2st": (32, 11_548), "cscc": (12, 8_671), "alex10x": (9, 25_914)}  # folds (leave one slice out), spots
-MEASURED_EPOCHS = 3  # after one that pays for what is set up once
+STEPS = 32
+MEASURED_EPOCHS = 5  # after one that pays for what is set up once
 READY_BATCHES = 4
 
 
@@ -67,9 +74,11 @@ class Cost:
     precision: str
     spots_in_batch: int
     batches_in_epoch: int
-    batch_s: float  # in our loop, augmentation and all
+    batch_s: float  # in our loop, augmentation and all: the median of the rounds
+    rounds_s: Sequence[float]  # the same in every measured epoch
     spots_per_s: float
     bare_batch_s: float  # the same network and objective in a bare loop, images ready on the device
+    bare_rounds_s: Sequence[float]
     bare_spots_per_s: float
     share: float  # ours of the bare loop's throughput
     bare_fp32_batch_s: float
@@ -81,29 +90,63 @@ class Cost:
     fold_s: Mapping[str, float]  # training of one published fold of each dataset
 
 
-def main(words: Sequence[str] | None = None) -> None:
+def main(words: Sequence[str] | None = None) -> int:
     options = _options(words)
-    size = TINY if options.tiny else HER2ST
-    device = resolve_device(options.device)
-    precision = resolve_precision(options.precision)
-    require_capable(precision, device)
-    costs: dict[str, Cost] = {}
+    old = None if options.compare is None else comparison.read_report(options.compare)
+    if options.measured is not None:
+        report = comparison.read_report(options.measured)
+    else:
+        report = _asked_for(options, old)
+        if old is not None:
+            comparison.require_comparable(old, report | {"methods": dict.fromkeys(options.methods)})
+        for name in options.methods:
+            print(f"{name} ...", flush=True)
+            cost = measure(name, Size(**report["size"]), report["steps"], options.device, report["precision"])
+            report["methods"][name] = asdict(cost)
+            report["table1_hours"][name] = table1_hours(cost)
+            if options.out is not None:
+                write_json(options.out, report)  # after each: who has the card for ten minutes may be cut off
+        print(markdown(report))
+        if options.out is not None:
+            print(f"\nwritten: {options.out}")
+    return 0 if old is None else compare(old, report)
+
+
+def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> int:
+    """Print what has changed, and a line for whatever has become worse; 1 if anything has, else 0."""
+    comparison.require_comparable(old, new)
+    found = comparison.changes(old, new)
+    print(f"\n{comparison.markdown(found)}\n")
+    worse = comparison.regressions(found)
+    for change in worse:
+        print(f"worse: {change}")
+    if not worse:
+        print("nothing has become worse")
+    return 1 if worse else 0
+
+
+def _asked_for(options: argparse.Namespace, old: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A report of nothing yet: the machine, and what is to be measured, as ``old`` was where nothing else is said."""
+    options.device = resolve_device(options.device)
+    if old is None:
+        size, steps, asked, known = asdict(TINY if options.tiny else HER2ST), STEPS, "auto", list(METHODS)
+    else:
+        size, steps, asked, known = old["size"], old["steps"], old["precision"], list(old["methods"])
+    options.methods = options.methods.split(",") if options.methods else known
     for name in options.methods:
-        print(f"{name} ...", flush=True)
-        costs[name] = measure(name, size, options.steps, device, precision)
-    report = {
-        "device": _device_name(device),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "size": asdict(size),
-        "steps": options.steps,
-        "meaningless": options.tiny,
-        "methods": {name: asdict(cost) for name, cost in costs.items()},
-        "table1_hours": {name: table1_hours(cost) for name, cost in costs.items()},
+        if name not in METHODS:
+            raise unknown("method", name, METHODS)
+    precision = resolve_precision(options.precision or asked)
+    require_capable(precision, options.device)
+    return {
+        **machine.facts(options.device),
+        "precision": precision,
+        "size": size,
+        "steps": options.steps or steps,
+        "meaningless": size == asdict(TINY),
+        "methods": {},
+        "table1_hours": {},
     }
-    write_json(options.out, report)
-    print(markdown(report))
-    print(f"\nwritten: {options.out}")
 
 
 def measure(name: str, size: Size, steps: int, device: str, precision: Precision) -> Cost:
@@ -116,14 +159,18 @@ def measure(name: str, size: Size, steps: int, device: str, precision: Precision
     n_batches = n_slides * in_section
     slides = made_up_slides(n_slides, in_section * spots_in_batch, size.n_genes, size.side)
 
-    batch_s, memory = ours(name, size, slides, device, precision)
-    batch_s /= n_batches
-    bare_s, flops = bare(name, size, slides, device, precision, n_batches)
+    epochs_s, memory = ours(name, size, slides, device, precision)
+    rounds_s = [seconds / n_batches for seconds in epochs_s]
+    batch_s = statistics.median(rounds_s)
+    bare_rounds_s, flops = bare(name, size, slides, device, precision, n_batches)
+    bare_s = statistics.median(bare_rounds_s)
     others: tuple[Precision, ...] = ("fp32", "bf16")
     fp32_s, bf16_s = (
-        bare_s if other == precision else bare(name, size, slides, device, other, n_batches)[0] for other in others
+        bare_s if other == precision else statistics.median(bare(name, size, slides, device, other, n_batches)[0])
+        for other in others
     )
-    peak = _peak(_device_name(device)) if precision == "bf16" else None
+    on_gpu = device.startswith("cuda")
+    peak = _peak(torch.cuda.get_device_name(device)) if precision == "bf16" and on_gpu else None
     spots_per_s = spots_in_batch / batch_s
     return Cost(
         preset=size.preset,
@@ -131,8 +178,10 @@ def measure(name: str, size: Size, steps: int, device: str, precision: Precision
         spots_in_batch=spots_in_batch,
         batches_in_epoch=n_batches,
         batch_s=batch_s,
+        rounds_s=rounds_s,
         spots_per_s=spots_per_s,
         bare_batch_s=bare_s,
+        bare_rounds_s=bare_rounds_s,
         bare_spots_per_s=spots_in_batch / bare_s,
         share=bare_s / batch_s,
         bare_fp32_batch_s=fp32_s,
@@ -147,8 +196,8 @@ def measure(name: str, size: Size, steps: int, device: str, precision: Precision
 
 def ours(
     name: str, size: Size, slides: Sequence[TrainingSlide], device: str, precision: Precision
-) -> tuple[float, int | None]:
-    """Median seconds of an epoch of the method's real ``fit``, and the most memory on the GPU."""
+) -> tuple[list[float], int | None]:
+    """Seconds of the epochs of the method's real ``fit``, and the most memory on the GPU."""
     method = configured(name, size.preset, {**size.changes, "epochs": 1 + MEASURED_EPOCHS})
     on_gpu = device.startswith("cuda")
     if on_gpu:
@@ -156,13 +205,13 @@ def ours(
         torch.cuda.reset_peak_memory_stats(device)
     method.fit(slides, Run(device=device, precision=precision))
     seconds = [row["seconds"] for row in method.history[1:]]  # of an epoch up to and with its wait for the device
-    return statistics.median(seconds), torch.cuda.max_memory_allocated(device) if on_gpu else None
+    return seconds, torch.cuda.max_memory_allocated(device) if on_gpu else None
 
 
 def bare(
     name: str, size: Size, slides: Sequence[TrainingSlide], device: str, precision: Precision, n_batches: int
-) -> tuple[float, int]:
-    """Median seconds of a batch of a loop with nothing but the steps, and the FLOPs of a batch."""
+) -> tuple[list[float], int]:
+    """Seconds of a batch of a loop with nothing but the steps, in every round, and the FLOPs of a batch."""
     start = opened(configured(name, size.preset, size.changes), slides, device)
     start.network.to(memory_format=torch.channels_last)
     copies = getattr(start.method.config, "copies", 0)
@@ -183,7 +232,7 @@ def bare(
 
     with tf32_flags(precision):
         steps()
-        seconds = statistics.median(_timed(steps, device) for _ in range(MEASURED_EPOCHS)) / n_batches
+        seconds = [timed(steps, device) / n_batches for _ in range(MEASURED_EPOCHS)]
     counter = FlopCounterMode(display=False)
     with counter, autocast(torch.device(device), precision):
         plain_loss(start.method, start.network, *ready[0]).backward()
@@ -222,7 +271,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     )
     lines = ["Tiny sections: these numbers mean nothing.", ""] if report["meaningless"] else []
     lines += [
-        f"{report['device']}, torch {report['torch']}, {report['size']['preset']} presets, random weights",
+        f"{machine.in_words(report)}, {report['precision']}, {report['size']['preset']} presets, random weights",
         "",
         f"| {' | '.join(columns)} |",
         "| " + " | ".join(["---"] + ["---:"] * (len(columns) - 1)) + " |",
@@ -246,7 +295,8 @@ def markdown(report: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", f"Table 1, these methods, training alone: {total:.1f} hours on this device"])
 
 
-def _timed(work: Callable[[], None], device: str) -> float:
+def timed(work: Callable[[], object], device: str) -> float:
+    """Seconds of ``work``, from when the device has nothing to do until it has nothing to do again."""
     on_gpu = device.startswith("cuda")
     if on_gpu:
         torch.cuda.synchronize(device)
@@ -257,35 +307,31 @@ def _timed(work: Callable[[], None], device: str) -> float:
     return time.perf_counter() - start
 
 
-def _device_name(device: str) -> str:
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-
-
 def _peak(device_name: str) -> float | None:
     return next((peak for name, peak in PEAK_BF16.items() if name in device_name), None)
 
 
 def _options(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("performance.json"), help="the JSON file to write")
-    parser.add_argument("--methods", default=",".join(METHODS), help="names with commas (all six)")
+    parser.add_argument("--out", type=Path, help="the JSON file to write (performance.json; none under --compare)")
+    parser.add_argument("--methods", help="names with commas (all six)")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1 or cpu")
-    parser.add_argument("--precision", default="auto", help="of both loops: auto or fp32, tf32, bf16 (auto)")
-    parser.add_argument("--steps", type=int, default=32, help="batches in a measured epoch, about (32)")
+    parser.add_argument("--precision", help="of both loops: auto or fp32, tf32, bf16 (auto)")
+    parser.add_argument("--steps", type=int, help=f"batches in a measured epoch, about ({STEPS})")
     parser.add_argument("--tiny", action="store_true", help="quick presets on tiny sections: does the script work?")
+    parser.add_argument("--compare", type=Path, metavar="OLD", help="an earlier JSON file: measure it again")
+    parser.add_argument("--measured", type=Path, metavar="NEW", help="compare this one, and measure nothing")
     options = parser.parse_args(words)
-    options.methods = options.methods.split(",")
-    for name in options.methods:
-        if name not in METHODS:
-            raise unknown("method", name, METHODS)
-    if options.steps < 1:
+    if options.measured is not None and options.compare is None:
+        raise UserError("--measured is what is compared - name the earlier file by --compare")
+    if options.steps is not None and options.steps < 1:
         raise UserError(f"--steps {options.steps} measures nothing - give 1 or more")
+    if options.tiny and options.compare is not None:
+        raise UserError("--compare measures sections of the size that the earlier file has - leave out --tiny")
+    if options.out is None and options.compare is None:
+        options.out = Path("performance.json")
     return options
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
-        try:
-            main()
-        except UserError as error:
-            raise SystemExit(f"error: {error}") from None
+    command.end(main)
