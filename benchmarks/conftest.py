@@ -6,6 +6,10 @@ import resource
 import time
 from collections.abc import Callable
 
+import stbench  # noqa: F401 - before torch, which reads then how its threads are to wait
+
+# isort: split
+
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 

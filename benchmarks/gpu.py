@@ -22,6 +22,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import stbench  # noqa: F401 - before torch, which reads then how its threads are to wait
+
+# isort: split
+
 import command
 import comparison
 import machine

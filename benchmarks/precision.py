@@ -20,6 +20,11 @@ from typing import Any, cast
 from unittest.mock import patch
 
 import numpy as np
+
+import stbench  # noqa: F401 - before torch, which reads then how its threads are to wait
+
+# isort: split
+
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode

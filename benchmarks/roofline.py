@@ -18,6 +18,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import stbench  # noqa: F401 - before torch, which reads then how its threads are to wait
+
+# isort: split
+
 import torch
 from cards import Card, read_cards
 from counted_step import Counts, Step, bare, harness

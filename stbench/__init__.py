@@ -3,7 +3,12 @@
 Importing this package is cheap: heavy libraries (torch, anndata, mlflow) are imported where they are used.
 """
 
+import os
 from importlib.metadata import PackageNotFoundError, version
+
+# OpenMP's threads spin while they wait for each other; where a core is shared, that makes torch many times slower. The
+# variable is read once, when torch is loaded: so it is set here, before any module of this package can load it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from .moved import find_moved_modules
 

@@ -22,8 +22,6 @@ __all__ = ["app", "main"]
 def main(arguments: list[str] | None = None) -> None:
     """Entry point. Exit codes: 0 success, 1 a trial failed or a check did not pass, 2 bad input, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    # torch's threads spin while they wait for each other; where cores are shared, that makes a step many times slower
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     make_readable()
     debug = "--debug" in arguments
     command = typer.main.get_command(app)

@@ -18,7 +18,7 @@ from .definition import Environment
 # of the harness's own environment; another interpreter would find the wrong libraries by them
 OF_OUR_PYTHON = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__", "VIRTUAL_ENV")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-PASSED_ON = ("CUDA_VISIBLE_DEVICES",)  # into containers
+PASSED_ON = ("CUDA_VISIBLE_DEVICES", "OMP_WAIT_POLICY")  # into containers
 INTERPRETERS = ("python", "python3")
 PROGRAMS = {"conda": ("conda", "mamba", "micromamba"), "apptainer": ("apptainer", "singularity"), "docker": ("docker",)}
 INVENTORY_S = 120.0  # on a network file system a first start takes its time

@@ -155,6 +155,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
     monkeypatch.delenv("CONDA_EXE", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     monkeypatch.setenv("PYTHONPATH", "/ours")
     return folder
 
@@ -199,7 +200,8 @@ def test_apptainer_sees_the_exchange_and_the_code_and_nothing_else(tmp_path: Pat
         str(programs / "apptainer"), "exec", "--cleanenv", "--nv", "--pwd", "/work",
         "--bind", f"{tmp_path}:{tmp_path}:ro", "--bind", f"{weights}:{weights}:ro", "--bind", "/clone:/clone:ro",
         "--bind", "/task:/task:rw", "--bind", "/work:/work:rw",
-        "--env", "CUDA_VISIBLE_DEVICES=1", "--env", "A=b", "--env", "OMP_NUM_THREADS=2",
+        "--env", "CUDA_VISIBLE_DEVICES=1", "--env", "OMP_WAIT_POLICY=PASSIVE",
+        "--env", "A=b", "--env", "OMP_NUM_THREADS=2",
         "--no-home", str(image), *wanted().words,
     )  # fmt: skip
     assert "--nv" not in launch(environment, tmp_path, wanted()).words
@@ -218,7 +220,8 @@ def test_a_docker_container_is_the_users_and_is_ended_by_name(tmp_path: Path, pr
         "--mount", f"type=bind,source={tmp_path},target={tmp_path},readonly",
         "--mount", "type=bind,source=/clone,target=/clone,readonly",
         "--mount", "type=bind,source=/task,target=/task", "--mount", "type=bind,source=/work,target=/work",
-        "--env", "HOME=/work", "--env", "CUDA_VISIBLE_DEVICES=1", "--env", "OMP_NUM_THREADS=2",
+        "--env", "HOME=/work", "--env", "CUDA_VISIBLE_DEVICES=1", "--env", "OMP_WAIT_POLICY=PASSIVE",
+        "--env", "OMP_NUM_THREADS=2",
         "--network", "none", "me/m:1", *wanted().words,
     )  # fmt: skip
     assert started.end == (docker, "rm", "--force", "stbench-token")
