@@ -20,6 +20,8 @@ from .errors import UserError, first_problem, reason_of
 from .method import Needs, Run, TestSlide, TrainingSlide
 from .system.files import value_digest
 from .system.precision import Precision, autocast, tf32_flags
+from .system.sharing import workers_on_device
+from .system.wording import amount
 from .training.batches import Batch, TestBatch, TrainingData, test_batches
 from .training.config import EncoderConfig, SpotBatchConfig, TorchConfig
 from .training.device import resolve_device, seeded
@@ -96,6 +98,12 @@ class TorchMethod(TorchHooks):
         self.precision = run.precision
         note = None if self.cuts_windows else run.note
         bank = PatchBank(slides, self.config.patch_px, self.input_px, device, note=note, padding=self.config.padding)
+        if bank.crowded_out:
+            where = "this GPU" if device.type == "cuda" else "this machine"
+            run.note(
+                f"patches are read anew in every epoch: {workers_on_device()} workers share {where}, and"
+                f" {amount(bank.n_bytes)} of patches are more than one may keep in its memory; the numbers are the same"
+            )
         data = TrainingData(slides, bank)
         held_out = self.validation_spots(data, run)
         if held_out is not None:

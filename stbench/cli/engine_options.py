@@ -143,7 +143,7 @@ class EngineOptions:
         So ``--slots auto`` is meant; a number that was given is kept, with a warning.
         """
         from ..system.cores import usable_cores, usable_memory
-        from ..trials.engines.process import Slot
+        from ..trials.engines.process import slots_on
         from ..trials.engines.slots import SlotsEngine
 
         if not isinstance(engine, SlotsEngine) or self.trial_memory is not None:
@@ -159,13 +159,13 @@ class EngineOptions:
             return engine
         out.print(f"--slots auto: {fitting} at a time, not {n_slots}: {sizes}", soft_wrap=True)
         threads = max(1, usable_cores() // fitting)
-        return SlotsEngine([Slot(threads, slot.gpu) for slot in engine.slots[:fitting]], engine.limits)
+        return SlotsEngine(slots_on([slot.gpu for slot in engine.slots[:fitting]], threads), engine.limits)
 
     def _slots(self, device: str, limits: Limits) -> list[Slot]:
         """With threads and, where trials go to GPUs that are not named, a GPU each, in turn."""
         from ..system.cores import usable_cores
         from ..system.gpus import visible_gpus
-        from ..trials.engines.process import Slot
+        from ..trials.engines.process import slots_on
 
         if self.slots_per_gpu is None:
             n_slots = self._n_slots(limits)
@@ -178,7 +178,7 @@ class EngineOptions:
             gpus = [gpu.token for gpu in found]
             n_slots = self.slots_per_gpu * len(gpus)
         threads = max(1, usable_cores() // n_slots)
-        return [Slot(threads, gpus[place % len(gpus)] if gpus else None) for place in range(n_slots)]
+        return slots_on([gpus[place % len(gpus)] if gpus else None for place in range(n_slots)], threads)
 
     def _refuse_others(self) -> None:
         """Refuse an option that the chosen engine would not heed."""

@@ -26,11 +26,19 @@ def usable_memory() -> int:
 
     free = [int(psutil.virtual_memory().available)]
     for folder in _groups("memory"):
-        limit = _number(folder / "memory.max") or _number(folder / "memory.limit_in_bytes")
+        limit = _memory_limit(folder)
         used = _number(folder / "memory.current") or _number(folder / "memory.usage_in_bytes")
-        if limit is not None and used is not None and limit < UNLIMITED:
-            free.append(max(0, limit - used))
+        if limit is not None and used is not None:
+            free.append(max(0, limit - used + _given_back(folder)))
     return min(free)
+
+
+def memory_in_all() -> int:
+    """Bytes that all processes here may have together: the machine's, within the limits of the control groups."""
+    import psutil
+
+    limits = [_memory_limit(folder) for folder in _groups("memory")]
+    return min([int(psutil.virtual_memory().total), *(limit for limit in limits if limit is not None)])
 
 
 def killed_for_memory() -> int | None:
@@ -71,6 +79,22 @@ def _groups(controller: str) -> Iterator[Path]:
             yield mount
     if not lines:
         yield CGROUP
+
+
+def _memory_limit(group: Path) -> int | None:
+    limit = _number(group / "memory.max") or _number(group / "memory.limit_in_bytes")
+    return None if limit is None or limit >= UNLIMITED else limit
+
+
+def _given_back(group: Path) -> int:
+    """Bytes of files that the kernel keeps in memory, counts as used, and drops as soon as anybody asks for more."""
+    try:
+        lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    counts = dict(line.split() for line in lines if len(line.split()) == 2)
+    told = counts.get("total_inactive_file", counts.get("inactive_file", "0"))  # of version 1 and 2
+    return int(told) if told.isdigit() else 0
 
 
 def _quota(group: Path) -> int | None:

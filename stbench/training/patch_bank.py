@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..method import TestSlide
 from ..system.mapped import require_whole
-from .patch_store import STORE, main_memory, resized
+from ..system.sharing import workers_on_device
+from .patch_store import STORE, main_memory, n_bytes, resized
 from .windows import Padding, Windows
 
 Group = slice | Tensor  # spots of a bank: a run of them, or an int64 CPU tensor of indices
@@ -48,10 +49,15 @@ class PatchBank:
                 f" whole windows are used, resized to {self.input_px} px"
             )
         self._patches: Tensor | None = None  # those of the slides, among others' perhaps, if they are resident
-        if resident is None:
-            resident = STORE.fits(self.windows, self.input_px, self.device)
-        if resident:
-            found, starts = STORE.resident(self.windows, self.input_px, self.device)
+        self.crowded_out = False  # streamed, and resident if this worker were alone on the device
+        placed = None
+        if resident is not False:
+            placed = STORE.resident(self.windows, self.input_px, self.device, forced=resident is True)
+        if placed is None:
+            crowded = resident is None and workers_on_device() > 1
+            self.crowded_out = crowded and STORE.fits(self.windows, self.input_px, self.device, workers=1)
+        else:
+            found, starts = placed
             self._patches = found.patches
             self._shifts = [start - offset for start, offset in zip(starts, self.offsets[:-1], strict=True)]
             rows = [torch.arange(len(w)) + start for w, start in zip(self.windows, starts, strict=True)]
@@ -59,6 +65,11 @@ class PatchBank:
 
     def __len__(self) -> int:
         return self.offsets[-1]
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the patches, as they are on the device."""
+        return n_bytes(self.windows, self.input_px)
 
     @property
     def resident(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,10 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..system.cores import memory_in_all, usable_memory
+from ..system.sharing import workers_on_device
 from .windows import Windows
 
-# How much of the free memory resident patches may take. The rest of a GPU's is for weights and activations; main memory
-# is shared with other processes, and the operating system caches the memory-mapped file there anyway.
+# How much of a worker's share of the free memory resident patches may take. The rest of a GPU's is for weights and
+# activations; main memory is shared with other processes, and the operating system caches the memory-mapped file there
+# anyway.
 CUDA_SHARE = 0.5
 CPU_SHARE = 0.25
 CHUNK_BYTES = 64 * 2**20  # of patches read, sent to the device and resized at a time
@@ -58,21 +62,29 @@ class PatchStore:
     def __init__(self) -> None:
         self._kept: dict[torch.device, ResidentPatches] = {}
 
-    def fits(self, windows: Sequence[Windows], input_px: int, device: torch.device) -> bool:
-        """Whether the windows' patches are kept already, or have room on the device."""
+    def fits(self, windows: Sequence[Windows], input_px: int, device: torch.device, workers: int | None = None) -> bool:
+        """Whether the windows' patches are kept already, or have room on the device; see :func:`room`."""
         kept = self._kept.get(device)
         reusable = 0 if kept is None else kept.patches.nbytes
-        return self._find(windows, input_px, device) is not None or _n_bytes(windows, input_px) <= room(
-            device, reusable
-        )
+        wanted = n_bytes(windows, input_px)
+        return self._find(windows, input_px, device) is not None or wanted <= room(device, reusable, workers)
 
     def resident(
-        self, windows: Sequence[Windows], input_px: int, device: torch.device
-    ) -> tuple[ResidentPatches, list[int]]:
-        """Patches that those of the windows are among, and the first row of each."""
+        self, windows: Sequence[Windows], input_px: int, device: torch.device, forced: bool = False
+    ) -> tuple[ResidentPatches, list[int]] | None:
+        """Patches that those of the windows are among, and the first row of each; ``None`` where they have no room.
+
+        ``forced``: they are loaded whether there is room or not.
+        """
         patches = self._find(windows, input_px, device)
         if patches is None:
-            patches = self._load(windows, input_px, device)
+            if not forced and not self.fits(windows, input_px, device):
+                return None
+            together = self._give_up(windows, input_px, device)
+            # whoever else holds what was kept has not given it up, and others may have come
+            if not forced and n_bytes(windows, input_px) > room(device):
+                return None
+            patches = self._load(windows, together, input_px, device)
         return patches, [patches.starts[key] for key in _keys(windows)]
 
     def release(self) -> None:
@@ -86,21 +98,32 @@ class PatchStore:
         # a window without a key is never found: None is no key of what is kept
         return kept if all(window.key in kept.starts for window in windows) else None
 
-    def _load(self, windows: Sequence[Windows], input_px: int, device: torch.device) -> ResidentPatches:
+    def _give_up(self, windows: Sequence[Windows], input_px: int, device: torch.device) -> Mapping[Hashable, Windows]:
+        """Free what is kept: there is memory for that or for its successor, not for both.
+
+        What was kept is returned, unread, where the windows share some of it.
+        """
+        before = self._kept.pop(device, None)
+        if before is None:
+            return {}
+        keys = set(_keys(windows))
+        shares = before.input_px == input_px and None not in {window.key for window in windows}
+        earlier = before.windows if shares and keys & before.windows.keys() else {}
+        del before
+        gc.collect()  # a trial that failed may have left its frames in a circle, and its patches in them
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # to other processes, too, it is free now
+        return earlier
+
+    def _load(
+        self, windows: Sequence[Windows], earlier: Mapping[Hashable, Windows], input_px: int, device: torch.device
+    ) -> ResidentPatches:
         wanted = dict(zip(_keys(windows), windows, strict=True))
-        keyed = all(window.key is not None for window in windows)
-        earlier: Mapping[Hashable, Windows] = {}
-        if device in self._kept:
-            # what was kept is given up before its successor is filled: there is memory for one of them
-            before = self._kept.pop(device)
-            if keyed and before.input_px == input_px and wanted.keys() & before.windows.keys():
-                earlier = before.windows
-            del before
         together = {**earlier, **wanted}
-        if earlier and _n_bytes(together.values(), input_px) > room(device):
+        if earlier and n_bytes(together.values(), input_px) > room(device):
             together = wanted
         patches = ResidentPatches.filled(together, input_px, device)
-        if keyed:
+        if all(window.key is not None for window in windows):
             self._kept[device] = patches
         return patches
 
@@ -118,19 +141,25 @@ def _keys(windows: Sequence[Windows]) -> list[Hashable]:
     return [place if window.key is None else window.key for place, window in enumerate(windows)]
 
 
-def _n_bytes(windows: Iterable[Windows], input_px: int) -> int:
+def n_bytes(windows: Iterable[Windows], input_px: int) -> int:
+    """What the windows' patches take on a device."""
     return sum(map(len, windows)) * input_px**2 * 3
 
 
-def room(device: torch.device, reusable: int = 0) -> int:
-    """Bytes that resident patches may take on a device, ``reusable`` ones of them being in use already."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int((free + cached + reusable) * CUDA_SHARE)
-    import psutil
+def room(device: torch.device, reusable: int = 0, workers: int | None = None) -> int:
+    """Bytes that resident patches may take on a device, ``reusable`` ones of them being in use already.
 
-    return int((psutil.virtual_memory().available + reusable) * CPU_SHARE)
+    A share of what is free, and of what falls to this worker where ``workers`` (as its engine says, if not given) share
+    the device: those that start at a time all see the same memory free.
+    """
+    workers = workers_on_device() if workers is None else workers
+    if device.type == "cuda":
+        free, in_all = torch.cuda.mem_get_info(device)
+        allocated = torch.cuda.memory_allocated(device)
+        free += torch.cuda.memory_reserved(device) - allocated  # of this process alone: it will be used again
+        own = in_all // workers - allocated
+        return int((min(free, own) + reusable) * CUDA_SHARE)
+    return int(min(usable_memory() + reusable, memory_in_all() // workers) * CPU_SHARE)
 
 
 def resized(patches: Tensor, side: int, mode: Literal["bilinear", "bicubic"] = "bilinear") -> Tensor:

@@ -272,6 +272,11 @@ def test_memory_is_what_is_free_within_the_control_group(tmp_path: Path, monkeyp
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("400000\n")
     assert cores.usable_memory() == 600000
+    assert cores.memory_in_all() == 1000000
+    (tmp_path / "memory.stat").write_text("anon 100000\ninactive_file 250000\nactive_file 50000\n")
+    assert cores.usable_memory() == 850000  # files that were read are dropped when memory is asked for
+    (tmp_path / "memory.max").write_text("max\n")
+    assert cores.memory_in_all() == psutil.virtual_memory().total
 
 
 # The place -----------------------------------------------------------------------------------------------------------

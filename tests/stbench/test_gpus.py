@@ -12,6 +12,10 @@ from stbench.cli.engine_options import EngineOptions
 from stbench.errors import UserError
 from stbench.system import gpus
 from stbench.system.gpus import visible_gpus
+from stbench.system.sharing import SHARED_BY, workers_on_device
+from stbench.trials.engines import process, ray_tasks
+from stbench.trials.engines.limits import Limits
+from stbench.trials.engines.protocol import Quiet
 
 A, B = "GPU-11111111-2222-3333-4444-555555555555", "GPU-66666666-7777-8888-9999-000000000000"
 PART = "MIG-aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"
@@ -128,6 +132,54 @@ def test_slots_of_gpus(nvidia_smi: Callable, monkeypatch: pytest.MonkeyPatch, ca
         slots_of(slots_per_gpu=1)
 
 
+def test_slots_know_how_many_share_their_device(
+    nvidia_smi: Callable, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    nvidia_smi()
+
+    def sharing(device: str = "auto", **options: object) -> list[int]:
+        return [slot.sharing for slot in EngineOptions(**options).build(device).slots]  # type: ignore
+
+    assert sharing(slots_per_gpu=4) == [4] * 8
+    assert sharing(slots_per_gpu=1) == [1, 1]
+    assert sharing(slots="3") == [2, 1, 2]  # on A, B and A
+    assert sharing("cuda:1", slots="3") == [3] * 3  # all on that one
+    assert sharing("cpu", slots="2") == [2, 2]  # the machine's memory
+    assert sharing(trial_time="1h") == [1]
+    monkeypatch.setattr("stbench.system.cores.usable_cores", lambda: 8)
+    monkeypatch.setattr("stbench.system.cores.usable_memory", lambda: 40 * 2**30)
+    fewer = EngineOptions(slots="auto")
+    engine = fewer.within_memory(fewer.build("cpu"), 18 * 2**30)
+    assert [slot.sharing for slot in engine.slots] == [2, 2]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("own", "sharing", "told"), [(None, 1, "1"), (None, 4, "4"), ("2", 1, "2"), ("2", 3, "6")])
+def test_a_worker_is_told_how_many_share_its_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str | None, sharing: int, told: str
+) -> None:
+    started: list[dict[str, str]] = []
+
+    class Started:
+        def __init__(self, command: list[str], env: dict[str, str], **options: object) -> None:
+            started.append(env)
+
+    monkeypatch.delenv(SHARED_BY, raising=False)
+    if own is not None:  # the command itself is one of several on the device, as its user says
+        monkeypatch.setenv(SHARED_BY, own)
+    monkeypatch.setattr(process.subprocess, "Popen", Started)
+    worker = process.WorkerProcess(tmp_path, process.Slot(1, "0", sharing))
+    for descriptor in (worker._requests, worker._life, worker.replies):
+        os.close(descriptor)
+    assert started[0][SHARED_BY] == told
+    assert workers_on_device(started[0]) == int(told)
+
+
+@pytest.mark.parametrize("told", ["0", "-1", "two", "1.5", ""])
+def test_what_is_no_number_of_workers_is_one_line(told: str) -> None:
+    with pytest.raises(UserError, match=f"{SHARED_BY}={told} is no number of workers - give 1 or more, or unset it"):
+        workers_on_device({SHARED_BY: told})
+
+
 def test_slots_are_no_more_than_memory_holds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr("stbench.system.cores.usable_cores", lambda: 8)
     monkeypatch.setattr("stbench.system.cores.usable_memory", lambda: 40 * 2**30)
@@ -166,3 +218,49 @@ def test_a_card_that_others_fill_is_told(nvidia_smi: Callable, capsys: pytest.Ca
 def test_contradictions_are_refused(options: dict, device: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         EngineOptions(**options).check(device)
+
+
+class FakeRay:
+    """A cluster of nodes with so many cores each, and GPUs in all."""
+
+    def __init__(self, cores: list[int], n_gpus: int = 0) -> None:
+        self.cores, self.n_gpus = cores, n_gpus
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": float(sum(self.cores)), "GPU": float(self.n_gpus)}
+
+    def nodes(self) -> list[dict]:
+        gone = {"Alive": False, "Resources": {"CPU": 64.0}}
+        return [*({"Alive": True, "Resources": {"CPU": float(n)}} for n in self.cores), gone]
+
+    def remote(self, **options: object) -> Callable:
+        return lambda task: task
+
+
+@pytest.mark.parametrize(
+    ("ray", "options", "sharing"),
+    [
+        (FakeRay([8, 8], n_gpus=2), {"slots_per_gpu": 2}, 2),  # each task has half of a card
+        (FakeRay([8, 8], n_gpus=2), {}, 1),
+        (FakeRay([8, 4]), {}, 8),  # a task for each core
+        (FakeRay([8, 4]), {"max_parallel": 4}, 2),  # of three cores each
+    ],
+)
+def test_a_task_of_ray_knows_how_many_share_its_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray: FakeRay, options: dict, sharing: int
+) -> None:
+    run = ray_tasks._Run(ray_tasks.RayEngine(None, Limits(), **options), ray, tmp_path, tmp_path, [], Quiet())
+    assert run.sharing == sharing
+    engines: list[list[process.Slot]] = []
+
+    class Engine:
+        def __init__(self, slots: list[process.Slot], limits: Limits) -> None:
+            engines.append(slots)
+
+        def run(self, *words: object) -> None:
+            pass
+
+    monkeypatch.setattr(ray_tasks, "SlotsEngine", Engine)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    run.task(str(tmp_path), "KEY", str(tmp_path), run.threads, run.sharing, Limits())
+    assert engines == [[process.Slot(run.threads, "1", sharing)]]

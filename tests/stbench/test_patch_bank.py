@@ -125,7 +125,7 @@ def test_streamed_and_resident_patches_are_the_same_numbers(sizes, patch_px, inp
 
 def test_what_fits_in_memory_is_resident_and_what_does_not_is_streamed(monkeypatch):
     one = slide(10, 8)
-    monkeypatch.setattr(patch_store, "room", lambda device, reusable=0: 10 * 8 * 8 * 3)
+    monkeypatch.setattr(patch_store, "room", lambda device, reusable=0, workers=None: 10 * 8 * 8 * 3)
     assert PatchBank([one], 8).resident
     assert not PatchBank([one], 8, input_px=9).resident
 
@@ -196,7 +196,7 @@ def test_slides_of_another_dataset_take_the_place_of_what_was_kept(tmp_path, loa
 
 def test_what_does_not_fit_together_is_not_kept_together(tmp_path, loaded, monkeypatch):
     slides = [on_disk(tmp_path / f"{i}.npy", 4, 6, i) for i in range(3)]
-    monkeypatch.setattr(patch_store, "room", lambda device, reusable=0: 2 * 4 * 6 * 6 * 3)
+    monkeypatch.setattr(patch_store, "room", lambda device, reusable=0, workers=None: 2 * 4 * 6 * 6 * 3)
     for held_out in range(3):
         fold = [s for i, s in enumerate(slides) if i != held_out]
         assert np.array_equal(resident_pixels(fold), np.concatenate([s.patches for s in fold]))

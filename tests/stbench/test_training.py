@@ -216,7 +216,7 @@ def test_streamed_and_resident_patches_train_the_same_network(slides, monkeypatc
     keyed = [with_content(dataclasses.replace(slide), slide.id) for slide in slides]
     loaded, kept = fitted(keyed), fitted(keyed)
     release_resident_patches()
-    monkeypatch.setattr("stbench.training.patch_store.room", lambda device, reusable=0: 0)
+    monkeypatch.setattr("stbench.training.patch_store.room", lambda device, reusable=0, workers=None: 0)
     streamed = fitted(slides)
     assert same_weights(loaded, streamed)
     assert same_weights(kept, streamed)

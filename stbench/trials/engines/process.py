@@ -10,22 +10,33 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...system.gpus import VISIBLE
 from ...system.process_family import family, resident_bytes
+from ...system.sharing import SHARED_BY, workers_on_device
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a worker runs: with how many threads, and on which GPU alone (``None``: on what its engine sees)."""
+    """Where a worker runs: with how many threads, and on which GPU alone (``None``: on what its engine sees).
+
+    ``sharing``: how many workers at a time have that GPU, this one among them; without one, the machine.
+    """
 
     threads: int
     gpu: str | None = None
+    sharing: int = 1
+
+
+def slots_on(gpus: Sequence[str | None], threads: int) -> list[Slot]:
+    """A slot on each of these; one that is named several times is shared."""
+    return [Slot(threads, gpu, gpus.count(gpu)) for gpu in gpus]
 
 
 class WorkerProcess:
@@ -57,6 +68,8 @@ class WorkerProcess:
         environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(slot.threads))
         if slot.gpu is not None:
             environment[VISIBLE] = slot.gpu
+        # the engine itself may have been started as one of several on a device
+        environment[SHARED_BY] = str(slot.sharing * workers_on_device())
         try:
             with open(self.log, "wb") as log:
                 self.process = subprocess.Popen(

@@ -73,7 +73,13 @@ class _Run:
         self.n_parallel = max(1, min(possible, engine.max_parallel or possible))
         self.threads = max(1, n_cpus // self.n_parallel)
         options = {"max_retries": 0, "num_cpus": self.threads, "num_gpus": 1 / engine.slots_per_gpu if n_gpus else 0}
+        self.sharing = engine.slots_per_gpu if n_gpus else self._on_one_node()
         self.task = ray.remote(**options)(run_one)
+
+    def _on_one_node(self) -> int:
+        """Tasks that its largest node may be given at a time."""
+        cores = [node["Resources"].get("CPU", 0) for node in self.ray.nodes() if node["Alive"]]
+        return max(1, min(self.n_parallel, int(max(cores, default=0)) // self.threads))
 
     def until_done(self, should_stop: Callable[[], bool]) -> None:
         try:
@@ -96,7 +102,7 @@ class _Run:
             key = self.waiting.next()
             if key is None:
                 return
-            task = self.task.remote(str(self.results), key, str(self.flag), self.threads, self.limits)
+            task = self.task.remote(str(self.results), key, str(self.flag), self.threads, self.sharing, self.limits)
             self.at_work[task] = key
             self.listener.started(key)
 
@@ -148,10 +154,12 @@ class _Run:
             self.ray.cancel(task, force=True)
 
 
-def run_one(results: str, key: str, flag: str, threads: int, limits: Limits) -> None:
+def run_one(results: str, key: str, flag: str, threads: int, sharing: int, limits: Limits) -> None:
     """What a task does, in a process of Ray's. Nobody hears it: the command reads the directory."""
     gpu = os.environ.get(VISIBLE)
-    SlotsEngine([Slot(threads, gpu)], limits).run(Path(results), [key], Quiet(), lambda: not os.path.exists(flag))
+    SlotsEngine([Slot(threads, gpu, sharing)], limits).run(
+        Path(results), [key], Quiet(), lambda: not os.path.exists(flag)
+    )
 
 
 def require_ray() -> None:
