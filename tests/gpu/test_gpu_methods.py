@@ -1,0 +1,155 @@
+"""Every published method on a GPU: it learns and predicts what it does on a CPU, and waits for nothing."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from stbench import registry
+from stbench.errors import Interrupted, UserError
+from stbench.method import Run, TestSlide, TrainingSlide, configure
+from stbench.torch_method import TorchMethod
+from stbench.training.patch_store import release_resident_patches
+
+METHODS = ("stnet", "histogene", "hist2st", "thitogene", "bleep", "mclstexp")
+# nothing is drawn on the device: its generators are others than a CPU's
+NOTHING_DRAWN: dict[str, Any] = {"augment": "none", "augmentation": "none", "dropout": 0.0, "copies": 0, "tta": "none"}
+SMALL: dict[str, Any] = {"epochs": 2, "batch_size": 8, "weights": "random", "n_positions": 64, "n_pos": 64, "k": 4}
+
+
+@pytest.fixture(scope="module")
+def slides(make_training_slides: Callable) -> list[TrainingSlide]:
+    return make_training_slides(n_slides=3, n_spots=16, n_genes=5, side=112)
+
+
+def small(name: str, **changes: Any) -> TorchMethod:
+    method: Any = registry.method(name)
+    known = {field: value for field, value in (SMALL | changes).items() if field in method.Config.model_fields}
+    return method(configure(method, "quick", changes=known))
+
+
+def fitted(name: str, slides: list[TrainingSlide], run: Run, **changes: Any) -> TorchMethod:
+    method = small(name, **changes)
+    method.fit(slides, run)
+    return method
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_learns_and_predicts_what_it_does_on_a_cpu(
+    name: str, device: str, slides: list[TrainingSlide], hide_expression: Callable, tmp_path: Path, exact: None
+) -> None:
+    *training, last = slides
+    test: TestSlide = hide_expression(last)
+    there = fitted(name, training, Run(seed=3, device=device), **NOTHING_DRAWN)
+    assert {tensor.device.type for tensor in there.trained.state_dict().values()} == {device}  # type: ignore[union-attr]
+    if device != "cpu":  # the same steps, summed in another order
+        here = fitted(name, training, Run(seed=3), **NOTHING_DRAWN)
+        losses = [[row["loss"] for row in method.history] for method in (there, here)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+    there.save(tmp_path)
+    moved = type(there).load(tmp_path, "cpu")
+    assert {tensor.device.type for tensor in moved.trained.state_dict().values()} == {"cpu"}  # type: ignore[union-attr]
+    predicted, expected = there.predict(test), moved.predict(test)
+    assert predicted.shape == (test.n_spots, 5)
+    # of the spread between spots: an error that is a wrong axis or a lost constant is as large as that
+    spread = float(expected.std(axis=0).mean())
+    assert spread > 0
+    assert np.abs(predicted - expected).max() <= 0.02 * spread + 1e-5
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_augmentation_and_dropout_are_drawn_on_the_device(name: str, device: str, slides: list[TrainingSlide]) -> None:
+    again = [fitted(name, slides, Run(seed=seed, device=device), dropout=0.2).history for seed in (3, 3, 4)]
+    first, same, other = ([row["loss"] for row in history] for history in again)
+    assert first == pytest.approx(same, rel=1e-2)
+    assert first != other
+    assert all(np.isfinite(first))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", METHODS)
+def test_within_an_epoch_no_method_waits_for_the_gpu(name: str, slides: list[TrainingSlide]) -> None:
+    """From the second batch on until the epoch's end: the first pays for what is set up once."""
+    method = small(name, epochs=1, copies=1)
+    loss, batches = method.loss, []
+
+    def watched(network: torch.nn.Module, batch: Any) -> dict[str, torch.Tensor]:
+        batches.append(batch.epoch)
+        if len(batches) > 1:
+            torch.cuda.set_sync_debug_mode("error")
+        return loss(network, batch)
+
+    method.loss = watched  # type: ignore[method-assign]
+    original = type(method).optimiser
+
+    def until_the_last_step(network: torch.nn.Module, device: torch.device) -> Any:
+        optimiser, schedule = original(method, network, device)
+
+        def after(*_: object) -> None:
+            if len(batches) >= 3:
+                torch.cuda.set_sync_debug_mode("default")
+
+        optimiser.register_step_post_hook(after)
+        return optimiser, schedule
+
+    method.optimiser = until_the_last_step  # type: ignore[method-assign]
+    try:
+        method.fit(slides, Run(seed=3, device="cuda"))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(batches) >= 3
+
+
+@pytest.mark.parametrize("name", ["stnet", "hist2st"])
+def test_a_training_that_was_interrupted_on_a_gpu_is_begun_anew_on_a_cpu(
+    name: str, device: str, slides: list[TrainingSlide], tmp_path: Path
+) -> None:
+    """Its numbers would be neither device's. On the same one it goes on."""
+    epochs: list[int] = []
+    run = Run(
+        seed=3,
+        device=device,
+        checkpoint_directory=tmp_path,
+        should_stop=lambda: bool(epochs),
+        on_log=lambda epoch, values: epochs.append(epoch),
+    )
+    with pytest.raises(Interrupted):
+        fitted(name, slides, run)
+    again: list[int] = []
+    elsewhere = Run(
+        seed=3, device="cpu", checkpoint_directory=tmp_path, on_log=lambda epoch, values: again.append(epoch)
+    )
+    fitted(name, slides, elsewhere)
+    assert again == ([2] if device == "cpu" else [1, 2])
+    assert any("checkpoint" in note for note in elsewhere.notes) == (device != "cpu")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_nothing_of_a_trial_stays_in_memory(name: str, device: str, slides: list[TrainingSlide]) -> None:
+    def trial() -> weakref.ref[torch.nn.Module]:
+        method = fitted(name, slides, Run(seed=3, device=device), epochs=1)
+        assert method.trained is not None
+        return weakref.ref(method.trained)
+
+    def held() -> int:
+        release_resident_patches()
+        gc.collect()
+        return torch.cuda.memory_allocated() if device == "cuda" else 0
+
+    trial()
+    before = held()  # handles and workspaces of cuBLAS and cuDNN stay
+    network = trial()
+    assert held() <= before
+    assert network() is None
+
+
+def test_a_device_that_is_not_there_is_refused(slides: list[TrainingSlide]) -> None:
+    with pytest.raises(UserError, match=r"finds no CUDA GPU|GPU\(s\), counted from 0"):
+        fitted("stnet", slides, Run(device=f"cuda:{torch.cuda.device_count()}"))
