@@ -59,6 +59,7 @@ def read_report(path: Path) -> dict[str, Any]:
         report = json.loads(path.read_text(encoding="utf-8"))
         for name in SAME:
             report[name]
+        dict(report["failed"])
         for cost in report["methods"].values():
             _noise(cost["rounds_s"])
             _noise(cost["bare_rounds_s"])

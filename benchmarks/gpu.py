@@ -33,9 +33,10 @@ import torch
 from plain_step import METHODS, configured, made_up_slides, opened, plain_loss, ready_images
 from torch.utils.flop_counter import FlopCounterMode
 
-from stbench.errors import UserError, unknown
+from stbench.errors import UserError
 from stbench.method import Run, TrainingSlide, configure
 from stbench.system.files import write_json
+from stbench.system.out_of_memory import out_of_memory
 from stbench.system.precision import Precision, autocast, require_capable, tf32_flags
 from stbench.training.device import resolve_device
 from stbench.training.precision import resolve_precision
@@ -105,15 +106,20 @@ def main(words: Sequence[str] | None = None) -> int:
             comparison.require_comparable(old, report | {"methods": dict.fromkeys(options.methods)})
         for name in options.methods:
             print(f"{name} ...", flush=True)
-            cost = measure(name, Size(**report["size"]), report["steps"], options.device, report["precision"])
-            report["methods"][name] = asdict(cost)
-            report["table1_hours"][name] = table1_hours(cost)
+            try:
+                cost = measure(name, Size(**report["size"]), report["steps"], options.device, report["precision"])
+            except torch.OutOfMemoryError as error:  # a card may be too small for one of them
+                report["failed"][name] = out_of_memory(error)
+            else:
+                report["methods"][name] = asdict(cost)
+                report["table1_hours"][name] = table1_hours(cost)
             if options.out is not None:
                 write_json(options.out, report)  # after each: who has the card for ten minutes may be cut off
         print(markdown(report))
         if options.out is not None:
             print(f"\nwritten: {options.out}")
-    return 0 if old is None else compare(old, report)
+    worse = 0 if old is None or not report["methods"] else compare(old, report)
+    return max(worse, 1 if report["failed"] else 0)
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> int:
@@ -136,10 +142,7 @@ def _asked_for(options: argparse.Namespace, old: Mapping[str, Any] | None) -> di
         size, steps, asked, known = asdict(TINY if options.tiny else HER2ST), STEPS, "auto", list(METHODS)
     else:
         size, steps, asked, known = old["size"], old["steps"], old["precision"], list(old["methods"])
-    options.methods = options.methods.split(",") if options.methods else known
-    for name in options.methods:
-        if name not in METHODS:
-            raise unknown("method", name, METHODS)
+    options.methods = command.methods_named(options.methods or ",".join(known), METHODS)
     precision = resolve_precision(options.precision or asked)
     require_capable(precision, options.device)
     return {
@@ -149,6 +152,7 @@ def _asked_for(options: argparse.Namespace, old: Mapping[str, Any] | None) -> di
         "steps": options.steps or steps,
         "meaningless": size == asdict(TINY),
         "methods": {},
+        "failed": {},  # by method why there is no measurement
         "table1_hours": {},
     }
 
@@ -295,6 +299,7 @@ def markdown(report: Mapping[str, Any]) -> str:
             f"{report['table1_hours'][name]:.1f} h",
         )
         lines.append(f"| {' | '.join(cells)} |")
+    lines += [f"\n{name} was not measured: {reason}." for name, reason in report["failed"].items()]
     total = sum(report["table1_hours"].values())
     return "\n".join([*lines, "", f"Table 1, these methods, training alone: {total:.1f} hours on this device"])
 

@@ -6,8 +6,6 @@ import datetime
 import subprocess
 from typing import Any
 
-import torch
-
 from stbench.system.cores import usable_cores
 
 CALL_S = 20.0  # that nvidia-smi may take
@@ -18,6 +16,8 @@ def facts(device: str) -> dict[str, Any]:
 
     ``device`` is a torch device: ``cuda:0`` or ``cpu``.
     """
+    import torch  # here, as tables are made without it
+
     on_gpu = device.startswith("cuda")
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else device,

@@ -1,6 +1,7 @@
 """How far TF32 and bf16 move what the methods predict, measured on a CPU: one command, a table for people.
 
     python benchmarks/precision.py --spots 64 --epochs 3    # HER2+ sections, found by STBENCH_DATA
+    python benchmarks/precision.py --device cuda --made-up --out precision.json    # a card's own TF32 and bf16; no data
 
 Every method is trained in float32 at its published settings, on a few spots of a few sections; the same network then
 predicts another section in every precision. bf16 is computed as autocast has it. TF32 is emulated: the operands of
@@ -16,9 +17,11 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
 
+import machine
 import numpy as np
 
 import stbench  # noqa: F401 - before torch, which reads then how its threads are to wait
@@ -31,8 +34,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stbench import registry
 from stbench.method import Run, TestSlide, TrainingSlide, configure
+from stbench.method_checks.subject import red_slide
+from stbench.system import precision as harness_precision
+from stbench.system.files import write_json
 from stbench.system.precision import Precision
 from stbench.torch_method import TorchMethod
+from stbench.training.device import resolve_device
 
 METHODS = ("stnet", "histogene", "hist2st", "thitogene", "bleep", "mclstexp")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "tf32", "bf16")  # fp32: with TF32 convolutions, as on a GPU
@@ -68,9 +75,16 @@ def moved(method: TorchMethod, slide: TestSlide, precisions: Iterable[Precision]
 
 
 def predict(method: TorchMethod, slide: TestSlide, precision: Precision | None) -> np.ndarray:
-    """The prediction as an Ampere GPU would compute it in ``precision``; ``None``: in float32 throughout."""
+    """The prediction as an Ampere GPU would compute it in ``precision``; ``None``: in float32 throughout.
+
+    On a GPU, as this one does.
+    """
     trained_in, method.precision = method.precision, precision or "fp32"
     try:
+        if next(method.trained.parameters()).device.type == "cuda":  # type: ignore[union-attr]
+            allowed = harness_precision.tf32_allowed if precision else (lambda _: ())
+            with patch.object(harness_precision, "tf32_allowed", allowed):
+                return method.predict(slide)
         if precision is None:
             return method.predict(slide)
         # under inference mode compound operators reach the emulation whole, and autocast does not look into them
@@ -147,7 +161,12 @@ def first_spots(slide: Any, n: int) -> Any:
 
 
 def trained(
-    name: str, slides: Sequence[TrainingSlide], epochs: int, preset: str = "published", **changes: Any
+    name: str,
+    slides: Sequence[TrainingSlide],
+    epochs: int,
+    preset: str = "published",
+    device: str = "cpu",
+    **changes: Any,
 ) -> TorchMethod:
     """The method after ``epochs`` in float32, from random weights, without a choice of the epoch.
 
@@ -157,7 +176,7 @@ def trained(
     fields = {"epochs": epochs, "weights": "random", "validation": "none", "batch_size": 16, "accumulate": 1} | changes
     own = {field: value for field, value in fields.items() if field in method.Config.model_fields}
     ready = method(configure(cast(Any, method), preset, "her2st", own))
-    ready.fit(slides, Run(seed=1))
+    ready.fit(slides, Run(seed=1, device=device))
     return ready
 
 
@@ -169,6 +188,14 @@ def her2st(n_spots: int, held_out: str = "C2") -> tuple[list[TrainingSlide], Tes
     data = prepare(registry.dataset("her2st", data_root(None)), "spot-log10-cp10k", cache_root())
     learnt = [first_spots(slide.for_training(), n_spots) for name, slide in data.slides.items() if name != held_out]
     return learnt, first_spots(data.slides[held_out].for_test(), n_spots)
+
+
+def made_up(n_spots: int, n_sections: int, n_genes: int, side: int) -> tuple[list[TrainingSlide], TestSlide]:
+    """Sections whose first gene follows the redness of the patches, with the shapes of HER2+, and one to predict."""
+    rng = np.random.default_rng(0)
+    slides = [red_slide(f"S{i}", f"P{i}", n_spots, n_genes, side, rng) for i in range(n_sections + 1)]
+    hidden = {field.name: getattr(slides[-1], field.name) for field in dataclasses.fields(TestSlide)}
+    return slides[:-1], TestSlide(**hidden)
 
 
 def row(name: str, found: Moved) -> str:
@@ -183,15 +210,34 @@ def main(words: Sequence[str] | None = None, say: Callable[[str], None] = print)
     parser.add_argument("--spots", type=int, default=64, help="of a section (64)")
     parser.add_argument("--sections", type=int, default=4, help="to learn from (4)")
     parser.add_argument("--epochs", type=int, default=3, help="of training in float32 (3)")
+    parser.add_argument("--device", default="cpu", help="cpu emulates a GPU's TF32; cuda has it (cpu)")
+    parser.add_argument("--made-up", action="store_true", help="sections that need no data")
+    parser.add_argument("--tiny", action="store_true", help="quick presets on tiny sections: does the script work?")
+    parser.add_argument("--out", type=Path, help="a JSON file to write")
     options = parser.parse_args(words)
-    learnt, test = her2st(options.spots)
+    device, preset = resolve_device(options.device), "quick" if options.tiny else "published"
+    if options.tiny:
+        learnt, test = made_up(12, 2, 8, 112)
+    elif options.made_up:
+        learnt, test = made_up(options.spots, options.sections, 785, 224)
+    else:
+        learnt, test = her2st(options.spots)
+    out: dict[str, Any] = {
+        **machine.facts(device),
+        "emulated": device == "cpu",
+        "meaningless": options.tiny,
+        "methods": {},
+    }
     say(f"torch {torch.__version__}, {os.cpu_count()} CPUs, {torch.backends.cpu.get_cpu_capability()}, {options}")
     say("| method | spread | exchanging patches | fp32 (TF32 convolutions) | tf32 | bf16 |")
     say("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name in options.methods.split(","):
         started = time.perf_counter()
-        found = moved(trained(name, learnt[: options.sections], options.epochs), test)
+        found = moved(trained(name, learnt[: options.sections], options.epochs, preset, device), test)
         say(f"{row(name, found)} <!-- {time.perf_counter() - started:.0f} s -->")
+        out.setdefault("methods", {})[name] = dataclasses.asdict(found)
+        if options.out is not None:
+            write_json(options.out, out)
 
 
 if __name__ == "__main__":

@@ -98,6 +98,7 @@ EARLIER = {
     "size": {"preset": "published", "n_spots": 361, "n_genes": 785, "side": 224, "changes": {}},
     "steps": 32,
     "meaningless": False,
+    "failed": {},
 }
 
 
