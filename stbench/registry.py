@@ -10,13 +10,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError, said, unknown
 from .system.code_digest import code_digest
+from .system.entry_points import entry_points
 from .system.files import file_digest
 from .system.locate import cohort_manifest, cohort_names
 from .system.user_paths import expanded, unset_variables

@@ -167,6 +167,15 @@ def test_another_package_adds_a_method(install: Install) -> None:
     assert registry.expand_methods("mine") == ["mine"]
 
 
+def test_what_is_installed_while_a_process_runs_is_found(install: Install) -> None:
+    site = install("heron", MINE, "[stbench.methods]\nmine = heron:Mine\n").parent
+    assert "later" not in registry.method_names()
+    (site / "later-1.0.dist-info").mkdir()
+    (site / "later-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: later\nVersion: 1.0\n")
+    (site / "later-1.0.dist-info" / "entry_points.txt").write_text("[stbench.methods]\nlater = later:Later\n")
+    assert {"mine", "later"} <= set(registry.method_names())
+
+
 def test_an_entry_point_and_its_class_must_agree_on_the_name(install: Install) -> None:
     install("caiman", MINE, "[stbench.methods]\nother = caiman:Mine\n")
     with pytest.raises(UserError, match="method 'other' calls itself 'mine'"):
