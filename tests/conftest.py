@@ -17,22 +17,10 @@ from stbench.method import TestSlide, TrainingSlide
 from stbench.method_checks.subject import red_slide
 from stbench.slides.slide import Slide
 
-UNCOUNTED = {"reports", "methods", "parity"}  # folders of tests
-
 # how long an example takes says more of what else the machine does than of the code; a test that must not hang has a
 # deadline of its own
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Lines are counted where tests are of the harness and the readers.
-
-    Up to Python 3.11 counting costs a third of the time in tests that draw or train, nearly all of it within libraries.
-    """
-    for item in items:
-        if UNCOUNTED & set(item.path.relative_to(Path(__file__).parent).parts[:-1]):
-            item.add_marker("no_cover")
 
 
 @pytest.fixture(autouse=True, scope="session")
