@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from counting import META, Count, Operation, as_on_gpu
+from counting import Count, Operation
 from plain_step import Opened, configured, plain_loss, ready_images
 
 from stbench.method import Run, TrainingSlide
+from stbench.training.as_on_gpu import META, as_on_gpu
 from stbench.training.batches import TrainingData
 from stbench.training.checkpoint import Checkpoints, TrainingState
 from stbench.training.loop import train_epoch

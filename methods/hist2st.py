@@ -20,6 +20,7 @@ from stbench.system.precision import float32, no_autocast
 from stbench.torch_method import Batch, TestBatch
 from stbench.training.batches import TrainingData
 
+from .layers.checkpointing import checkpoint_activations
 from .layers.copies import augmented_copies
 from .layers.geometric import mean_of_neighbours
 from .layers.spot_graph import Prune, isolated_spots, nearest_spots, with_self
@@ -162,13 +163,16 @@ class Hist2STNetwork(WholeSlideNetwork):
 
     def embed(self, patches: torch.Tensor) -> torch.Tensor:
         """``(n_spots, 3, side, side)`` -> ``(n_spots, width)``. In training mode the slide is the BatchNorm's batch."""
+        return self.part(self._embed, patches)
+
+    def _embed(self, patches: torch.Tensor) -> torch.Tensor:
         return self.reduction(self.mixers(self.dropout(self.patch_embedding(patches)))).flatten(1)
 
     def relate(self, tokens: torch.Tensor, array_xy: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
         """Tokens ``(..., n_spots, width)`` of one slide, or of several copies of it, -> hidden states of the same
         shape.
         """
-        x = self.blocks(tokens + self.x_embedding(array_xy[:, 0]) + self.y_embedding(array_xy[:, 1]))
+        x = self.attended(tokens + self.x_embedding(array_xy[:, 0]) + self.y_embedding(array_xy[:, 1]))
         # averages of neighbours, normalised again and again, leave differences between spots that bf16 does not resolve
         with no_autocast(x.device):
             x = float32(x)
@@ -378,7 +382,7 @@ class Hist2ST(WholeSlideMethod):
 
     def network(self, shape: Mapping[str, Any]) -> nn.Module:
         config = self.config
-        return Hist2STNetwork(
+        network = Hist2STNetwork(
             self.input_px,
             shape["n_genes"],
             shape["n_positions"],
@@ -394,6 +398,8 @@ class Hist2ST(WholeSlideMethod):
             config.counts_loss,
             config.copies > 0,
         )
+        checkpoint_activations(network, config.activation_checkpointing == "on")
+        return network
 
     def start(self, network: nn.Module, data: TrainingData, run: Run) -> None:
         super().start(network, data, run)

@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from stbench.torch_method import Batch, TestBatch
 
+from .layers.checkpointing import checkpoint_activations
 from .layers.transformer import Attention, TransformerBlock
 from .layers.whole_slide import WholeSlideConfig, WholeSlideMethod, WholeSlideNetwork
 
@@ -55,10 +56,10 @@ class HisToGeneNetwork(WholeSlideNetwork):
         x, y = array_xy.unbind(-1)
         tokens = self.dropout(tokens + self.x_embedding(x) + self.y_embedding(y))
         if self.max_spots is None or tokens.shape[-2] <= self.max_spots:
-            return self.genes(self.blocks(tokens))
+            return self.genes(self.attended(tokens))
         order = (y * self.y_embedding.num_embeddings + x).argsort(stable=True)
         n_strips = -(-len(order) // self.max_spots)
-        attended = torch.cat([self.blocks(strip) for strip in tokens[order].tensor_split(n_strips)])
+        attended = torch.cat([self.attended(strip) for strip in tokens[order].tensor_split(n_strips)])
         return self.genes(attended[order.argsort()])
 
     def forward(self, patches: torch.Tensor, array_xy: torch.Tensor) -> torch.Tensor:
@@ -128,7 +129,7 @@ class HisToGene(WholeSlideMethod):
 
     def network(self, shape: Mapping[str, Any]) -> nn.Module:
         config = self.config
-        return HisToGeneNetwork(
+        network = HisToGeneNetwork(
             self.input_px,
             shape["n_genes"],
             shape["n_positions"],
@@ -140,6 +141,8 @@ class HisToGene(WholeSlideMethod):
             config.attention,
             config.max_spots,
         )
+        checkpoint_activations(network, config.activation_checkpointing == "on")
+        return network
 
     def pixels(self, patches: torch.Tensor) -> torch.Tensor:
         """``(n, 3, rows, columns)`` uint8 -> ``(n, 3 * side**2)`` float32: column slowest, then row, then colour."""

@@ -19,6 +19,7 @@ from stbench.system.precision import float32, no_autocast
 from stbench.torch_method import Batch, TestBatch
 from stbench.training.batches import TrainingData
 
+from .layers.checkpointing import Parts, checkpoint_activations
 from .layers.geometric import scatter_sum, softmax_within
 from .layers.spot_graph import nearest_spots, with_self
 from .layers.transformer import TransformerBlock
@@ -121,7 +122,7 @@ class Routing(nn.Module):
         return squash((coupling * votes).sum(dim=2))
 
 
-class Capsules(nn.Module):
+class Capsules(Parts):
     """Feature maps ``(n, 16, 27 or 28, 27 or 28)`` -> ``(n, capsules, width)``: four convolutions, primary capsules,
     routing.
     """
@@ -140,14 +141,20 @@ class Capsules(nn.Module):
 
     def maps(self, x: torch.Tensor) -> torch.Tensor:
         """The trunk's last feature maps, ``(n, 128, 9, 9)``."""
-        x = F.relu(self.norm1(self.conv1(x)))
-        x = F.relu(self.norm2(self.conv2(x)))
-        x = F.relu(self.norm3(self.conv3(x)))
-        return F.relu(self.norm4(self.conv4(x)))
+        x = self.part(_convolved, self.conv1, self.norm1, x)
+        x = self.part(_convolved, self.conv2, self.norm2, x)
+        x = self.part(_convolved, self.conv3, self.norm3, x)
+        return self.part(_convolved, self.conv4, self.norm4, x)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        primary = squash(self.primary(self.maps(x)).flatten(1).unflatten(1, (16, 8)))
-        return self.routing(primary)
+        return self.part(self._capsules, self.maps(x))
+
+    def _capsules(self, maps: torch.Tensor) -> torch.Tensor:
+        return self.routing(squash(self.primary(maps).flatten(1).unflatten(1, (16, 8))))
+
+
+def _convolved(convolution: nn.Module, norm: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return F.relu(norm(convolution(x)))
 
 
 class Pooled(Capsules):
@@ -252,7 +259,7 @@ class THItoGeneNetwork(WholeSlideNetwork):
         """``(n_spots, 3, side, side)`` -> capsules ``(n_spots, capsules, capsule_width)``."""
         if not 108 <= patches.shape[-1] <= 115 or not 108 <= patches.shape[-2] <= 115:
             raise ValueError(f"THItoGene takes patches of 108 to 115 pixels a side, not {tuple(patches.shape[-2:])}")
-        maps = F.relu(self.dynamic(patches))
+        maps = F.relu(self.part(self.dynamic, patches))
         with no_autocast(maps.device):
             return self.capsules(float32(maps))
 
@@ -266,9 +273,9 @@ class THItoGeneNetwork(WholeSlideNetwork):
         with no_autocast(capsules.device):
             x, y = self.x_embedding(array_xy[:, 0]), self.y_embedding(array_xy[:, 1])
             tokens = torch.cat([float32(capsules), x[:, None], y[:, None]], dim=1).flatten(1)
-            x = self.dropout(self.blocks(self.dropout(tokens)[None])[0])
-            x = self.dropout(F.elu(self.graph(x, edges, unreferenced)))
-            return self.genes(F.elu(self.graph_out(x, edges, unreferenced)))
+            x = self.dropout(self.attended(self.dropout(tokens)[None])[0])
+            x = self.dropout(F.elu(self.part(self.graph, x, edges, unreferenced)))
+            return self.genes(F.elu(self.part(self.graph_out, x, edges, unreferenced)))
 
     def forward(
         self, patches: torch.Tensor, array_xy: torch.Tensor, edges: torch.Tensor, unreferenced: torch.Tensor
@@ -378,7 +385,7 @@ class THItoGene(WholeSlideMethod):
 
     def network(self, shape: Mapping[str, Any]) -> nn.Module:
         config = self.config
-        return THItoGeneNetwork(
+        network = THItoGeneNetwork(
             shape["n_genes"],
             shape["n_positions"],
             config.capsules,
@@ -395,6 +402,8 @@ class THItoGene(WholeSlideMethod):
             config.convolution,
             config.patch_features,
         )
+        checkpoint_activations(network, config.activation_checkpointing == "on")
+        return network
 
     def start(self, network: nn.Module, data: TrainingData, run: Run) -> None:
         super().start(network, data, run)

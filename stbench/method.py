@@ -202,6 +202,7 @@ class Method(Protocol):
     ``presets`` maps a preset's name to the fields that it changes; an entry ``"published/alex10x"`` is laid over
     ``"published"`` for that dataset. ``kind`` sets controls apart from methods. A method may have an attribute
     ``safe_precisions``, a collection of :data:`stbench.system.precision.PRECISIONS`; without it float32 alone is safe.
+    ``execution_fields`` names settings that change none of its numbers: trials under any of their values are the same.
 
     With ``predict_slides(slides)``, which takes an iterable and gives a list, it is asked for several slides at once. A
     method that computes in processes of its own, as those of TOML files do, may say more: ``peak_mem_mb``, what they

@@ -123,3 +123,25 @@ def inference_fields(method: type[Method], config: MethodConfig | None = None) -
     """
     configured = method(method.Config() if config is None else config)
     return frozenset(getattr(configured, "inference_fields", ()))
+
+
+def execution_fields(method: type[Method]) -> frozenset[str]:
+    """Settings that change how a method is computed and none of its numbers.
+
+    Parameters
+    ----------
+    method : type of Method
+        Its attribute ``execution_fields`` names them.
+
+    Returns
+    -------
+    frozenset of str
+        Empty if the method declares none.
+
+    Examples
+    --------
+    >>> from stbench import registry
+    >>> sorted(execution_fields(registry.method("hist2st")))
+    ['activation_checkpointing']
+    """
+    return frozenset(getattr(method, "execution_fields", ()))

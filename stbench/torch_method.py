@@ -52,6 +52,7 @@ class TorchMethod(TorchHooks):
         self.history: list[dict[str, float]] = []  # of the last fit, one row per epoch
         self.extras: dict[str, Tensor] = {}  # what finish stores beside the weights, e.g. retrieval keys
         self.precision: Precision = "fp32"  # of the last fit; predictions are made in it too
+        self.execution: dict[str, Any] = {}  # how the last fit was computed, where that changes no number
         self._label: str | None = None
 
     @property
@@ -109,7 +110,7 @@ class TorchMethod(TorchHooks):
         if held_out is not None:
             data.hold_out(held_out)
         self.shape = self.describe(data)
-        self.extras = {}
+        self.extras, self.execution = {}, {}
         with seeded(device, run.derive_seed(self.name, "network")), tf32_flags(self.precision):
             network = self.network(self.shape)
             self.start(network, data, run)
@@ -250,7 +251,7 @@ class TorchMethod(TorchHooks):
         return value_digest(
             {
                 "method": self.name,
-                "config": self.config.model_dump(mode="json"),
+                "config": self.config.model_dump(mode="json", exclude=set(self.execution_fields)),
                 "epochs": self.epochs,
                 "weights": self.weights_label,
                 "shape": self.shape,

@@ -20,6 +20,7 @@ from stbench.training.batches import TestBatch, TrainingData
 from stbench.training.encoders import IMAGENET_MEAN, IMAGENET_STD
 from stbench.training.windows import AnySlide, central_windows
 
+from .checkpointing import ActivationCheckpointing, Parts, checkpoint_activations, wants_checkpointing
 from .pixels import on_device
 
 log = logging.getLogger("stbench")
@@ -64,6 +65,11 @@ class WholeSlideConfig(TorchConfig):
         description="set the gene head's initial bias to each gene's mean over the training spots, which saves many "
         "epochs; random as published",
     )
+    activation_checkpointing: ActivationCheckpointing = Field(
+        "auto",
+        description="compute activations again in the backward pass, with the same numbers, rather than keep them: on, "
+        "off, or auto: where a step on the largest slide would not fit into the device's memory otherwise",
+    )
     validation_slides: int = Field(
         0,
         ge=0,
@@ -71,12 +77,19 @@ class WholeSlideConfig(TorchConfig):
     )
 
 
-class WholeSlideNetwork(nn.Module):
+class WholeSlideNetwork(Parts):
     """What such networks have in common: tables of array positions, and a head that ends in a linear layer to genes."""
 
     x_embedding: nn.Embedding
     y_embedding: nn.Embedding
+    blocks: nn.Sequential
     head: nn.Sequential
+
+    def attended(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens ``(..., n_spots, width)`` after the Transformer's blocks, each a part of its own."""
+        for block in self.blocks:
+            tokens = self.part(block, tokens)
+        return tokens
 
     def genes(self, hidden: torch.Tensor) -> torch.Tensor:
         """Hidden states ``(..., n_spots, width)`` -> ``(..., n_spots, n_genes)``: the head, in float32 under every
@@ -90,6 +103,7 @@ class WholeSlideMethod(TorchMethod):
     """A method whose training step is a whole slide and whose network knows spots by their array position."""
 
     batching: ClassVar[Literal["slides"]] = "slides"
+    execution_fields: ClassVar[frozenset[str]] = frozenset({"activation_checkpointing"})
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -151,6 +165,9 @@ class WholeSlideMethod(TorchMethod):
         if rows > self.config.n_pos:
             run.note(f"array positions reach {rows - 1}: the position tables have {rows} rows, not {self.config.n_pos}")
         assert isinstance(network, WholeSlideNetwork)
+        on = wants_checkpointing(self, data, run)
+        checkpoint_activations(network, on)
+        self.execution["activation_checkpointing"] = "on" if on else "off"
         with torch.no_grad():
             for table in (network.x_embedding, network.y_embedding):
                 table.weight.mul_(self.config.position_std if self.config.positions == "learnt" else 0)

@@ -41,6 +41,7 @@ def choose_methods(
     """
     from ..method import configure
     from ..results.plan import MethodChoice
+    from ..switches import execution_fields
 
     chosen = registry.expand_methods(names)
     presets = _presets(chosen, preset)
@@ -71,6 +72,7 @@ def choose_methods(
             own = fields[name] | encoder
             # weights have a column of their own
             labels = fields[name] | {"encoder": encoder["encoder"]} if encoder else fields[name]
+            labels = {field: value for field, value in labels.items() if field not in execution_fields(method)}
             if weights is not None and "weights" in method.Config.model_fields and "weights" not in own:
                 own["weights"] = weights
                 weights_are_used = True

@@ -15,6 +15,7 @@ from ..data.prepared import PreparedDataset
 from ..data.splits import Fold
 from ..errors import UserError
 from ..method import Method, MethodConfig, Needs
+from ..switches import execution_fields
 from ..system.calls import Calls
 from ..system.files import value_digest, writing_to
 from ..system.locks import locked
@@ -210,6 +211,8 @@ def described_once(choice: MethodChoice) -> dict[str, Any]:
     """The fields of a :class:`TrialSpec` that follow from the method and its configuration."""
     needs, weights = choice.declared
     row = pathology_encoder(str(getattr(choice.config, "encoder", "")))
+    config = choice.config.model_dump(mode="json")
+    execution = {name: config.pop(name) for name in execution_fields(choice.method) if name in config}
     return {
         "method": choice.reference,
         "origin": registry.origin(choice.reference),
@@ -222,7 +225,10 @@ def described_once(choice: MethodChoice) -> dict[str, Any]:
         "preset": choice.preset,
         "variant": choice.variant,
         "changes": dict(choice.changes),
-        "config": choice.config.model_dump(mode="json"),
+        "config": config,
+        "execution": {
+            name: value for name, value in execution.items() if value != type(choice.config).model_fields[name].default
+        },
         "weights": weights,
         "encoder": "" if row is None else row.digest,
     }

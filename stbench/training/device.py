@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import UserError, unknown
+from ..system.cores import usable_memory
 
 if TYPE_CHECKING:
     pass
@@ -37,6 +38,14 @@ def resolve_device(name: str) -> str:
     if device.type == "cuda" and device.index is None:
         return f"cuda:{torch.cuda.current_device()}"
     return str(device)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free now: of a GPU, with those that torch holds there and does not use."""
+    if device.type != "cuda":
+        return usable_memory()
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 @contextlib.contextmanager

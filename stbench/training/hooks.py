@@ -26,6 +26,8 @@ class TorchHooks(ABC):
     batching: ClassVar[Literal["spots", "slides"]]  # what one training step sees: a batch of spots, or a whole slide
     # as tests measured: see training/precision.py
     safe_precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32"})
+    # settings that change how a training is computed and none of its numbers: no part of a trial's key
+    execution_fields: ClassVar[frozenset[str]] = frozenset()
     switches: ClassVar[str] = ""  # where its ablation switches stand, "package.module:NAME" (stbench/switches.py)
 
     @property

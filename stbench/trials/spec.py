@@ -98,10 +98,13 @@ class TrialSpec:
     origin: str = ""  # which method of that name it is, wherever it was called from: see registry.origin
     model: str = ""  # folder of the trained model that it predicts with; empty: it trains its own
     model_digest: str = ""  # of that model's content
+    execution: Mapping[str, Any] = field(default_factory=dict)  # settings that were changed and change no number
 
     @cached_property
     def key(self) -> str:
-        """Digest of what determines the outcome. Where data and results lie, and on which device, is not part of it."""
+        """Digest of what determines the outcome. Where data and results lie, on which device it is computed, and in
+        which way, where that changes no number, is not part of it.
+        """
         reuse = {"trained_by": self.trained_by} if self.trained_by else {}
         reuse |= {"genes": self.genes} if self.genes else {}
         reuse |= {"encoder": self.encoder} if self.encoder else {}

@@ -46,6 +46,7 @@ class TrialState(BaseModel):
     device: str | None = None
     precision: str | None = None
     tf32: list[str] | None = None  # the operations that were computed in it
+    execution: dict[str, Any] | None = None  # how it was computed, where that changes no number
     fit_s: float | None = None
     predict_s: float | None = None
     peak_mem_mb: float | None = None

@@ -63,7 +63,7 @@ def work_on(attempt: Attempt) -> dict[str, Any]:
     calls = Calls(spec.name, run.note, lambda what: run.derive_seed("global", what), lambda: attempt.was_asked_to_stop)
     for text in registry.changes_at_import(method_class):
         run.note(text)
-    config = calls("its Config", method_class.Config, **spec.config)
+    config = calls("its Config", method_class.Config, **spec.config, **spec.execution)
     trained = open_model(spec, device) if spec.model else None
     needs, weights = declared(calls, method_class, config) if trained is None else (needs_of(trained), spec.weights)
     if (needs.oracle, needs.leak, weights) != (spec.oracle, spec.leak, spec.weights):
@@ -139,6 +139,7 @@ def work_on(attempt: Attempt) -> dict[str, Any]:
         "n_parameters": _n_parameters(method),
         "threads": _n_threads(),
         "alarms": [AlarmRecord(kind=alarm.kind, text=alarm.text) for alarm in raised],
+        "execution": dict(getattr(method, "execution", {})),
         "versions": versions() | dict(getattr(method, "versions", {})),
         "trained_by": spec.trained_by,
     }
