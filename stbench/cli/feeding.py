@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .recording import Announcements, mark
@@ -22,15 +22,18 @@ END_S = 15.0  # that a feeder has to leave
 
 
 @contextlib.contextmanager
-def feeding(results: Path, wanted: bool) -> Iterator[None]:
-    """While trials run, feed MLflow with those that ended and with the curves of those at work."""
+def feeding(results: Path, wanted: bool) -> Iterator[Callable[[], bool]]:
+    """While trials run, feed MLflow with those that ended and with the curves of those at work.
+
+    Yields a function that says, afterwards, whether all of them were recorded.
+    """
     if not wanted:
-        yield
+        yield lambda: False
         return
     feeder = _Feeder(results)
     feeder.start()
     try:
-        yield
+        yield lambda: feeder.has_all
     finally:
         feeder.stop()
 
@@ -43,6 +46,7 @@ class _Feeder(threading.Thread):
         self.results = results
         self.announcements = Announcements(f"'stbench track {shlex.quote(str(results))}'")
         self.process: subprocess.Popen[bytes] | None = None
+        self.has_all = False
         self._stopping = threading.Event()
         self._starting = threading.Lock()
 
@@ -68,7 +72,9 @@ class _Feeder(threading.Thread):
                 finally:
                     os.close(write_replies)
                 for line in lines:
-                    self.announcements.hear(**json.loads(line))
+                    report = json.loads(line)
+                    self.has_all = report.pop("is_last") and not report["error"]
+                    self.announcements.hear(**report)
             code = 0 if self.process is None else self.process.wait()
             words.seek(0)
             return _death(code, words.read().decode(errors="replace").strip().rpartition("\n")[2])

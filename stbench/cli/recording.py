@@ -25,7 +25,6 @@ def mark(results: Path) -> None:
 def record_in_mlflow(results: Path, page: Path | None = None) -> None:
     """Record what is not recorded yet, and the report in the folder ``page``."""
     from ..results.tracking.feed import TrackingError, track
-    from ..results.tracking.store import tracking_uri
 
     mark(results)
     again = f"'stbench track {shlex.quote(str(results))}'"
@@ -35,9 +34,16 @@ def record_in_mlflow(results: Path, page: Path | None = None) -> None:
         way_out = f"{again} catches up when it is back" if error.passes else _lasting(again)
         _warn(f"{error}; the results are safe; {way_out}")
     else:
-        err.print(f"recorded in MLflow: {tracking_uri(results)}", soft_wrap=True)
+        say_recorded(results)
         say_cut(fed.cut)
         say_refused(fed.refused)
+
+
+def say_recorded(results: Path) -> None:
+    """Say where the trials are recorded."""
+    from ..results.tracking.store import tracking_uri
+
+    err.print(f"recorded in MLflow: {tracking_uri(results)}", soft_wrap=True)
 
 
 class Announcements:

@@ -22,7 +22,7 @@ from .lists import seed_list
 from .method_choices import with_whole_windows
 from .outstanding import outstanding
 from .planning import forecast_of, in_best_order, say_plan
-from .recording import record_in_mlflow
+from .recording import record_in_mlflow, say_recorded
 from .setting import Setting, join_setting, prepare_setting
 from .summary import print_summary
 
@@ -118,12 +118,14 @@ def _run_experiments(
     engine = setting.engine.within_memory(engine, forecast.peak_bytes(todo))
     todo = in_best_order(todo, forecast, engine)
     try:
-        with feeding(directory, setting.mlflow and bool(todo)):
+        with feeding(directory, setting.mlflow and bool(todo)) as all_is_fed:
             summary = _run_trials(directory, todo, engine, taken_away)
     except LeftToOthers as left:
         out.print(str(left), soft_wrap=True, markup=False, highlight=False)
         return
-    if setting.mlflow:
+    if setting.mlflow and all_is_fed():
+        say_recorded(directory)
+    elif setting.mlflow:
         record_in_mlflow(directory)
     print_summary(summary[summary["key"].isin(keys)])
     out.print(f"results: {directory}   now: stbench report {shlex.quote(str(directory))}", soft_wrap=True)

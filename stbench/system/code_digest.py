@@ -51,7 +51,7 @@ def _statements(path: Path) -> tuple[str, ...]:
 
 
 @cache
-def _statements_of(path: Path, digest: str) -> tuple[str, ...]:
+def _statements_of(path: Path, _digest: str) -> tuple[str, ...]:
     """:func:`_statements`, parsed once in a process for as long as the file's content is the same."""
     tree = _Bare().visit(ast.parse(path.read_bytes(), str(path)))
     return tuple(value_digest(ast.dump(statement)) for statement in tree.body if not _is_for_readers(statement))
@@ -101,18 +101,24 @@ class _Bare(ast.NodeTransformer):
 
 def _imports(path: Path, package: str, packages: set[str]) -> Iterator[str]:
     """Names below ``packages`` that a file imports anywhere in it: of modules, or of things in modules."""
+    for name in _imports_of(path, file_digest(path), package):
+        # a package's own __init__ gives its version and nothing that a method computes with
+        if name.partition(".")[0] in packages and name not in packages:
+            yield name
+
+
+@cache
+def _imports_of(path: Path, _digest: str, package: str) -> tuple[str, ...]:
+    """All names that a file imports, parsed once in a process for as long as the file's content is the same."""
+    names: list[str] = []
     for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
-        names = []
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = "." * node.level + (node.module or "")
             origin = importlib.util.resolve_name(base, package) if node.level else base
-            names = [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
-        for name in names:
-            # a package's own __init__ gives its version and nothing that a method computes with
-            if name.partition(".")[0] in packages and name not in packages:
-                yield name
+            names += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
+    return tuple(names)
 
 
 def _find_module(name: str) -> ModuleSpec | None:

@@ -114,11 +114,12 @@ def require_encoders(wanted: Iterable[tuple[str, str]]) -> None:
     """``UserError``, in one line for all, where encoders or their weights cannot be had; what is missing is downloaded.
 
     ``wanted``: name and weights as :func:`build_encoder` takes them. Nothing is loaded before
-    :func:`stbench.training.pretrained.require_reachable` has found that all of them can be.
+    :func:`stbench.training.pretrained.require_reachable` has found that all of them can be. One with random weights,
+    for which there is nothing to load, is not built: that takes seconds, and whether there is one of its name is known.
     """
     pairs = list(dict.fromkeys(wanted))
     require_reachable(pairs)
-    all_in_one_line(pairs, build_encoder)
+    all_in_one_line([pair for pair in pairs if kind_of_weights(pair[1]) != "random"], build_encoder)
 
 
 def load_weights(module: nn.Module, name: str, weights: str, run: Run | None = None) -> str:

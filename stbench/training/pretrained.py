@@ -31,6 +31,7 @@ TORCHVISION = {  # name: its pinned weights (IMAGENET1K_V1, with eight digits of
     "resnet101": "https://download.pytorch.org/models/resnet101-63fe2227.pth",
 }
 TIMM = ("resnet50.a1_in1k",)  # the papers' own, in full: what timm would say of their names and weights is known
+SMALLEST = "test_resnet"  # timm's smallest ResNet, which presets for small machines train from random weights
 INSTEAD = "give it with --weights PATH, or use --weights random, which labels every number"
 WeightsKind = Literal["random", "pretrained", "imagenet", "file"]
 ANSWER_S = 5.0  # how long a server is waited for before its files count as out of reach
@@ -67,7 +68,7 @@ def all_in_one_line(pairs: Iterable[tuple[str, str]], look: Callable[[str, str],
 
 def require_named(name: str, weights: str) -> None:
     """An encoder that is known, weights that have a name or are a file: nothing is loaded."""
-    if name not in TORCHVISION and name not in TIMM and pathology_encoder(name) is None:
+    if name not in (*TORCHVISION, *TIMM, SMALLEST) and pathology_encoder(name) is None:
         import timm
 
         if not timm.is_model(name):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import http.server
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -356,6 +358,7 @@ def test_the_pinned_addresses_and_names_are_the_libraries_own():
     for name, address in pretrained.TORCHVISION.items():
         assert address == torchvision.models.get_model_weights(name).IMAGENET1K_V1.url
         assert hasattr(getattr(torchvision.models, name)(), encoders.CLASSIFIER.get(name, "fc"))
+    assert timm.is_model(pretrained.SMALLEST)
     for name in pretrained.TIMM:
         configuration = timm.get_pretrained_cfg(name, allow_unregistered=False)
         assert (configuration.hf_hub_id, configuration.hf_hub_filename) == (f"timm/{name}", None)
@@ -391,11 +394,22 @@ def test_every_wrong_name_and_file_is_told_before_any_server_is_asked(nobody, mo
     assert "\n" not in message
 
 
-def test_each_distinct_encoder_is_built_once(monkeypatch):
+def test_each_distinct_encoder_whose_weights_are_asked_for_is_built_once(monkeypatch, tmp_path):
     built: list[tuple[str, str]] = []
     monkeypatch.setattr(encoders, "build_encoder", lambda name, weights: built.append((name, weights)))
-    require_encoders([("resnet18", "random")] * 3 + [("resnet34", "random")])
-    assert built == [("resnet18", "random"), ("resnet34", "random")]
+    file = tmp_path / "own.pth"
+    file.write_bytes(b"weights")
+    require_encoders([("resnet18", str(file))] * 3 + [("resnet34", str(file)), ("resnet34", "random")])
+    assert built == [("resnet18", str(file)), ("resnet34", str(file))]
+
+
+def test_that_encoders_with_random_weights_can_be_had_is_known_without_the_libraries_that_build_them():
+    program = (
+        "import sys; from stbench.training.encoders import require_encoders;"
+        "require_encoders([('test_resnet', 'random'), ('resnet18', 'random'), ('uni', 'random')]);"
+        "sys.exit(1 if {'timm', 'torchvision'} & sys.modules.keys() else 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_weights_in_the_hubs_cache_are_loaded_without_asking_anybody(nobody, tmp_path, images):

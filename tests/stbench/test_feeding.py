@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import own_sections
 import psutil
@@ -322,10 +323,15 @@ def test_away_and_back_are_said_once_each(capsys: pytest.CaptureFixture[str]) ->
         rests.append(seconds)
         return len(rests) == 5
 
+    last: list[bool] = []
+
     def hear(report: Report) -> None:
-        announcements.hear(**dataclasses.asdict(report))
+        words = dataclasses.asdict(report)
+        last.append(words.pop("is_last"))
+        announcements.hear(**words)
 
     follow(Scripted(), hear, rest, is_owned=True)  # type: ignore[arg-type]
+    assert last == [False] * 5 + [True]
     assert goes_on == [True] * 5 + [False]
     assert max(rests) + follow_module.INTERVAL_S <= 60  # a trial is recorded within a minute
     said = capsys.readouterr().err.replace("\n", " ")
@@ -386,3 +392,31 @@ def test_the_process_that_feeds_starts_late_and_leaves_with_its_owner(results: P
     gone, alive = psutil.wait_procs([feeder], timeout=follow_module.LEAVE_S + 5)
     assert (len(gone), alive) == (1, [])
     require_each_once(store, 12)
+
+
+ANSWERS_AT_THE_END = """
+import json, os, sys
+def say(**words):
+    os.write(int(sys.argv[1]), json.dumps({"error": "", "passes": True, "cut": [], **words}).encode() + b"\\n")
+say(is_last=False)
+sys.stdin.read()
+say(is_last=True, error=sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("error", ["", "MLflow at http://there could not be fed: refused"])
+def test_all_is_recorded_where_the_feed_after_the_last_trial_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    started, real = threading.Event(), subprocess.Popen
+
+    def popen(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        started.set()
+        return real([sys.executable, "-c", ANSWERS_AT_THE_END, command[-1], error], **options)
+
+    monkeypatch.setattr(owner, "START_S", 0.0)
+    monkeypatch.setattr(owner.subprocess, "Popen", popen)
+    with owner.feeding(tmp_path, True) as all_is_fed:
+        assert started.wait(10)
+        assert not all_is_fed()
+    assert all_is_fed() == (not error)

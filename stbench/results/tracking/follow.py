@@ -35,12 +35,13 @@ class Report:
     """How one feed went.
 
     ``error``: why it failed; empty: it did not. ``passes``: whether waiting helps. ``cut``: what was too long for
-    MLflow.
+    MLflow. ``is_last``: it began after whoever ran the trials had done with them.
     """
 
     error: str = ""
     passes: bool = True
     cut: tuple[str, ...] = ()
+    is_last: bool = False
 
 
 def follow(
@@ -61,7 +62,7 @@ def follow(
         except UserError as error:  # of the results, which whoever runs the trials stumbles over, too
             report(Report(str(error), passes=False))
         else:
-            report(Report(cut=fed.cut))
+            report(Report(cut=fed.cut, is_last=is_last))
             if not fed.open and not is_owned:
                 return
         if is_last:
