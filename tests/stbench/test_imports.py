@@ -40,3 +40,14 @@ print([name for name in ("pandas", "scanpy", "anndata", "matplotlib", "mlflow", 
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_engines_need_nothing_that_computes_trials() -> None:
+    program = """
+import sys
+from stbench.trials.engines import ray_tasks, script, serial, slots
+from stbench.trials.engines.slurm import engine
+print([name for name in ("torch", "scanpy", "anndata", "sklearn", "mlflow", "matplotlib") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "[]"
