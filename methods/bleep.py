@@ -151,7 +151,7 @@ class BLEEP(TorchMethod):
             "n_dimensions": 128,
             "k": 20,
         },
-        "quick/demo": {"epochs": 10, "lr": 1.5e-3},
+        "quick/demo": {"input_px": 40, "epochs": 10, "lr": 1.5e-3},
     }
     config: BLEEPConfig
     diagnostics: dict[str, float]  # what the alarms look at, after fit

@@ -123,7 +123,7 @@ class HisToGene(WholeSlideMethod):
             "augment": "d4",
             "start_at_mean": True,
         },
-        "quick/demo": {"epochs": 40},
+        "quick/demo": {"epochs": 40, "width": 192},
         "quick/alex10x": {"n_pos": 128},
     }
 

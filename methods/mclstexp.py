@@ -317,7 +317,7 @@ class MclSTExp(TorchMethod):
             "n_dimensions": 128,
             "k": 50,
         },
-        "quick/demo": {"epochs": 8, "lr": 1.5e-3},
+        "quick/demo": {"input_px": 40, "epochs": 8, "lr": 1.5e-3},
     }
     config: MclSTExpConfig
     diagnostics: dict[str, float]  # what the alarms look at, after fit

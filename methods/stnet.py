@@ -166,7 +166,7 @@ class STNet(TorchMethod):
             "loss_reduction": "mean",
         },
         # the demo's windows are small and few: less does, so that all methods fit in minutes
-        "quick/demo": {"input_px": 48, "epochs": 8, "lr": 1.5e-3},
+        "quick/demo": {"input_px": 40, "epochs": 8, "lr": 1.5e-3},
     }
     config: STNetConfig
 

@@ -380,6 +380,7 @@ class THItoGene(WholeSlideMethod):
             "pixel_scale": "imagenet",
             "start_at_mean": True,
         },
+        "quick/demo": {"input_px": 108, "trunk": (6, 12, 12)},
         "quick/alex10x": {"n_pos": 128},
     }
 
