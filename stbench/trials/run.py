@@ -130,8 +130,8 @@ def _attempt(
                     raise  # as it comes: whoever called makes it the place's error, and the trial stays open
                 found = {"state": "failed", "reason": _reason(error, spec)}
                 log.error("failed: %s\n%s", found["reason"], _traceback())
-        if beat.is_lost():
-            log.warning("trial %s: this attempt was thought dead meanwhile", spec.key)
+            if beat.is_lost():
+                log.warning("this attempt was thought dead meanwhile")
     return _finish(attempt, state, found)
 
 
@@ -204,7 +204,8 @@ def _finish(attempt: Attempt, state: TrialState, found: dict[str, Any]) -> Ended
     ended.write(folder)
     other = _become(folder, results / "trials" / key)
     if other is not None:
-        log.info("trial %s: attempt %s ended it first; this one's work is dropped", key, other.token)
+        with logging_to(folder / "log.txt"):
+            log.info("attempt %s ended the trial first; this one's work is dropped", other.token)
         dropped = {"state": "interrupted", "reason": f"attempt {other.token} ended the trial first", "files": None}
         state.model_copy(update=dropped).write(folder)
         attempts.strip(folder)

@@ -135,6 +135,8 @@ def test_of_two_attempts_one_becomes_the_trial_and_the_other_is_dropped(
     assert [path.name for path in (results / "attempts").glob("*/*/*") if path.name == "predictions"] == []
     left = attempts.read_state(within[0])
     assert (left.state, left.reason) == ("interrupted", f"attempt {ended.token} ended the trial first")
+    last_line = (within[0] / "log.txt").read_text().strip().rpartition("\n")[2]
+    assert last_line.endswith(f"INFO attempt {ended.token} ended the trial first; this one's work is dropped")
     assert state_of(results, key) == ended
 
 
