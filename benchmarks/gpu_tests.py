@@ -3,7 +3,7 @@
     python benchmarks/gpu_tests.py --out tests.json
 
 Files without such a test are not opened: they may need what a machine with a card has not. On a CPU the same bodies run
-that a CPU can run.
+that a CPU can run; with ``--tiny`` those alone that take no time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import pytest
 from stbench.system.files import write_json
 
 ROOT = Path(__file__).parents[1]
-MARK = "mark.gpu"
+MARK, FOLDER = "mark.gpu", "gpu"
+QUICK = ("test_gpu_arithmetic.py", "test_gpu_patches.py")  # all that run where --tiny: the suite runs the others
 
 
 class Kept:
@@ -44,14 +45,20 @@ class Kept:
 
 
 def files() -> list[Path]:
-    """Those of the tests that have one marked ``gpu``."""
-    return [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if MARK in path.read_text(encoding="utf-8")]
+    """Those of the tests that have one marked ``gpu``: of the folder of that name all, by its fixture of devices."""
+    return [
+        path
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        if path.parent.name == FOLDER or MARK in path.read_text(encoding="utf-8")
+    ]
 
 
 def main(words: Sequence[str] | None = None) -> int:
     options = command.part_options(__doc__, words)
     on_gpu = options.device.startswith("cuda")
-    chosen = files() if on_gpu else [path for path in files() if path.parent.name == "gpu"]
+    chosen = files() if on_gpu else [path for path in files() if path.parent.name == FOLDER]
+    if options.tiny:
+        chosen = [path for path in chosen if path.name in QUICK]
     report: dict[str, Any] = {**machine.facts(options.device), "meaningless": not on_gpu, "tests": {}}
     mark = "gpu" if on_gpu else "not gpu and not slow"
     code = pytest.main(

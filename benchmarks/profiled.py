@@ -26,7 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 from stbench.method import Run
 from stbench.system.files import write_json
 
-SECTIONS = 4
+BATCHES = 4  # of an epoch, each a section: thousands of events a batch take the profiler seconds to sum up
 TOP = 12  # kernels that are named
 NAME_LENGTH = 100  # of a kernel's name, of which templates make a page
 # what the host calls to wait for the device, to ask it for a value, to issue a kernel
@@ -58,11 +58,8 @@ def profiled(name: str, size: gpu.Size, device: str) -> dict[str, Any]:
     """Of a batch: milliseconds of the GPU by kind of kernel and by kernel, kernels, launches; waits of the epoch."""
     on_gpu = device.startswith("cuda")
     method = configured(name, size.preset, {**size.changes, "epochs": 3})
-    whole = method.batching == "slides"
-    batches_in_section = 1 if whole else max(1, round(size.n_spots / method.batch_size))
-    in_section = size.n_spots if whole else batches_in_section * method.batch_size
-    batches = SECTIONS * batches_in_section
-    slides = made_up_slides(SECTIONS, in_section, size.n_genes, size.side)
+    n_spots = size.n_spots if method.batching == "slides" else method.batch_size
+    slides = made_up_slides(BATCHES, n_spots, size.n_genes, size.side)
     profiler = profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])])
 
     def after(epoch: int, values: Mapping[str, float]) -> None:  # when nothing is left to do
@@ -75,9 +72,12 @@ def profiled(name: str, size: gpu.Size, device: str) -> dict[str, Any]:
     seconds = method.history[1]["seconds"]
     events = profiler.key_averages()
     if on_gpu:  # annotations span kernels that are counted already
-        kernels = [event for event in events if event.device_type == DeviceType.CUDA and not event.is_user_annotation]
+        kernels = [event for event in events if event.device_type == DeviceType.CUDA and not _annotates(event)]
     else:
         kernels = [event for event in events if event.key.startswith("aten::")]
+
+    if not kernels:
+        raise RuntimeError("the profiler saw no kernel: CUPTI cannot be loaded, or may not be used here")
 
     def busy_us(event: Any) -> float:
         return float(event.self_device_time_total if on_gpu else event.self_cpu_time_total)
@@ -88,15 +88,19 @@ def profiled(name: str, size: gpu.Size, device: str) -> dict[str, Any]:
     total = sum(kinds.values())
     top = sorted(kernels, key=busy_us, reverse=True)[:TOP]
     return {
-        "batches": batches,
-        "batch_s": seconds / batches,
+        "batches": BATCHES,
+        "batch_s": seconds / BATCHES,
         "busy": total / 1e6 / seconds,
-        "kernels": sum(event.count for event in kernels) / batches,
-        "launches": sum(event.count for event in events if event.key in LAUNCHES) / batches,
+        "kernels": sum(event.count for event in kernels) / BATCHES,
+        "launches": sum(event.count for event in events if event.key in LAUNCHES) / BATCHES,
         "waits_in_epoch": {event.key: event.count for event in events if event.key in WAITS},
-        "ms_by_kind": {kind: us / 1e3 / batches for kind, us in kinds.most_common()},
-        "top": [[event.key[:NAME_LENGTH], busy_us(event) / 1e3 / batches, event.count / batches] for event in top],
+        "ms_by_kind": {kind: us / 1e3 / BATCHES for kind, us in kinds.most_common()},
+        "top": [[event.key[:NAME_LENGTH], busy_us(event) / 1e3 / BATCHES, event.count / BATCHES] for event in top],
     }
+
+
+def _annotates(event: Any) -> bool:
+    return bool(getattr(event, "is_user_annotation", False))  # older torch has no annotations among its kernels
 
 
 def main(words: Sequence[str] | None = None) -> None:

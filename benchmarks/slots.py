@@ -31,7 +31,7 @@ from stbench.system.files import write_json
 
 SECTIONS = 4
 SLOTS = (1, 2, 4)
-LEAST_S = 4.0  # that a round of one slot is to take, so that starting together matters little
+LEAST_S = 3.0  # that a round of one slot is to take, so that starting together matters little
 MOST_EPOCHS = 400
 
 

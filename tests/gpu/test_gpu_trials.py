@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from stbench.system.gpus import VISIBLE, visible_gpus
 
@@ -70,7 +71,7 @@ def test_two_slots_of_one_gpu_run_side_by_side(tmp_path: Path, stbench_command: 
     assert done.code == 0, done.err
     states = [json.loads(path.read_text()) for path in sorted((results / "trials").glob("*/state.json"))]
     assert [state["state"] for state in states] == ["finished"] * 3
-    assert {state["device"].partition(":")[0] for state in states} == {"cuda"}
+    assert {state["device"] for state in states} == {torch.cuda.get_device_name()}
 
 
 def _seen_with(token: str) -> dict:

@@ -627,32 +627,6 @@ def test_devices_that_cannot_be_had_are_refused_in_one_line(monkeypatch, name, m
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.gpu
-def test_on_a_gpu_nothing_waits_for_the_device_within_an_epoch(slides):
-    class Watched(Tiny):
-        def loss(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
-            torch.cuda.set_sync_debug_mode("error" if len(self.seen) % 4 else "default")
-            return super().loss(network, batch)
-
-    try:
-        method = fitted(slides, Run(seed=7, device="cuda"), kind=Watched, epochs=1)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert len(method.seen) == 4  # the watch was on in three of them
-
-
-@pytest.mark.gpu
-def test_on_a_gpu_an_interrupted_training_goes_on(slides, tmp_path):
-    run = Run(seed=7, device="cuda", checkpoint_directory=tmp_path, should_stop=stop_after(6))
-    with pytest.raises(Interrupted):
-        fitted(slides, run)
-    again = Run(seed=7, device="cuda", checkpoint_directory=tmp_path)
-    resumed, whole = fitted(slides, again), fitted(slides, Run(seed=7, device="cuda"))
-    assert not again.notes
-    for one, other in zip(resumed.trained.state_dict().values(), whole.trained.state_dict().values(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
-
-
 @pytest.mark.slow
 def test_a_compiled_network_trains_as_the_plain_one(slides):
     compiled, plain = fitted(slides, compile=True, dropout=0.0), fitted(slides, dropout=0.0)
