@@ -68,6 +68,7 @@ def run_experiments(directory: Path, setting: Setting, experiments: Sequence[Exp
     """Plan experiments, and run what the results directory does not hold yet; or say what that would take."""
     if setting.dry_run:
         say_plan(experiments, directory, setting)
+        _say_memory(setting, experiments)
         return
     command = "stbench " + shlex.join(sys.argv[1:])
     with _owning(directory, command, setting) as taken_away:
@@ -113,7 +114,7 @@ def _run_experiments(
             soft_wrap=True,
             markup=False,
         )
-    _say_too_large(setting, experiments)
+    _say_memory(setting, experiments)
     todo = outstanding(directory, keys, setting.retry_failed, setting.chosen_folds())
     engine = setting.engine.within_memory(engine, forecast.peak_bytes(todo))
     todo = in_best_order(todo, forecast, engine)
@@ -133,20 +134,25 @@ def _run_experiments(
         raise typer.Exit(1)
 
 
-def _say_too_large(setting: Setting, experiments: Sequence[Experiment]) -> None:
-    """Say of methods that learn whole slides which cannot hold those of an experiment: their trials will fail."""
+def _say_memory(setting: Setting, experiments: Sequence[Experiment]) -> None:
+    """Say which methods cannot hold what they learn from, and will fail, and which may run out of memory."""
     if not setting.engine.runs_here:
         return  # each trial sees where it runs
     from ..training.device import resolve_device
-    from ..trials.whole_slide import too_large
+    from ..trials.whole_slide import does_not_fit, too_large
 
     device = resolve_device(setting.device)
     said: dict[str, None] = {}
     for experiment in experiments:
         for choice in experiment.methods:
-            reason = too_large(choice.method, choice.config, experiment.data.slides.values(), device)
-            if reason is not None:
-                said[f"{choice.method.title} cannot be trained here: {reason}"] = None
+            if choice.trained_by is not None:
+                continue
+            asked = choice.method, choice.config, experiment.data.slides.values(), device
+            title = " ".join(filter(None, (choice.method.title, choice.variant)))
+            if (reason := too_large(*asked)) is not None:
+                said[f"{title} cannot be trained here: {reason}"] = None
+            elif (warning := does_not_fit(*asked, setting.engine.slots_per_gpu or 1)) is not None:
+                said[f"{title}: {warning}"] = None
     for line in said:
         out.print(line, style="yellow", soft_wrap=True, markup=False)
 

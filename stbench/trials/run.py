@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from .. import registry
 from ..errors import DeviceFailed, DeviceFull, Interrupted, NotApplicable, PlaceError, UserError, said
 from ..system.beats import Beat, Observer
 from ..system.environment import machine
@@ -30,6 +31,7 @@ from . import attempts, outcome
 from .attempt import Attempt, log, logging_to
 from .spec import EXTERNAL, TrialSpec
 from .state import FINAL_STATES, EndedState, TrialState
+from .whole_slide import SETTING
 from .work import work_on
 
 _DEVICE_FULL = (
@@ -248,6 +250,8 @@ def _reason(error: Exception, spec: TrialSpec) -> str:
     if memory is None:
         return said(error)
     smaller = f"lower --set {spec.name}.batch_size, " if "batch_size" in spec.config else ""
+    if SETTING in getattr(registry.method(spec.method), "execution_fields", ()) and spec.execution.get(SETTING) != "on":
+        smaller = f"add --set {spec.name}.{SETTING}=on, "
     return f"{memory} - {smaller}free some or use another device, then run again with --retry-failed"
 
 

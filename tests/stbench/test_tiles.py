@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +27,7 @@ from stbench.slides import tiles as tiles_module
 from stbench.slides.cutting import Window
 from stbench.slides.image import SlideImage
 from stbench.slides.tiles import TILE, TiledPatches, Tiles, keep_tiles, tile_numbers
+from stbench.system.wording import amount
 from stbench.training.patch_bank import PatchBank
 from stbench.training.windows import Windows, central_windows
 
@@ -223,6 +226,49 @@ def test_a_slide_that_a_whole_slide_method_cannot_hold_is_told_before_training(
     every_pair = 16 * 8 * largest**2 * 4  # heads, layers
     monkeypatch.setattr(whole_slide, "usable_memory", lambda: every_pair)
     assert "pairs of spots" in str(whole_slide.too_large(histogene, written_out, slides, "cpu"))
+
+
+def test_a_step_that_does_not_fit_is_told_with_both_sizes_and_the_remedy(
+    entries: tuple, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from stbench import registry
+    from stbench.cli import running
+    from stbench.cli.method_choices import choose_methods
+    from stbench.method import configure
+    from stbench.training.step_memory import step_bytes
+    from stbench.trials import whole_slide
+
+    slides = entries[0].values()
+    largest = max(slides, key=lambda slide: slide.n_spots)
+    hist2st, stnet = registry.method("hist2st"), registry.method("stnet")
+
+    def told(method: Any, free: int, **changes: Any) -> str:
+        monkeypatch.setattr(whole_slide, "usable_memory", lambda: free)
+        return str(whole_slide.does_not_fit(method, configure(method, "quick", changes=changes), slides, "cpu"))
+
+    size = largest.n_spots, len(largest.genes)
+    kept, again = (
+        step_bytes(hist2st, configure(hist2st, "quick", changes={"activation_checkpointing": setting}), *size)
+        for setting in ("off", "on")
+    )
+    assert again < 0.9 * kept
+    between, below = int((again + kept) / 2 / 0.75), int(0.8 * again)
+    assert told(hist2st, 2**34) == told(hist2st, int(1.1 * kept / 0.75)) == "None"
+    message = told(hist2st, between, activation_checkpointing="off")
+    assert f"a training step on the {largest.n_spots:,} spots of P1a takes about {amount(kept)}, " in message
+    assert f"{amount(between)} are free" in message
+    assert f"--set hist2st.activation_checkpointing=on takes about {amount(again)} where" in message
+    assert "as it will be, with the same numbers" in told(hist2st, between)
+    assert "larger bins" in told(hist2st, below)
+    assert told(hist2st, between, activation_checkpointing="on") == "None"
+    assert "lower --set stnet.batch_size" in told(stnet, 2**20)
+
+    choices = choose_methods("hist2st", "quick", "demo", ["hist2st.activation_checkpointing=off"], None, None)
+    experiment = SimpleNamespace(methods=choices, data=SimpleNamespace(slides=dict(entries[0])))
+    setting = SimpleNamespace(engine=SimpleNamespace(runs_here=True, slots_per_gpu=None), device="cpu")
+    monkeypatch.setattr(whole_slide, "usable_memory", lambda: between)
+    running._say_memory(setting, [experiment, experiment])  # of a run, and of --dry-run: once
+    assert capsys.readouterr().out == f"Hist2ST: {message}\n"
 
 
 def test_the_trial_of_such_a_method_fails_in_a_line_and_the_others_run(
