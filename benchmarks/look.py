@@ -34,7 +34,8 @@ from stbench.system.files import read_json, write_json, write_text
 HERE = Path(__file__).parent
 LEAST_S = 15.0  # a part is not begun with less left
 MINUTES = 9.5
-MEASURED = "measured.json"
+LOOK, MEASURED, LOG = "look.json", "measured.json", "log.txt"
+REFUSED = 2  # the exit code of bad input
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,19 @@ class Running:
 def look(
     out: Path, device: str, tiny: bool, minutes: float, groups: Sequence[Sequence[Part]] = PARTS
 ) -> dict[str, Any]:
-    """Run the parts, and return what ``look.json`` holds: of every part how it ended, its seconds and its results."""
+    """Run the parts, and return what ``look.json`` holds: of every part how it ended, its seconds and its results.
+
+    Raises ``UserError`` where ``out`` holds a look already, and where the first part refuses the device.
+    """
+    out = out.absolute()
+    if (out / LOOK).exists():
+        raise UserError(f"{out} holds an earlier look - name another folder by --out")
     out.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
     report: dict[str, Any] = {"device": device, "meaningless": tiny, "parts": {}}
-    log_path = out / "log.txt"
-    log_path.unlink(missing_ok=True)
+    log_path = out / LOG
+    for old in (log_path, out / MEASURED):  # of a look that was killed
+        old.unlink(missing_ok=True)
     for group in groups:
         left = 60 * minutes - (time.monotonic() - begun)
         running: list[Running] = []
@@ -98,16 +106,26 @@ def look(
                 report["parts"][each.part.name] = _ended(each, out)
         finally:  # after Ctrl-C too
             for each in running:
-                each.stop()
+                if each.process.poll() is None:
+                    each.stop()
                 if each.part.name not in report["parts"]:
                     seconds = time.monotonic() - each.started
                     report["parts"][each.part.name] = _kept("interrupted", seconds, each, out)
                 each.out.unlink(missing_ok=True)
-            write_json(out / "look.json", report)
+            write_json(out / LOOK, report)
+        if running and group is groups[0] and all(each.process.returncode == REFUSED for each in running):
+            (out / LOOK).unlink()  # nothing was looked at
+            raise _refusal(log_path)
         for part in group:
             told = report["parts"][part.name]
             print(f"[{time.monotonic() - begun:.0f} s] {part.name}: {told['ended']}", flush=True)
     return report
+
+
+def _refusal(log_path: Path) -> UserError:
+    """What the first part, and so every other, has against the device."""
+    lines = [line for line in log_path.read_text(encoding="utf-8").splitlines() if line.startswith("error: ")]
+    return UserError(lines[-1].removeprefix("error: ") if lines else f"the first part refused - see {log_path}")
 
 
 def _begun(part: Part, out: Path, log_path: Path, device: str, tiny: bool, limit_s: float) -> Running:
@@ -132,10 +150,10 @@ def _ended(running: Running, out: Path) -> dict[str, Any]:
     """Wait for a part, at most until its time is over; what it found stands in its file, as far as it came."""
     try:
         code = running.process.wait(timeout=max(0.0, running.ends - time.monotonic()))
-        ended = "finished" if code == 0 else f"failed with exit code {code} - see log.txt"
+        ended = "finished" if code == 0 else f"failed with exit code {code} - see {LOG}"
     except subprocess.TimeoutExpired:
         running.stop()
-        ended = f"stopped after {running.ends - running.started:.0f} s - see log.txt"
+        ended = f"stopped after {running.ends - running.started:.0f} s - see {LOG}"
     return _kept(ended, time.monotonic() - running.started, running, out)
 
 
@@ -166,7 +184,7 @@ def main(words: Sequence[str] | None = None) -> int:
     report = look(options.out, options.device, options.tiny, options.minutes)
     text = look_tables.markdown(report)
     write_text(options.out / "look.md", text + "\n")
-    print(f"\n{text}\n\nwritten: {options.out}/look.json, look.md, {MEASURED}, log.txt")
+    print(f"\n{text}\n\nwritten: {options.out}/{LOOK}, look.md, {MEASURED}, {LOG}")
     return 0 if all(part["ended"] == "finished" for part in report["parts"].values()) else 1
 
 

@@ -66,8 +66,39 @@ def test_what_a_part_found_is_kept_when_it_fails_and_when_it_takes_too_long(tmp_
     assert json.loads((out / look.MEASURED).read_text()) == report["parts"]["measured"]["found"]
     assert "so far so good" in (out / "log.txt").read_text()
     assert sorted(path.name for path in out.iterdir()) == ["log.txt", "look.json", look.MEASURED]
-    left = look.look(out, "cpu", True, 0.1, [[never]])  # less time than a part is begun with
+    with pytest.raises(UserError, match="holds an earlier look"):
+        look.look(out, "cpu", True, 0.5, groups)
+    left = look.look(tmp_path / "late", "cpu", True, 0.1, [[never]])  # less time than a part is begun with
     assert left["parts"]["never"]["ended"] == "not begun: no time was left"
+
+
+def test_a_device_that_the_first_part_refuses_is_refused_in_one_line(tmp_path: Path, parts: Any) -> None:
+    groups = parts(
+        measured="print('error: no such card - buy one', file=sys.stderr); sys.exit(2)",
+        later="out.write_text('{}')",
+    )
+    with pytest.raises(UserError) as refused:
+        look.look(tmp_path / "look", "cuda", False, 1.0, groups)
+    assert str(refused.value) == "no such card - buy one"
+    assert not (tmp_path / "look" / look.LOOK).exists()
+
+
+def test_what_a_later_part_refuses_ends_that_part_alone(
+    tmp_path: Path, parts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    groups = parts(
+        measured="out.write_text('{}')",
+        later="at = sys.argv.index('--measured') + 1; sys.exit(0 if pathlib.Path(sys.argv[at]).exists() else 2)",
+        last="sys.exit(2)",
+    )
+    groups[1][0] = replace(groups[1][0], own=False)
+    report = look.look(Path("look"), "cpu", True, 1.0, groups)  # a relative path, from which parts are not started
+    assert [part["ended"][:24] for part in report["parts"].values()] == [
+        "finished",
+        "finished",
+        "failed with exit code 2 ",
+    ]
 
 
 def test_parts_are_ended_with_the_look(tmp_path: Path, parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
