@@ -1,5 +1,6 @@
 """Made-up results directories for the tests of the report."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,44 @@ def _only_where_they_are_looked_at(request: pytest.FixtureRequest) -> None:
         request.getfixturevalue("unsaved_pictures")
 
 
-@pytest.fixture
-def load_fake(tmp_path: Path) -> Callable[..., Section]:
-    """The only section of a made-up results directory; by default two methods and three controls on three slices."""
+DEFAULTS: dict[str, Any] = {"methods": FEW, "slices": ["B4", "C2", "C3"]}
 
-    def one(**changes: Any) -> Section:
-        settings: dict[str, Any] = {"methods": FEW, "slices": ["B4", "C2", "C3"], **changes}
-        (section,) = load([make_results(tmp_path / "run", **settings)])
+
+@pytest.fixture(scope="session")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
+    """The section of a made-up results directory, pickled: the same settings make the same, and are read once."""
+    known: dict[str, bytes] = {}
+
+    def pickled(**settings: Any) -> bytes:
+        asked = repr(sorted(settings.items()))
+        if asked not in known:
+            (section,) = load([make_results(tmp_path_factory.mktemp("made-up") / "run", **settings)])
+            known[asked] = pickle.dumps(section)
+        return known[asked]
+
+    return pickled
+
+
+@pytest.fixture
+def load_fake(loaded: Callable[..., bytes]) -> Callable[..., Section]:
+    """The only section of a made-up results directory; by default two methods and three controls on three slices.
+
+    The section is the test's own, which may change it; its directory is not.
+    """
+
+    def own(**changes: Any) -> Section:
+        section: Section = pickle.loads(loaded(**(DEFAULTS | changes)))
         return section
 
-    return one
+    return own
+
+
+@pytest.fixture
+def load_own_fake(tmp_path: Path) -> Callable[..., Section]:
+    """As ``load_fake``, of a directory that the test may write into."""
+
+    def own(**changes: Any) -> Section:
+        (section,) = load([make_results(tmp_path / "run", **(DEFAULTS | changes))])
+        return section
+
+    return own

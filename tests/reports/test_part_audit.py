@@ -25,6 +25,12 @@ FINDINGS = (
 )
 
 
+@pytest.fixture
+def load_fake(load_own_fake: Callable[..., Section]) -> Callable[..., Section]:
+    """Audits are written into the directory."""
+    return load_own_fake
+
+
 def _audited(section: Section, *findings: Finding, badge: str = "replicates in training") -> Section:
     for run in section.runs:
         path = run.directory / "evidence" / f"audit-{section.name}.json"

@@ -123,7 +123,7 @@ def test_the_leaderboard_has_both_numbers_and_dashes_for_predictions_made_elsewh
 
 
 def test_results_of_an_older_version_have_dashes_and_say_why(tmp_path: Path) -> None:
-    results = make_results(tmp_path / "old", slices=["B4", "C2", "C3"])
+    results = make_results(tmp_path / "old", methods=(MCLSTEXP, STNET, CONTROLS[0]), slices=["B4", "C2", "C3"])
     pd.read_csv(results / "summary.csv").assign(**dict.fromkeys(COLUMNS)).to_csv(results / "summary.csv", index=False)
     (of,) = load([results])
     made = part(of, Context([of]))
@@ -160,7 +160,7 @@ def test_nothing_finished_no_part(load_fake: Callable[..., Section]) -> None:
 
 
 def test_the_numbers_are_written_beside_the_page(tmp_path: Path) -> None:
-    results = make_results(tmp_path / "r", slices=["B4", "C2", "C3"])
+    results = make_results(tmp_path / "r", methods=(MCLSTEXP, STNET, CONTROLS[0]), slices=["B4", "C2", "C3"])
     report([results], results / "report")
     (path,) = (results / "report" / "tables").glob("*-image-entries.csv")
     table = pd.read_csv(path).set_index("method")

@@ -148,8 +148,8 @@ def test_wins_are_counted_on_slices_that_both_have(load_fake) -> None:
     assert wins_between(section, b, a) == (2, 0, 2)
 
 
-def test_trials_that_a_later_plan_replaced_are_told(load_fake) -> None:
-    section = load_fake()
+def test_trials_that_a_later_plan_replaced_are_told(load_own_fake) -> None:
+    section = load_own_fake()
     (run,) = section.runs
     identity = TrialIdentity(
         dataset=section.dataset,
