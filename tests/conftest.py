@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +31,43 @@ def nothing_waits_for_the_disk() -> Iterator[None]:
     """Files are flushed against power cuts, which no test makes; the disk would be waited for thousands of times."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", os.fstat)  # a descriptor that is none is still refused
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interrupts_are_heard() -> Iterator[None]:
+    """As in a terminal, also where a shell started the tests in the background, in which it lets Ctrl-C be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def tables_of_mlflow_are_made_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """MLflow works for seconds at the tables of an empty SQLite file: its first one is kept, others are copies."""
+    from stbench.results.tracking import store
+
+    make, kept = store._make, tmp_path_factory.mktemp("tables") / "mlflow.db"
+
+    def make_or_copy(path: Path) -> None:
+        from mlflow.store.db import utils
+
+        work = utils._initialize_tables
+
+        def tables(engine: Any) -> None:
+            if kept.exists():
+                shutil.copyfile(kept, engine.url.database)
+                return
+            work(engine)
+            engine.dispose()
+            shutil.copyfile(engine.url.database, kept)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(utils, "_initialize_tables", tables)
+            make(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "_make", make_or_copy)
         yield
 
 
@@ -119,13 +159,16 @@ NO_PICTURE = {
 
 @pytest.fixture
 def unsaved_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are made and laid out as always, and not saved, which takes two thirds of a report's time.
+    """Figures are made as always, and neither laid out nor saved, which takes most of a report's time.
 
-    For tests that look at what a report says. That figures can be saved is shown by those that look at figures.
+    For tests that look at what a report says. That figures can be saved is shown by those that look at figures. All is
+    made in this process, as another would save them.
     """
     from stbench.reports.figures import canvas
+    from stbench.reports.page import report
 
-    monkeypatch.setattr(canvas, "_saved", lambda figure, form, strip=None: NO_PICTURE[form])
+    monkeypatch.setattr(canvas, "rendered", lambda figure, forms, foot="": {form: NO_PICTURE[form] for form in forms})
+    monkeypatch.setattr(report, "fitting_processes", lambda sections: 1)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ def _rows(results: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(handle))
 
 
+@pytest.mark.usefixtures("unsaved_pictures")
 def test_a_run_under_awkward_names_has_the_numbers_of_one_under_plain_names(
     tmp_path: Path, stbench_command: Callable
 ) -> None:
@@ -54,6 +55,7 @@ def test_genes_keep_their_names_to_the_report(tmp_path: Path, stbench_command: C
     assert "<b>x</b>" not in page
 
 
+@pytest.mark.usefixtures("unsaved_pictures")
 def test_titles_and_paths_with_brackets_are_printed_as_they_are(
     tmp_path: Path, stbench_command: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ def test_controls_run_on_a_whole_dataset_as_it_comes(
     assert section["target"]["formula"].split(" ")[0] in page
 
 
+@pytest.mark.usefixtures("unsaved_pictures")
 def test_slides_of_ones_own_run_and_report_under_their_own_name(
     tmp_path: Path, stbench_command: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,8 +23,6 @@ from stbench.system.isolation import process_kept
 from stbench.system.process_state import WATCHED
 
 logging.getLogger("stbench")  # as there is one in every run
-# as they are in what a shell starts in the background
-INTERRUPTS_ARE_IGNORED = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 # What somebody's code may do, by the words under which it is named
 CHANGES: dict[str, list[Callable[[], object]]] = {
@@ -39,7 +37,7 @@ CHANGES: dict[str, list[Callable[[], object]]] = {
     ],
     "the umask": [lambda: os.umask(0o077)],
     "signal handlers": [
-        lambda: signal.signal(signal.SIGINT, signal.SIG_DFL if INTERRUPTS_ARE_IGNORED else signal.SIG_IGN),
+        lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
         lambda: signal.signal(signal.SIGTERM, lambda *_: None),
         lambda: signal.signal(signal.SIGHUP, lambda *_: None),
     ],

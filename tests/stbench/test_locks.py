@@ -25,7 +25,11 @@ REFUSED = {"all": fcntl.LOCK_EX | fcntl.LOCK_SH, "exclusive": fcntl.LOCK_EX}
 REFUSALS = [(code, kinds) for code in CODES for kinds in REFUSED]
 
 
-@pytest.fixture(params=REFUSALS, ids=[f"{errno.errorcode[code]}-{kinds}" for code, kinds in REFUSALS])
+def _named(refusal: tuple[int, str]) -> str:
+    return f"{errno.errorcode[refusal[0]]}-{refusal[1]}"
+
+
+@pytest.fixture(params=REFUSALS, ids=_named)
 def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     code, kinds = request.param
     flock = fcntl.flock
@@ -105,6 +109,8 @@ def test_a_marker_that_stays_ends_the_wait_with_one_line(tmp_path: Path, monkeyp
     assert "\n" not in str(caught.value)
 
 
+# a file system of each kind; that all errors are taken alike is shown above
+@pytest.mark.parametrize("no_locks", [(errno.ENOLCK, "all"), (errno.ENOSYS, "exclusive")], ids=_named, indirect=True)
 @pytest.mark.usefixtures("no_locks")
 @pytest.mark.usefixtures("unsaved_pictures")
 def test_a_run_and_its_report_need_no_locks(tmp_path: Path, stbench_command: Callable, monkeypatch) -> None:
