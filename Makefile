@@ -63,7 +63,7 @@ test-template: $(READY)
 
 # what every engine has to do, on a real Ray, which is installed, and on a real Slurm, if its programs are there
 test-engines: $(READY)
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --compile-bytecode --constraint constraints.txt \
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt \
 	  --editable '.[dev,ray]' || echo "Ray cannot be installed: its test will be skipped"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m slow -k every_trial_ends_as_it_should \
 	  tests/stbench/test_ray.py tests/stbench/test_slurm_limits.py
