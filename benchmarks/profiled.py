@@ -69,13 +69,15 @@ def profiled(name: str, size: gpu.Size, device: str) -> dict[str, Any]:
             profiler.stop()
 
     method.fit(slides, Run(device=device, on_log=after))
-    seconds = method.history[1]["seconds"]
-    events = profiler.key_averages()
+    return summed(profiler.key_averages(), on_gpu, method.history[1]["seconds"])
+
+
+def summed(events: Sequence[Any], on_gpu: bool, seconds: float) -> dict[str, Any]:
+    """What the profiler saw of an epoch that takes ``seconds`` without it, of a batch. ``RuntimeError``: no kernel."""
     if on_gpu:  # annotations span kernels that are counted already
         kernels = [event for event in events if event.device_type == DeviceType.CUDA and not _annotates(event)]
     else:
         kernels = [event for event in events if event.key.startswith("aten::")]
-
     if not kernels:
         raise RuntimeError("the profiler saw no kernel: CUPTI cannot be loaded, or may not be used here")
 
