@@ -23,6 +23,8 @@ from .system.precision import Precision, autocast, tf32_flags
 from .system.sharing import workers_on_device
 from .system.wording import amount
 from .training.batches import Batch, TestBatch, TrainingData, test_batches
+from .training.compile_record import CompileRecord
+from .training.compiling import CompiledSteps, MeasuredSteps, Steps
 from .training.config import EncoderConfig, SpotBatchConfig, TorchConfig
 from .training.device import resolve_device, seeded
 from .training.hooks import TorchHooks
@@ -53,6 +55,7 @@ class TorchMethod(TorchHooks):
         self.extras: dict[str, Tensor] = {}  # what finish stores beside the weights, e.g. retrieval keys
         self.precision: Precision = "fp32"  # of the last fit; predictions are made in it too
         self.execution: dict[str, Any] = {}  # how the last fit was computed, where that changes no number
+        self.compiled: CompileRecord | None = None  # what came of compiling in the last fit; None: it was not asked for
         self._label: str | None = None
 
     @property
@@ -117,7 +120,9 @@ class TorchMethod(TorchHooks):
             self._to_device(network, device)
             if self.batching == "slides":
                 data.constants = tuple(self._constants(slide, device) for slide in slides)
-            self.history = train(self, network, data, run, self._identity(data, run))
+            compiling = self._compiling(network, device, run)
+            self.history = train(self, network, data, run, self._identity(data, run), compiling)
+            self.compiled = compiling.record
             self.trained = network
             with torch.no_grad(), autocast(device, self.precision):
                 self.finish(network, data, run)
@@ -236,8 +241,15 @@ class TorchMethod(TorchHooks):
         network.to(device)
         # as the patches are: convolutions are faster so, and other layers do not mind
         network.to(memory_format=torch.channels_last)
-        if self.config.compile:
-            network.compile()
+
+    def _compiling(self, network: nn.Module, device: torch.device, run: Run) -> Steps:
+        """How a training's steps are computed, as ``config.compile`` asks: "auto" measures on a GPU alone."""
+        asked = self.config.compile
+        if asked == "auto" and device.type == "cuda":
+            return MeasuredSteps(network, device, self.name, run.note, whole_slides=self.batching == "slides")
+        if asked == "auto":
+            return Steps(CompileRecord(choice="eager", why="on_cpu"))
+        return CompiledSteps(network, device, self.name) if asked else Steps()
 
     def _constants(self, slide: TestSlide, device: torch.device) -> dict[str, Tensor]:
         return {name: value.to(device) for name, value in self.slide_constants(slide).items()}

@@ -174,7 +174,7 @@ def trial_table(section: Section) -> pd.DataFrame:
         "fit_s",
         "predict_s",
     ]
-    names += ["peak_mem_mb", "n_parameters", "device", "precision", "tf32"]
+    names += ["peak_mem_mb", "n_parameters", "device", "precision", "tf32", "compiled"]
     table = rows.drop_duplicates("key")[names].copy()
     table.insert(2, "label", table["entry"].map(section.entries["label"]))
     slices = rows.groupby("key", sort=False)["slice"].agg(" ".join)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -216,7 +217,7 @@ def trials_table(section: Section, trials: pd.DataFrame) -> Table:
             *map(text_cell, (row.fold, row.slices)),
             amount_cell(row.fit_s, 1),
             amount_cell(row.peak_mem_mb),
-            *map(text_cell, (row.device, row.precision + (f" (TF32: {row.tf32})" if row.tf32 else ""), row.key)),
+            *map(text_cell, (row.device, _arithmetic(row), row.key)),
         )
         for row in records(trials)
     ]
@@ -241,6 +242,12 @@ def trials_table(section: Section, trials: pd.DataFrame) -> Table:
         notes=("fit: time to train; memory: the peak of the process (CPU) or of the device (GPU).",),
         text_columns=frozenset({0, 1, 2, 4, 5, 8, 9, 10}),
     )
+
+
+def _arithmetic(trial: Any) -> str:
+    """``fp32 (TF32: convolutions), compiled``"""
+    in_tf32 = f" (TF32: {trial.tf32})" if trial.tf32 else ""
+    return f"{trial.precision}{in_tf32}{', compiled' if trial.compiled == 'compiled' else ''}"
 
 
 def protocol_table(section: Section) -> Table:

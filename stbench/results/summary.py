@@ -146,6 +146,7 @@ def _with_outcome(planned: Rows, state: TrialState, trial: Path) -> Rows:
         "n_parameters": state.n_parameters,
         "device": state.device,
         "tf32": " ".join(state.tf32 or []),  # what was computed in it, as far as the device has it
+        "compiled": "" if state.compiled is None else state.compiled.choice,
         "state": state.state,
         "reason": state.reason,
         "alarms": _joined(alarm.kind for alarm in state.alarms or []),

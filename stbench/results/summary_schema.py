@@ -60,6 +60,7 @@ COLUMNS = (
     Column("device", "text", "what it was computed on"),
     Column("precision", "text", "what it was computed in; empty where predictions were made elsewhere"),
     Column("tf32", "text", "what was computed in TF32, as far as the device has it"),
+    Column("compiled", "text", "compiled or eager: how it was trained; empty where compiling was not asked for"),
     Column("state", "text", "what became of the trial"),
     Column("reason", "text", "why it did not finish"),
     Column("leak", "text", "what the method does with the test slide's own expression; empty: nothing"),

@@ -7,16 +7,15 @@ import time
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..method import Run
 from ..system.files import replacing
-
-if TYPE_CHECKING:
-    pass
+from .compiling import Steps
+from .device import generator_states, restore_generators
 
 # A checkpoint is written at an epoch's end after at least this many seconds, within an epoch after at least the second
 # number, and never so often that writing takes more than the given share of the time.
@@ -26,7 +25,7 @@ CHECKPOINT_SHARE = 0.02
 
 # of a checkpoint
 PARTS = frozenset(("network", "optimiser", "scheduler", "generator", "generator_cpu", "generator_cuda"))
-PARTS |= {"epoch", "step", "seconds", "sums", "best_loss", "best_weights", "history"}
+PARTS |= {"epoch", "step", "seconds", "sums", "best_loss", "best_weights", "history", "compiling"}
 
 
 @dataclass
@@ -44,15 +43,14 @@ class TrainingState:
     best_loss: float = math.inf
     best_weights: dict[str, Tensor] | None = None
     history: list[dict[str, float]] = field(default_factory=list)
+    compiling: Steps = field(default_factory=Steps)  # how its steps are computed
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
-            "generator": self.generator.get_state(),
-            "generator_cpu": torch.get_rng_state(),
-            "generator_cuda": self._cuda_generator(),
+            **generator_states(self.generator),
             "epoch": self.epoch,
             "step": self.step,
             "seconds": self.seconds,
@@ -60,6 +58,7 @@ class TrainingState:
             "best_loss": self.best_loss,
             "best_weights": self.best_weights,
             "history": self.history,
+            "compiling": self.compiling.to_dict(),
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
@@ -67,10 +66,7 @@ class TrainingState:
         self.optimiser.load_state_dict(saved["optimiser"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(saved["scheduler"])
-        self.generator.set_state(saved["generator"])
-        torch.set_rng_state(saved["generator_cpu"])
-        if self.generator.device.type == "cuda":
-            torch.cuda.set_rng_state(saved["generator_cuda"], self.generator.device)
+        restore_generators(self.generator, saved)
         device = self.generator.device
         self.epoch, self.step, self.seconds = saved["epoch"], saved["step"], saved["seconds"]
         self.sums = {name: value.to(device) for name, value in saved["sums"].items()}
@@ -78,9 +74,7 @@ class TrainingState:
         if saved["best_weights"] is not None:
             self.best_weights = {name: value.to(device) for name, value in saved["best_weights"].items()}
         self.history = saved["history"]
-
-    def _cuda_generator(self) -> Tensor | None:
-        return torch.cuda.get_rng_state(self.generator.device) if self.generator.device.type == "cuda" else None
+        self.compiling.restore(saved["compiling"])
 
 
 class Checkpoints:

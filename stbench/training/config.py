@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from ..method import MethodConfig
@@ -21,7 +23,10 @@ class TorchConfig(MethodConfig):
     padding: Padding = Field(
         "white", description="colour of what lies outside the image in a window at its border: white or black"
     )
-    compile: bool = Field(False, description="compile the network's forward with torch.compile")
+    compile: Literal[True, False, "auto"] = Field(
+        False,
+        description="training steps by torch.compile: true, false, or auto (on a GPU, where it is measured to pay)",
+    )
 
 
 class SpotBatchConfig(MethodConfig):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 
 from ..errors import UserError, unknown
 from ..system.cores import usable_memory
-
-if TYPE_CHECKING:
-    pass
 
 
 def resolve_device(name: str) -> str:
@@ -54,3 +51,21 @@ def seeded(device: torch.device, seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
+
+
+def generator_states(generator: torch.Generator) -> dict[str, Any]:
+    """The states of ``generator`` and of torch's global ones, on the CPU and on the generator's device."""
+    on_gpu = generator.device.type == "cuda"
+    return {
+        "generator": generator.get_state(),
+        "generator_cpu": torch.get_rng_state(),
+        "generator_cuda": torch.cuda.get_rng_state(generator.device) if on_gpu else None,
+    }
+
+
+def restore_generators(generator: torch.Generator, states: Mapping[str, Any]) -> None:
+    """Put back what :func:`generator_states` gave; ``states`` may have more beside it."""
+    generator.set_state(states["generator"])
+    torch.set_rng_state(states["generator_cpu"])
+    if generator.device.type == "cuda":
+        torch.cuda.set_rng_state(states["generator_cuda"], generator.device)

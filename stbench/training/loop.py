@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -20,6 +21,7 @@ from ..system.precision import autocast
 from . import checkpoint
 from .batches import Batch, TrainingData
 from .checkpoint import Checkpoints, TrainingState
+from .compiling import Losses, Place, Steps
 from .patch_bank import Group
 
 PROGRESS_S = 0.2
@@ -53,13 +55,15 @@ class Trainable(Protocol):
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler | None]: ...
 
 
-def train(method: Trainable, network: nn.Module, data: TrainingData, run: Run, identity: str) -> list[dict[str, float]]:
+def train(
+    method: Trainable, network: nn.Module, data: TrainingData, run: Run, identity: str, compiling: Steps
+) -> list[dict[str, float]]:
     """Train ``network``, on ``data.device``, by the method's loss and optimiser; it is left in eval mode.
 
     The returned history has one row per epoch: ``epoch``, the mean over batches of what the loss returns,
     ``validation_...`` likewise, and ``seconds``. ``run.log`` is told each as it comes; not again on resuming.
     With the same seed, data and number of threads an interrupted training ends with the same weights as an
-    uninterrupted one, bit for bit on a CPU.
+    uninterrupted one, bit for bit on a CPU where ``compiling`` compiles nothing.
 
     Raises ``Interrupted`` when ``run.check_interrupt()`` says so, once a checkpoint is written; ``UserError`` when the
     loss is not finite.
@@ -68,7 +72,7 @@ def train(method: Trainable, network: nn.Module, data: TrainingData, run: Run, i
     torch.manual_seed(run.derive_seed(method.name, "training"))
     optimiser, scheduler = method.optimiser(network, device)
     generator = torch.Generator(device=device).manual_seed(run.derive_seed(method.name, "augmentation"))
-    state = TrainingState(network, optimiser, scheduler, generator)
+    state = TrainingState(network, optimiser, scheduler, generator, compiling=compiling)
     checkpoints = Checkpoints(run, identity)
     saved = checkpoints.read()
     if saved is not None:
@@ -125,11 +129,11 @@ def train_epoch(
     first = state.step * size
     start, told = time.monotonic() - state.seconds, 0.0
     state.network.train()
+    state.compiling.between(_place(state, steps, epochs))
     for i, batch in enumerate(data.batches(groups[first:], state.generator, state.epoch), start=first):
         in_step = min(size, len(groups) - i // size * size)  # an epoch's last step may have fewer batches
-        with autocast(data.device, run.precision):
-            losses = method.loss(state.network, batch)
-        (losses["loss"] / in_step).backward()
+        learn = partial(_gradients, method, state.network, batch, run, in_step)
+        losses = state.compiling.gradients(learn, batch.n_spots, state.generator)
         in_double = torch.stack([value.detach() for value in losses.values()]).double()
         for name, value in zip(losses, in_double.unbind(), strict=True):
             state.sums[name] = state.sums[name] + value if name in state.sums else value
@@ -138,6 +142,7 @@ def train_epoch(
         state.optimiser.step()
         state.optimiser.zero_grad(set_to_none=True)
         state.step += 1
+        state.compiling.between(_place(state, steps, epochs))
         now = time.monotonic()
         state.seconds = now - start
         if now - told >= PROGRESS_S or state.step == steps:
@@ -148,8 +153,20 @@ def train_epoch(
         if run.check_interrupt():
             where = f"in epoch {state.epoch} of {epochs}, after step {state.step} of {steps}"
             raise _interrupted(method, where, state, run, checkpoints)
-        if checkpoints.due(checkpoint.STEP_CHECKPOINT_S):
+        if not state.compiling.is_timing and checkpoints.due(checkpoint.STEP_CHECKPOINT_S):
             checkpoints.write(state)
+
+
+def _place(state: TrainingState, steps: int, epochs: int) -> Place:
+    return Place(state.step, steps, left=(epochs - state.epoch + 1) * steps - state.step)
+
+
+def _gradients(method: Trainable, network: nn.Module, batch: Batch, run: Run, in_step: int) -> Losses:
+    """The losses of one of a step's ``in_step`` batches; their gradients are added to the parameters'."""
+    with autocast(batch.device, run.precision):
+        losses = method.loss(network, batch)
+    (losses["loss"] / in_step).backward()
+    return losses
 
 
 def _interrupted(

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ..system.files import write_json
 from ..system.processes import Process
+from ..training.compile_record import CompileRecord
 
 FINAL_STATES = ("finished", "failed", "skipped")
 
@@ -50,6 +51,7 @@ class TrialState(BaseModel):
     fit_s: float | None = None
     predict_s: float | None = None
     peak_mem_mb: float | None = None
+    compiled: CompileRecord | None = None  # what came of compiling its training; None: that was not asked for
     n_parameters: int | None = None
     alarms: list[AlarmRecord] | None = None
     versions: dict[str, Any] | None = None

@@ -27,6 +27,7 @@ from ..system.environment import versions
 from ..system.files import value_digest, writing_to
 from ..system.memory import PeakMemory
 from ..system.precision import Precision, require_capable, tf32_used
+from ..training.compile_record import CompileRecord
 from ..training.precision import resolve_precision, safe_precisions
 from . import outcome
 from .asking import predict_again, predict_all
@@ -136,6 +137,7 @@ def work_on(attempt: Attempt) -> dict[str, Any]:
         "fit_s": round(fit_s, 3),
         "predict_s": round(predict_s, 3),
         "peak_mem_mb": _peak_mb(method, memory.peak_mb),
+        "compiled": _compiled(method),
         "n_parameters": _n_parameters(method),
         "threads": _n_threads(),
         "alarms": [AlarmRecord(kind=alarm.kind, text=alarm.text) for alarm in raised],
@@ -220,6 +222,12 @@ def _peak_mb(method: Method, ours: float) -> float | None:
     if theirs is None:
         return None
     return round(ours + theirs, 1)
+
+
+def _compiled(method: Method) -> CompileRecord | None:
+    """What it says of compiling its training, if it says anything; methods of torch do."""
+    record = getattr(method, "compiled", None)
+    return record if isinstance(record, CompileRecord) else None
 
 
 def _n_parameters(method: Method) -> int | None:

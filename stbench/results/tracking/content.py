@@ -49,6 +49,8 @@ def tags_of(spec: TrialSpec, state: TrialState) -> dict[str, object]:
     }
     if state.ended is not None:
         tags["stbench.device"] = state.device
+    if state.compiled is not None:
+        tags |= {"stbench.compiled": state.compiled.choice, "stbench.compiled_why": state.compiled.why}
     if spec.trained_by:
         tags["stbench.trained_by"] = spec.trained_by
     tags |= {f"version.{name}": number for name, number in (state.versions or {}).items()}
@@ -68,6 +70,9 @@ def scores_of(rows: pd.DataFrame, state: EndedState) -> Iterator[Point]:
         value = getattr(state, name)
         if value is not None:
             yield Point(name, float(value), when)
+    gain = None if state.compiled is None else state.compiled.gain
+    if gain is not None:
+        yield Point("compile_gain", gain, when)
     for row in rows.to_dict("records"):
         for name in (*METRICS, *EXCHANGED):
             if pd.notna(row[name]):
