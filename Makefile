@@ -50,7 +50,7 @@ test: $(READY)
 fast-tests: $(READY)
 	mkdir -p build
 	OMP_NUM_THREADS=1 $(BIN)/python $(if $(COVERAGE),-m slipcover --json --out $(COUNTS)) \
-	  -m pytest -n $(WORKERS) -m "not slow and not gpu"
+	  -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not gpu"
 ifdef COVERAGE
 	@$(BIN)/python -m slipcover --fail-under $(COVERAGE) --out $(COUNTS) --merge $(COUNTS) >build/coverage.txt || \
 	  { tail -n 1 build/coverage.txt; echo "tests run less than $(COVERAGE) % of the lines, see build/coverage.txt"; exit 1; }

@@ -275,7 +275,7 @@ def test_in_a_browser_sorting_works_without_errors_or_sideways_scrolling(
     arguments += ["--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--v=0"]
     arguments += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=5000", "--dump-dom"]
     done = subprocess.run(
-        [chromium, *arguments, frame.as_uri()], capture_output=True, text=True, timeout=60, check=True
+        [chromium, *arguments, frame.as_uri()], capture_output=True, text=True, timeout=300, check=True
     )
     assert "CONSOLE" not in done.stderr
     out = re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.DOTALL)

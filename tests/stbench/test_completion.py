@@ -119,7 +119,7 @@ def test_a_process_that_a_shell_starts_loads_nothing_heavy_and_prints_no_traceba
         [sys.executable, "-c", AS_THE_SCRIPT_DOES],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         env=os.environ | {"_STBENCH_COMPLETE": "complete_bash"} | asked,
     )
     assert (done.returncode, done.stdout, done.stderr) == (code, out, "loaded: []\n")

@@ -42,7 +42,7 @@ def _alone(*words: object, **variables: str) -> subprocess.CompletedProcess[str]
     """The command line in a process of its own, which says whether torch was imported."""
     environment = os.environ | {"COLUMNS": "300"} | variables
     command = [sys.executable, "-c", IN_ANOTHER_PROCESS, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=True)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=True)
 
 
 @pytest.mark.parametrize(
