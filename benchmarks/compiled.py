@@ -2,9 +2,9 @@
 
     python benchmarks/compiled.py --out compiled.json
 
-The network alone is compiled, as ``compile`` of a method's config does. ``paid_after_steps``: from when on a training
-is shorter with it. ``--backend`` names another compiler than Inductor (``aot_eager`` compiles nothing: it shows, in
-seconds, that a network can be traced).
+The network alone is compiled, with the options of the setting ``compile``. ``paid_after_steps``: from when on a
+training is shorter with it. ``--backend`` names another compiler than Inductor (``aot_eager`` compiles nothing: it
+shows, in seconds, that a network can be traced).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from plain_step import METHODS, configured, made_up_slides, opened, plain_loss, 
 
 from stbench.system.files import write_json
 from stbench.system.precision import tf32_flags
+from stbench.training import compiling
 
 BATCHES = 16  # of a round
 ROUNDS = 3
@@ -40,7 +41,8 @@ def stepped(name: str, size: gpu.Size, device: str, backend: str | None, batches
     images = ready_images(method, batch)
     views = [images, *(images.clone() for _ in range(getattr(method.config, "copies", 0)))]
     if backend is not None:
-        start.network.compile(backend=backend)
+        options = compiling.OPTIONS if backend == compiling.BACKEND else None
+        start.network.compile(backend=backend, options=options)
     losses: list[float] = []
 
     def step() -> None:
@@ -84,7 +86,7 @@ def main(words: Sequence[str] | None = None, say: Callable[[str], None] = print)
         __doc__,
         words,
         ("--methods", {"default": ",".join(FIRST), "help": "names with commas"}),
-        ("--backend", {"default": "inductor", "help": "of torch.compile (inductor)"}),
+        ("--backend", {"default": compiling.BACKEND, "help": f"of torch.compile ({compiling.BACKEND})"}),
     )
     size = gpu.TINY if options.tiny else gpu.HER2ST
     found: dict[str, Any] = {}
