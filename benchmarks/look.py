@@ -53,7 +53,7 @@ class Part:
 # in the order in which they are wanted; those of one line run side by side: neither is timed
 PARTS: tuple[tuple[Part, ...], ...] = (
     (Part("measured", "gpu.py", 230, tiny=("--steps", "1")),),
-    (Part("tests", "gpu_tests.py", 110), Part("counted", "fitted.py", 110, own=False)),
+    (Part("tests", "gpu_tests.py", 140), Part("counted", "fitted.py", 140, own=False)),
     (Part("published_loop", "published_loop.py", 70),),
     (Part("profile", "profiled.py", 70),),
     (Part("slots", "slots.py", 90, tiny=("--methods", "histogene")),),

@@ -77,6 +77,15 @@ def test_a_network_is_compared_with_itself_compiled(tmp_path: Path) -> None:
     assert found["ratio"] == pytest.approx(found["eager"]["batch_s"] / found["compiled"]["batch_s"])
 
 
+def test_a_network_that_cannot_be_compiled_is_told_and_the_next_one_is_tried(tmp_path: Path) -> None:
+    out = tmp_path / "compiled.json"
+    words = ["--device", "cpu", "--tiny", "--methods", "histogene,thitogene", "--backend", "no_such_compiler"]
+    compiled.main([*words, "--out", str(out)])
+    found = json.loads(out.read_text())["methods"]
+    assert list(found) == ["histogene", "thitogene"]
+    assert all("no_such_compiler" in row["error"] for row in found.values())
+
+
 def test_the_published_loop_sees_every_spot_and_learns() -> None:
     size = replace(gpu.TINY, side=64)
     found = published_loop.rates(size, 1, 200, "cpu", 1)
