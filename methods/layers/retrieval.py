@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own name for it
 from torch import Tensor
@@ -67,20 +66,11 @@ def nearest(queries: Tensor, keys: Tensor, k: int, unit_keys: Tensor | None = No
     unit_keys = F.normalize(keys, dim=1) if unit_keys is None else unit_keys
     with exact_products(queries.device):
         similarity = F.normalize(queries, dim=1) @ unit_keys.T
-    ranked = _highest(similarity, min(k + _MARGIN, len(keys)))
+    ranked = similarity.topk(min(k + _MARGIN, len(keys)), dim=1).indices
     certain, doubtful = ranked[:, : max(k - _MARGIN, 0)], ranked[:, max(k - _MARGIN, 0) :].sort(dim=1).values
     exact = torch.bmm(F.normalize(_exact(keys[doubtful]), dim=2), _exact(queries)[:, :, None])[:, :, 0]
     order = exact.argsort(dim=1, descending=True, stable=True)[:, : k - certain.shape[1]]
     return torch.cat([certain, doubtful.gather(1, order)], dim=1)
-
-
-def _highest(similarity: Tensor, n: int) -> Tensor:
-    """Indices (n_queries, n) int64 of each row's highest values, best first."""
-    if similarity.device.type != "cpu":
-        return similarity.topk(n, dim=1).indices
-    # numpy's selection is several times as fast as torch's on a CPU, but leaves what it selects in no order
-    selected = torch.from_numpy(np.argpartition(similarity.detach().numpy(), -n, axis=1)[:, -n:])
-    return selected.gather(1, similarity.gather(1, selected).argsort(dim=1, descending=True))
 
 
 def note_neighbours(name: str, k: int, n_keys: int, run: Run) -> None:
