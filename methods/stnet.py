@@ -234,8 +234,7 @@ class STNet(TorchMethod):
             case "d4":
                 return augment.to_float(augment.flip_and_quarter_turn(batch.patches, batch.generator))
             case "jitter_rot180":
-                images = augment.colour_jitter(augment.to_float(batch.patches), batch.generator)
-                return augment.rotate(augment.hflip(images, batch.generator), batch.generator, 180)
+                return augment.jitter_flip_and_rotate(batch.patches, batch.generator)
             case _:
                 return augment.to_float(batch.patches)
 

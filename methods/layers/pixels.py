@@ -48,12 +48,14 @@ def encoder_input(
     1.5, left-right flip, any angle. ``flip-quarter-turns`` is BLEEP's, and mclSTExp's on Alex+10x: both flips, quarter
     turns.
     """
+    if generator is not None and augmentation == "jitter-flip-rotate":
+        return _scaled(augment.jitter_flip_and_rotate(patches, generator), scale, encoder)
     if generator is not None and augmentation == "flip-quarter-turns":  # of bytes: a quarter of what there is to move
         patches = augment.flip_and_quarter_turns(patches, generator)
-    images = augment.to_float(patches)
-    if generator is not None and augmentation == "jitter-flip-rotate":
-        images = augment.colour_jitter(images, generator)
-        images = augment.rotate(augment.hflip(images, generator), generator)
+    return augment.in_blocks(lambda block: _scaled(augment.to_float(block), scale, encoder), patches)
+
+
+def _scaled(images: Tensor, scale: PixelScale, encoder: str) -> Tensor:
     if scale in ("imagenet", "encoder"):
         return augment.standardise(images, *on_device(scaling(scale, encoder), images.device))
     if scale == "bgr-255":

@@ -17,13 +17,31 @@ from torch.nn.functional import affine_grid, grid_sample
 from ..system.precision import float32, no_autocast
 
 GREY = (0.2989, 0.587, 0.114)  # ITU-R 601 luma, as torchvision rounds it
+BLOCK = 8  # images that a CPU changes at a time: float32 at 224 px, with what is made of them, they fit into its cache
 
 
-def to_float(patches: Tensor) -> Tensor:
+def to_float(patches: Tensor, memory_format: torch.memory_format = torch.channels_last) -> Tensor:
     """uint8 to float32 in [0, 1], channels-last in memory."""
     if patches.device.type == "cpu":
-        return patches.to(torch.float32, memory_format=torch.channels_last).div_(255)
-    return (patches / 255).contiguous(memory_format=torch.channels_last)  # in one pass, which is slow on a CPU
+        return patches.to(torch.float32, memory_format=memory_format).div_(255)
+    return (patches / 255).contiguous(memory_format=memory_format)  # in one pass, which is slow on a CPU
+
+
+def in_blocks(change: Callable[..., Tensor], images: Tensor, *drawn: Tensor) -> Tensor:
+    """``change(images, *drawn)``, float32 of the images' shape, where what becomes of an image hangs on it alone and on
+    its rows of ``drawn``.
+
+    On a CPU a few images are changed at a time, so that what is made on the way stays in its cache: the same numbers
+    for a fraction of the memory traffic. None is changed alone, as torch would then sum over it in another order.
+    """
+    n_blocks = len(images) // BLOCK
+    if images.device.type != "cpu" or n_blocks < 2:
+        return change(images, *drawn)
+    changed = torch.empty(images.shape, dtype=torch.float32, memory_format=torch.channels_last)
+    parts = (each.tensor_split(n_blocks) for each in (changed, images, *drawn))
+    for into, block, *theirs in zip(*parts, strict=True):
+        into.copy_(change(block, *theirs))
+    return changed
 
 
 def standardise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -101,21 +119,44 @@ def symmetries(images: Tensor) -> list[Tensor]:
     return [*flipped_down, *(image.flip(-1) for image in flipped_down)]
 
 
+def jitter_flip_and_rotate(patches: Tensor, generator: Generator) -> Tensor:
+    """mclSTExp's augmentation on HER2+ and cSCC: uint8 to float32 in [0, 1], its colours jittered by half, flipped
+    left-right with probability 1/2, turned by any angle."""
+    factors, order = _jitter_draws(patches, generator)
+    heads, angles = _heads(patches, 0.5, generator), _angles(patches, generator)
+    return in_blocks(_jittered_flipped_and_rotated, patches, factors, order, heads, angles)
+
+
+def _jittered_flipped_and_rotated(
+    patches: Tensor, factors: Tensor, order: Tensor, heads: Tensor, angles: Tensor
+) -> Tensor:
+    planes = patches.device.type == "cpu"  # which is faster where a channel lies in one piece
+    images = to_float(patches, torch.contiguous_format if planes else torch.channels_last)
+    images = adjust_colours(images, factors, order)
+    return rotate_by(_where(heads, images, lambda some: some.flip(-1)), angles)
+
+
 def colour_jitter(
     images: Tensor, generator: Generator, brightness: float = 0.5, contrast: float = 0.5, saturation: float = 0.5
 ) -> Tensor:
     """torchvision's ColorJitter without hue, a draw per image: factors uniform in [1 - x, 1 + x], in random order."""
+    return adjust_colours(images, *_jitter_draws(images, generator, (brightness, contrast, saturation)))
+
+
+def _jitter_draws(
+    images: Tensor, generator: Generator, spreads: tuple[float, float, float] = (0.5, 0.5, 0.5)
+) -> tuple[Tensor, Tensor]:
+    """Factors and order for :func:`adjust_colours`."""
     n, device = len(images), images.device
     draws = torch.rand((n, 3), generator=generator, device=device)
-    ranges = [(max(0.0, 1 - spread), 1 + spread) for spread in (brightness, contrast, saturation)]
+    ranges = [(max(0.0, 1 - spread), 1 + spread) for spread in spreads]
     if len(set(ranges)) == 1:
         low, high = ranges[0]
         factors = low + (high - low) * draws
     else:
         scaled = [low + (high - low) * draw for (low, high), draw in zip(ranges, draws.unbind(1), strict=True)]
         factors = torch.stack(scaled, dim=1)
-    order = torch.rand((n, 3), generator=generator, device=device).argsort(dim=1)
-    return adjust_colours(images, factors, order)
+    return factors, torch.rand((n, 3), generator=generator, device=device).argsort(dim=1)
 
 
 def adjust_colours(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
@@ -130,8 +171,9 @@ def adjust_colours(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
     for step in range(3):
         factor, other_share, from_grey = (each[:, step, None, None, None] for each in (made, rest, saturates))
         grey = to_grey(images)
-        other = torch.where(from_grey, grey, grey.mean(dim=(-2, -1), keepdim=True))
-        images = (factor * images).add_(other_share * other).clamp_(0, 1)
+        other = torch.where(from_grey, grey, grey.mean(dim=(-2, -1), keepdim=True)).mul_(other_share)
+        images = images * factor if step == 0 else images.mul_(factor)  # the caller's are not written to
+        images.add_(other).clamp_(0, 1)
     return images
 
 
@@ -143,8 +185,7 @@ def to_grey(images: Tensor) -> Tensor:
 
 def rotate(images: Tensor, generator: Generator, degrees: float = 180.0) -> Tensor:
     """Each image turned by a uniform angle in [-``degrees``, ``degrees``]: nearest neighbour, same size, corners 0."""
-    angles = (2 * torch.rand(len(images), generator=generator, device=images.device) - 1) * degrees
-    return rotate_by(images, angles)
+    return rotate_by(images, _angles(images, generator, degrees))
 
 
 def rotate_by(images: Tensor, angles: Tensor) -> Tensor:
@@ -182,7 +223,10 @@ def _sometimes(images: Tensor, p: float, generator: Generator, change: Callable[
 
     A GPU changes all and chooses, since asking which to change would make it wait; a CPU changes only those.
     """
-    heads = _heads(images, p, generator)
+    return _where(_heads(images, p, generator), images, change)
+
+
+def _where(heads: Tensor, images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     if images.device.type != "cpu":
         return torch.where(heads.view(-1, 1, 1, 1), change(images), images)
     chosen = heads.nonzero().squeeze(1)
@@ -192,3 +236,8 @@ def _sometimes(images: Tensor, p: float, generator: Generator, change: Callable[
 def _heads(images: Tensor, p: float, generator: Generator) -> Tensor:
     """(B,) bool: a draw for each image, true with probability ``p``."""
     return torch.rand(len(images), generator=generator, device=images.device) < p
+
+
+def _angles(images: Tensor, generator: Generator, degrees: float = 180.0) -> Tensor:
+    """(B,) angles, uniform in [-``degrees``, ``degrees``]."""
+    return (2 * torch.rand(len(images), generator=generator, device=images.device) - 1) * degrees

@@ -10,6 +10,7 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as reference
 
+from stbench.methods.layers.pixels import encoder_input
 from stbench.training import augment
 
 
@@ -201,3 +202,48 @@ def test_every_way_to_draw_moves_pixels_as_flips_and_turns_do(way, monkeypatch):
     expected = expected.rot90(1, (-2, -1)) if way & 4 else expected
     expected = expected.rot90(2, (-2, -1)) if way & 8 else expected
     assert torch.equal(augment.flip_and_quarter_turns(images, generator()), expected)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("n", [1, 15, 16, 19])
+def test_images_changed_a_few_at_a_time_have_the_numbers_of_all_at_once(n, threads, monkeypatch):
+    monkeypatch.setattr(augment, "BLOCK", 4)
+    torch.set_num_threads(threads)  # which share what is summed over
+    images, theirs, ours = patches(n, side=48), generator(5), generator(5)
+    jittered = augment.colour_jitter(augment.to_float(images), theirs)
+    expected = augment.rotate(augment.hflip(jittered, theirs), theirs)
+    found = augment.jitter_flip_and_rotate(images, ours)
+    assert torch.equal(found, expected)
+    assert torch.equal(ours.get_state(), theirs.get_state())
+    assert n < 8 or found.is_contiguous(memory_format=torch.channels_last)  # as the network takes them
+
+
+def test_no_image_is_changed_alone_and_rows_stay_with_their_images(monkeypatch):
+    monkeypatch.setattr(augment, "BLOCK", 4)
+    sizes, rows = [], torch.arange(19.0).view(-1, 1)
+
+    def change(block: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(block))
+        return block.float() + drawn[:, :, None, None]
+
+    images = patches(19)
+    assert torch.equal(augment.in_blocks(change, images, rows), images + rows[:, :, None, None])
+    assert (sum(sizes), min(sizes)) == (19, 4)
+
+
+def test_colours_are_adjusted_in_a_copy():
+    images = augment.to_float(patches(3))
+    before = images.clone()
+    augment.colour_jitter(images, generator())
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("scale", ["unit", "imagenet", "bgr-255"])
+def test_a_contrastive_methods_input_is_the_same_in_blocks(scale, monkeypatch):
+    monkeypatch.setattr(augment, "BLOCK", 100)
+    images = patches(19)
+    for augmentation in ("jitter-flip-rotate", "flip-quarter-turns", "none"):
+        whole = encoder_input(images, scale, augmentation, generator())
+        with monkeypatch.context() as patch:
+            patch.setattr(augment, "BLOCK", 4)
+            assert torch.equal(encoder_input(images, scale, augmentation, generator()), whole)
