@@ -56,6 +56,7 @@ PARTS: tuple[tuple[Part, ...], ...] = (
     (Part("tests", "gpu_tests.py", 140), Part("counted", "fitted.py", 140, own=False)),
     (Part("published_loop", "published_loop.py", 70),),
     (Part("profile", "profiled.py", 70),),
+    (Part("memory", "memory_per_spot.py", 100),),
     (Part("slots", "slots.py", 90, tiny=("--methods", "histogene")),),
     (Part("precision", "precision.py", 60, ("--made-up",), ("--epochs", "1")),),
     (Part("compiled", "compiled.py", 240, tiny=("--methods", "histogene", "--backend", "aot_eager")),),

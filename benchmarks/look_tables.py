@@ -158,6 +158,20 @@ def profile(found: Mapping[str, Any]) -> list[str]:
     return _table(("method", "GPU busy", "kernels a batch", "launches", "waits", "ms a batch, most first"), rows)
 
 
+def memory(found: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for name, steps in found["memory"]["methods"].items():
+        for row in steps:
+            start = (name, f"{row['spots']:,}", row["checkpointing"], _gib(row["counted_bytes"]))
+            if "error" in row:
+                rows.append((*start, row["error"], "", ""))
+                continue
+            taken = row["taken_bytes"]
+            times = UNKNOWN if taken is None else f"{taken / row['counted_bytes']:.2f}"
+            rows.append((*start, _gib(taken), times, f"{1e3 * row['seconds']:.1f}"))
+    return _table(("method", "spots", "checkpointing", "GiB counted", "measured", "times", "ms a step"), rows)
+
+
 def slots(found: Mapping[str, Any]) -> list[str]:
     rows = []
     for name, by_number in found["slots"]["methods"].items():
@@ -217,6 +231,7 @@ SECTIONS: tuple[tuple[str, str, Section], ...] = (
     ("Measured: beside the published loop", "published_loop", published_loop),
     ("Measured: tests marked gpu", "tests", tests),
     ("Measured: where a step's time goes", "profile", profile),
+    ("Measured: memory as sections grow", "memory", memory),
     ("Measured: slots of one GPU", "slots", slots),
     ("Measured: compiled against eager", "compiled", compiled),
     ("Measured: precision", "precision", precision),

@@ -190,6 +190,18 @@ FOUND: dict[str, Any] = {
             },
         }
     },
+    "memory": HOST
+    | {
+        "methods": {
+            "hist2st": [
+                {"spots": 4895, "checkpointing": "off", "counted_bytes": 40 * 2**30, "error": "out of GPU memory"},
+                {
+                    **{"spots": 4895, "checkpointing": "on", "counted_bytes": 14 * 2**30},
+                    **{"seconds": 0.5, "taken_bytes": 21 * 2**30},
+                },
+            ]
+        }
+    },
     "slots": HOST
     | {
         "methods": {
@@ -240,6 +252,8 @@ def test_the_tables_say_what_was_found() -> None:
         "* failed: `gpu/a.py::b`: 1 is not 2",
         "| bleep | out of memory |  |  |  |  |",
         "| stnet | 93% | 1,500 | 1,490 | 2 in 12 batches | convolutions 5.00, copies 0.10 |",
+        "| hist2st | 4,895 | off | 40.0 | out of GPU memory |  |  |",
+        "| hist2st | 4,895 | on | 14.0 | 21.0 | 1.50 | 500.0 |",
         "| stnet | 4 | CUDA out of memory |  |  |",
         "| stnet | 10.00 | 8.00 | 1.25 | 40 | 20,000 batches | 1e-05 |",
         "| stnet | 1.5 | 0.001 / 0.0007 |",

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -18,6 +19,7 @@ import compiled
 import fitted
 import gpu
 import gpu_tests
+import memory_per_spot
 import profiled
 import published_loop
 import slots
@@ -119,6 +121,26 @@ class AnsweringSlot:
             return {"error": "CUDA out of memory"}
         epochs = self.asked[-2]["epochs"]
         return {"spots": 100 * epochs, "seconds": epochs * (1 + 0.5 * (beside - 1)), "reserved_bytes": 2**30}
+
+
+def test_memory_is_counted_with_and_without_checkpointing(tmp_path: Path) -> None:
+    out = tmp_path / "memory.json"
+    memory_per_spot.main(["--device", "cpu", "--tiny", "--methods", "thitogene", "--out", str(out)])
+    rows = json.loads(out.read_text())["methods"]["thitogene"]
+    assert [(row["spots"], row["checkpointing"]) for row in rows] == [(12, "off"), (12, "on"), (24, "off"), (24, "on")]
+    kept, again = (sum(row["counted_bytes"] for row in rows if row["checkpointing"] == how) for how in ("off", "on"))
+    assert again < kept
+    assert all(row["seconds"] > 0 and row["taken_bytes"] is None for row in rows)
+
+
+def test_a_step_for_which_memory_runs_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fit(self: object, *_: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB. GPU 0 has ...")
+
+    monkeypatch.setattr(gpu.METHODS["histogene"], "fit", fit)
+    found = memory_per_spot.taken("histogene", 12, "off", gpu.TINY, "cpu")
+    assert found["error"] == "out of GPU memory (9.00 GiB more were wanted)"
+    assert found["counted_bytes"] > 0
 
 
 def test_slots_side_by_side_are_compared_with_one() -> None:
