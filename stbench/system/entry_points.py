@@ -1,6 +1,6 @@
 """Entry points of the installed packages: read once, for as long as the folders that are searched stay as they are.
 
-To find those of one group, ``importlib.metadata`` opens the metadata of every installed package, each time anew: some
+To find those of a group, ``importlib.metadata`` opens the metadata of every installed package, each time anew: some
 hundred files for each name that is looked up.
 """
 
@@ -15,8 +15,8 @@ from importlib.metadata import EntryPoints
 Stamp = tuple[int, int, int] | None  # device, inode and time of a folder's last change; None: there is none
 
 
-def entry_points(**chosen: str) -> EntryPoints:
-    """Those that have the ``group`` and the ``name`` that are asked for, as ``importlib.metadata`` gives them.
+def entry_points(group: str, name: str | None = None) -> EntryPoints:
+    """Those of a group, or of them those of a name, as ``importlib.metadata`` gives them.
 
     What is installed while this process runs is found, as an installation changes a folder of ``sys.path``.
 
@@ -25,12 +25,13 @@ def entry_points(**chosen: str) -> EntryPoints:
     >>> entry_points(group="stbench.methods", name="stnet")["stnet"].module
     'stbench.methods.stnet'
     """
-    return _all(tuple((folder, _stamp(folder)) for folder in sys.path)).select(**chosen)
+    found = _read(group, tuple((folder, _stamp(folder)) for folder in sys.path))
+    return found if name is None else found.select(name=name)
 
 
-@lru_cache(maxsize=4)
-def _all(folders: tuple[tuple[str, Stamp], ...]) -> EntryPoints:
-    return importlib.metadata.entry_points()
+@lru_cache(maxsize=8)
+def _read(group: str, folders: tuple[tuple[str, Stamp], ...]) -> EntryPoints:
+    return importlib.metadata.entry_points(group=group)
 
 
 def _stamp(folder: str) -> Stamp:

@@ -301,7 +301,7 @@ def test_the_digest_of_a_registered_method_covers_the_layers_it_uses(monkeypatch
     registry.source_digest.__wrapped__(registry.method("feature_ridge"))
     assert {"image.py", "ridge.py", "frozen_features.py", "encoders.py", "method.py"} <= {path.name for path in read}
     assert not any(path.parent.name in ("cli", "readings", "switches") for path in read)
-    assert [path.name for path in read if path.parent.name == "system"] == ["precision.py"]
+    assert {path.name for path in read if path.parent.name == "system"} == {"precision.py"}
 
 
 def test_a_dataset_is_found_by_its_name_and_given_its_root(install: Install, tmp_path: Path) -> None:
