@@ -87,7 +87,7 @@ def test_a_published_step(times_as_fast: Callable, name: str) -> None:
     n_spots = SPOTS[name]
     method = configured(name, "published", {"batch_size": n_spots})
     by_spots = method.batching == "spots"
-    side = method.config.patch_px
+    side = method.input_px  # of the windows, too: as published, nothing is resized
     start = opened(method, made_up_slides(1, n_spots, N_GENES, side), "cpu")
     group = [torch.arange(n_spots)] if by_spots else start.groups
     (batch,) = start.data.batches(group)
@@ -95,8 +95,9 @@ def test_a_published_step(times_as_fast: Callable, name: str) -> None:
     pixels = rng.integers(0, 256, (PICTURE, PICTURE, 3), dtype=np.uint8)
     corners = rng.integers(0, PICTURE - side, (n_spots, 2)).tolist()
     their_network = copy.deepcopy(start.network)
+    settings = {name: start.optimiser.defaults.get(name) for name in ("lr", "momentum", "weight_decay")}
     their_optimiser = type(start.optimiser)(
-        their_network.parameters(), **start.optimiser.defaults | {"fused": None, "foreach": None}
+        their_network.parameters(), **{name: value for name, value in settings.items() if value is not None}
     )
     start.network.to(memory_format=torch.channels_last)  # as TorchMethod does
     if not by_spots:

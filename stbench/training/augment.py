@@ -64,41 +64,48 @@ def flip_and_quarter_turns(images: Tensor, generator: Generator) -> Tensor:
 
 def _moved(images: Tensor, generator: Generator, n_draws: int) -> Tensor:
     """Images flipped left-right, then up-down, then turned a quarter counter-clockwise, then by half a turn, as each
-    has drawn; every pixel is moved once, from the place that is looked up for it.
-    """
-    draws = torch.stack([torch.rand(len(images), generator=generator, device=images.device) for _ in range(n_draws)])
-    places, weights = _ways(images.shape[-1], images.device)
-    ways = ((draws < 0.5) * weights[:n_draws]).sum(0)
-    return picked(images, places[ways])
+    has drawn; every pixel is moved once. Channels-last."""
+    device = images.device
+    draws = torch.stack([torch.rand(len(images), generator=generator, device=device) for _ in range(n_draws)])
+    ways = ((draws < 0.5) * _bits(device)[:n_draws]).sum(0)
+    if device.type != "cpu":
+        return _looked_up(images, ways)
+    moved = torch.empty(images.shape, dtype=images.dtype, memory_format=torch.channels_last)
+    for into, image, way in zip(moved, images, ways.tolist(), strict=True):
+        into.copy_(_one_way(image, way))
+    return moved
 
 
-def _one_way(images: Tensor, way: int) -> Tensor:
-    flipped = images.flip([axis for axis, bit in ((-1, 1), (-2, 2)) if way & bit])
-    return flipped.rot90(1, (-2, -1)) if way & 4 else flipped
+def _one_way(image: Tensor, way: int) -> Tensor:
+    """(..., S, S) in one of 16 ways: the bits of ``way`` are the four moves, in their order."""
+    across, down, quarter, half = (bool(way & bit) for bit in (1, 2, 4, 8))
+    if quarter:  # which exchanges the axes, and flips the new rows
+        image, across, down = image.transpose(-2, -1), down, not across
+    return image.flip([axis for axis, flips in ((-1, across), (-2, down)) if flips != half])
+
+
+def _looked_up(images: Tensor, ways: Tensor) -> Tensor:
+    """The same for (B,) ``ways`` on the device, which nothing waits for: where each pixel comes from is looked up."""
+    n, channels, side, _ = images.shape
+    pixels = images.permute(0, 2, 3, 1).reshape(n, side**2, channels)
+    places = _places(side, images.device)[ways]
+    found = pixels.gather(1, places[:, :, None].expand(-1, -1, channels))
+    return found.view(n, side, side, channels).permute(0, 3, 1, 2)
 
 
 @functools.lru_cache(maxsize=8)
-def _ways(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(16, side * side) int64: for each way to draw, which pixel of an image comes to each place; and what each of the
-    four draws adds to the way's number, (4, 1).
-    """
+def _places(side: int, device: torch.device) -> Tensor:
+    """(16, side * side) int64: for each way to draw, which pixel of an image comes to each place."""
     with torch.inference_mode(False):
-        places = torch.arange(side * side, device=device).view(side, side)
-        ways = [_one_way(places, way) for way in range(8)]
-        ways += [turned.flip((-2, -1)) for turned in ways]
-        return torch.stack(ways).flatten(1), torch.tensor([[1], [2], [4], [8]], device=device)
+        pixels = torch.arange(side * side, device=device).view(side, side)
+        return torch.stack([_one_way(pixels, way) for way in range(16)]).flatten(1)
 
 
-def picked(images: Tensor, places: Tensor) -> Tensor:
-    """Images (B, C, S, S) whose pixel p, counted row by row, is that of ``places`` (B, S * S) int64; channels-last."""
-    n, channels, side, _ = images.shape
-    pixels = images.permute(0, 2, 3, 1).reshape(n, side**2, channels)
-    if images.device.type == "cpu":  # which copies whole pixels faster than single values
-        first = torch.arange(n).view(-1, 1) * side**2
-        found = pixels.flatten(0, 1).index_select(0, (places + first).flatten())
-    else:
-        found = pixels.gather(1, places[:, :, None].expand(-1, -1, channels))
-    return found.view(n, side, side, channels).permute(0, 3, 1, 2)
+@functools.lru_cache(maxsize=8)
+def _bits(device: torch.device) -> Tensor:
+    """(4, 1): what each of the four draws adds to the number of the way."""
+    with torch.inference_mode(False):
+        return torch.tensor([[1], [2], [4], [8]], device=device)
 
 
 def hflip(images: Tensor, generator: Generator, p: float = 0.5) -> Tensor:

@@ -202,6 +202,9 @@ def test_every_way_to_draw_moves_pixels_as_flips_and_turns_do(way, monkeypatch):
     expected = expected.rot90(1, (-2, -1)) if way & 4 else expected
     expected = expected.rot90(2, (-2, -1)) if way & 8 else expected
     assert torch.equal(augment.flip_and_quarter_turns(images, generator()), expected)
+    looked_up = augment._looked_up(images, torch.tensor([way]))  # as on a GPU
+    assert torch.equal(looked_up, expected)
+    assert looked_up.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
