@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,9 +30,11 @@ class Step:
     preset: str
     n_spots: int
     n_genes: int
+    checkpointing: bool = False  # whether activations are computed again in the backward pass
 
     def __str__(self) -> str:
-        return "/".join(map(str, asdict(self).values()))
+        names = (self.method, self.preset, self.n_spots, self.n_genes)
+        return "/".join(map(str, names)) + ("/checkpointing" if self.checkpointing else "")
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def _counted(step: Step, prepare: Callable[[Opened], Steps]) -> Counts:
     found: list[Counter[Operation]] = []
     with as_on_gpu(), Count() as count:
         start = _opened(step)
+        count.peak_bytes = count.live_bytes  # of the steps: reading patches took more than that for a while
 
         def stepped(*_: object) -> None:
             found.append(count.operations)
@@ -86,7 +89,10 @@ def _counted(step: Step, prepare: Callable[[Opened], Steps]) -> Counts:
 
 def _opened(step: Step) -> Opened:
     """Without its starting values, which do not change what a step costs."""
-    method = configured(step.method, step.preset, {"batch_size": step.n_spots})
+    checkpointing = "on" if step.checkpointing else "off"
+    method = configured(
+        step.method, step.preset, {"batch_size": step.n_spots, "activation_checkpointing": checkpointing}
+    )
     slides = [_shapes_of_a_slide(step.n_spots, step.n_genes, i) for i in range(2 * method.accumulate)]
     sides = method.config.patch_px, method.input_px
     method.shape = method.describe(TrainingData(slides, PatchBank(slides, *sides, resident=False)))

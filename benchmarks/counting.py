@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
 from stbench.training.step_memory import PeakBytes, tensors
+from stbench.trials.cards import Operations
 
 # operations that move nothing: other views of the same memory, and memory that nobody has written yet
 NOTHING = {
@@ -42,6 +43,11 @@ class Operation(NamedTuple):
     @property
     def convolves(self) -> bool:
         return "conv" in self.name
+
+
+def exactly(operations: Mapping[Operation, int]) -> list[Operations]:
+    """For the model of a card: each operation apart."""
+    return [Operations(each.convolves, n, each.flops * n, each.n_bytes * n) for each, n in operations.items()]
 
 
 class Count(PeakBytes):

@@ -20,13 +20,13 @@ from typing import Any
 import command
 import comparison
 import numpy as np
-from cards import Card, read_cards
 from counted_step import Counts, Step, harness
-from counting import Operation
+from counting import Operation, exactly
 from plain_step import configured
 
 from stbench.errors import UserError
 from stbench.system.files import write_json
+from stbench.trials.cards import Card, read_cards
 
 CONSTANTS = ("products", "convolutions", "traffic", "host_s", "kernel_s")
 SHARES = frozenset(CONSTANTS[:3])  # of a peak: at most 1
@@ -46,7 +46,7 @@ class Timed:
 
     def modelled(self, card: Card) -> float:
         """Seconds: the GPU's, or the host's where issuing takes longer."""
-        return max(card.host_s * sum(self.operations.values()), card.gpu_s(self.operations, self.tf32_products))
+        return card.step_s(exactly(self.operations), self.tf32_products)
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,9 @@ def main(words: Sequence[str] | None = None) -> None:
     card = card_called(report["device"]) or (read_cards()["h200"] if report["meaningless"] else None)
     if card is None:
         known = ", ".join(read_cards())
-        raise UserError(f"no card of benchmarks/cards.toml is called {report['device']} ({known}) - add its data sheet")
+        raise UserError(
+            f"no card of stbench/trials/cards.toml is called {report['device']} ({known}) - add its data sheet"
+        )
     if report["precision"] == "bf16":
         raise UserError(f"{options.measured} was measured in bf16, which cards are not modelled in - measure in fp32")
     steps = steps_of(report)
@@ -152,7 +154,7 @@ def main(words: Sequence[str] | None = None) -> None:
             "host_s": card.host_s * counts.n,
             "modelled_s": timed.modelled(card),
             "fitted_s": timed.modelled(fit.card),
-            "limit_s": card.limit_s(counts.operations),
+            "limit_s": card.limit_s(exactly(counts.operations)),
         }
         for name, (timed, counts) in steps.items()
     }

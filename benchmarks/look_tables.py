@@ -105,7 +105,7 @@ def counted(found: Mapping[str, Any]) -> list[str]:
     fit = report["fit"]
     return [
         f"A step of the optimiser. Only the columns in bold and the last but one were measured; the model is that of "
-        f"`{report['card']}` in `benchmarks/cards.toml`.",
+        f"`{report['card']}` in `stbench/trials/cards.toml`.",
         "",
         *_table((*head, "measured ms", "times the limit", "GiB counted / measured"), rows),
         "",

@@ -23,10 +23,10 @@ import memory_per_spot
 import profiled
 import published_loop
 import slots
-from cards import read_cards
 from counting import Operation
 
 from stbench.errors import UserError
+from stbench.trials.cards import read_cards
 
 BENCHMARKS = Path(gpu.__file__).parent
 

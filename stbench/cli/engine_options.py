@@ -80,6 +80,13 @@ class EngineOptions:
             metavar="HOST:PORT|auto", help="Of a Ray cluster (RAY_ADDRESS, else one is started on this machine)."
         ),
     ] = None
+    card: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The GPU that --dry-run and lists of jobs count with: h200, a100, l40s, ... (this one).",
+        ),
+    ] = None
     detach: Annotated[
         bool, typer.Option("--detach", help="Submit, and leave; the same command again waits and collects.")
     ] = False
@@ -89,6 +96,10 @@ class EngineOptions:
         if self.engine not in ENGINES:
             raise unknown("engine", self.engine, ENGINES)
         self._refuse_others()
+        if self.card is not None:
+            from ..trials.cards import card_named
+
+            card_named(self.card)
         if self.slots_per_gpu is not None and self.slots != type(self).slots:
             raise UserError("--slots and --slots-per-gpu are two ways to say how many trials run at a time - give one")
         if self.slots_per_gpu is not None and device not in ("auto", "cuda"):
@@ -202,7 +213,7 @@ class EngineOptions:
         for option, given in (("--trial-time", self.trial_time), ("--trial-memory", self.trial_memory)):
             limits += [option, given] if given is not None else []
         command = WorkerCommand(tuple(self.slurm_setup or ()), tuple(limits))
-        return Layout(SbatchOptions.parse(self.slurm or ()), command, self.max_parallel)
+        return Layout(SbatchOptions.parse(self.slurm or ()), command, self.max_parallel, self.card)
 
     def _limits(self) -> Limits:
         from ..trials.engines.limits import Limits, bytes_of, seconds_of

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..system.wording import amount
 from .console import out
+from .costs import duration, say_costs, say_on_a_card
+from .planned_on import PlannedOn, on_a_card, planned_on
 
 if TYPE_CHECKING:
     from ..results.plan import Experiment
@@ -21,17 +22,24 @@ if TYPE_CHECKING:
 ORDER = ("finished", "failed", "skipped", "running", "interrupted", "pending")
 
 
-def forecast_of(experiments: Iterable[Experiment], results: Path, engine: Engine) -> Forecast:
-    """What the trials of ``experiments`` will take, once it is shown them."""
+def forecast_of(
+    experiments: Iterable[Experiment], results: Path, engine: Engine, planned: PlannedOn | None = None
+) -> Forecast:
+    """What the trials of ``experiments`` will take, once it is shown them.
+
+    ``planned``: where they are to run. Default: where the engine will have them run.
+    """
     from ..trials.cost import Costs, Size
     from ..trials.forecast import Forecast
+
+    planned = planned or planned_on(engine)
 
     sizes = {
         slide.key: Size(slide.n_spots, len(experiment.data.genes))
         for experiment in experiments
         for slide in experiment.data.slides.values()
     }
-    return Forecast(Costs(results, sizes, threads=_threads(engine)))
+    return Forecast(Costs(results, sizes, planned.on_gpu, _threads(engine), planned.card))
 
 
 def in_best_order(keys: Sequence[str], forecast: Forecast, engine: Engine) -> list[str]:
@@ -73,7 +81,9 @@ def say_plan(experiments: Sequence[Experiment], results: Path, setting: Setting)
 
     execution = Execution(results, "", setting.device, setting.precision, setting.save_models)
     engine = setting.engine.build(setting.device)
-    forecast = forecast_of(experiments, results, engine)
+    planned = planned_on(engine, setting.engine.card)
+    forecast = forecast_of(experiments, results, engine, planned)
+    elsewhere = forecast_of(experiments, results, engine, on_a_card())  # what it would take on a GPU, if there is none
     chosen = setting.chosen_folds()
     _say_folds(experiments, chosen)
     kinds: dict[str, str] = {}  # trial to the row of the table that it counts in
@@ -81,6 +91,7 @@ def say_plan(experiments: Sequence[Experiment], results: Path, setting: Setting)
     for experiment in experiments:
         for spec in specs_of(experiment, execution):
             forecast.see(spec)
+            elsewhere.see(spec)
             kinds[spec.key], folds[spec.key] = _kind(spec), spec.fold
     states = {key: state.state for key, state in states_of(results, kinds)}
     counts: Counter[str] = Counter(states.values())
@@ -94,7 +105,9 @@ def say_plan(experiments: Sequence[Experiment], results: Path, setting: Setting)
     n_slots = _at_a_time(engine)
     together = forecast.seconds_on(n_slots or 1, in_best_order(todo, forecast, engine))
     at_a_time = f"{n_slots} at a time" if n_slots else "one after the other"
-    _say_costs(forecast, todo, kinds, f"roughly {duration(together)}, {at_a_time}")
+    say_costs(_rows(forecast, todo, kinds), f"roughly {duration(together)}, {at_a_time}", planned)
+    if not planned.on_gpu and setting.device == "auto":
+        say_on_a_card(_rows(elsewhere, todo, kinds), on_a_card())
 
 
 def _kind(spec: TrialSpec) -> str:
@@ -114,55 +127,9 @@ def _say_folds(experiments: Sequence[Experiment], chosen: Sequence[str] | None) 
     out.print(f"{n_trials:,} trials: {', '.join(names)}; seeds {', '.join(map(str, first.seeds))}", soft_wrap=True)
 
 
-def _say_costs(forecast: Forecast, todo: Sequence[str], kinds: Mapping[str, str], time: str) -> None:
-    from rich.table import Table
-
+def _rows(forecast: Forecast, todo: Sequence[str], kinds: Mapping[str, str]) -> dict[str, list[Cost]]:
+    """What trials take, by their row of the table."""
     rows: dict[str, list[Cost]] = defaultdict(list)
     for key in todo:
         rows[kinds[key]].append(forecast.cost(key))
-    table = Table(box=None, pad_edge=False)
-    for number, title in enumerate(("to run", "trials", "each", "together", "memory", "GPU", "on disk", "from")):
-        table.add_column(title, justify="left" if number in (0, 7) else "right", no_wrap=number < 7)
-    for kind, costs in rows.items():
-        total = sum(cost.seconds for cost in costs)
-        table.add_row(
-            kind,
-            f"{len(costs):,}",
-            duration(total / len(costs)),
-            duration(total),
-            amount(max(cost.memory_bytes for cost in costs)),
-            _gpu_memory(costs),
-            amount(sum(cost.disk_bytes for cost in costs)),
-            _basis(costs),
-        )
-    out.print(table)
-    costs = [cost for row in rows.values() for cost in row]
-    on_gpu = sum(cost.seconds for cost in costs if cost.gpu_memory_bytes is not None)
-    out.print(
-        f"{time}; {f'{on_gpu / 3600:,.1f} GPU hours' if on_gpu else 'no GPU'}; "
-        f"{amount(sum(cost.disk_bytes for cost in costs))} on disk; a trial takes at most "
-        f"{amount(max(cost.memory_bytes for cost in costs))} of memory",
-        soft_wrap=True,
-    )
-    if any(cost.basis == "table" for cost in costs):
-        out.print("a table knows neither this machine nor changed settings: take it times or divided by three")
-
-
-def _gpu_memory(costs: Sequence[Cost]) -> str:
-    found = [cost.gpu_memory_bytes for cost in costs if cost.gpu_memory_bytes is not None]
-    return amount(max(found)) if found else ""
-
-
-def _basis(costs: Sequence[Cost]) -> str:
-    n_past = max(cost.n_past for cost in costs)
-    table = "a table, rough" if any(cost.basis == "table" for cost in costs) else ""
-    past = f"{n_past} past trial{'s' if n_past > 1 else ''}" if n_past else ""
-    return " and ".join(filter(None, (past, table)))
-
-
-def duration(seconds: float) -> str:
-    """``40 s``, ``12 min``, ``3.4 h``, ``5.2 days``"""
-    for unit, size, digits in (("days", 86400, 1), ("h", 3600, 1), ("min", 60, 0)):
-        if seconds >= (2 * size if unit == "days" else size):
-            return f"{seconds / size:.{digits}f} {unit}"
-    return f"{seconds:.0f} s"
+    return rows

@@ -30,6 +30,14 @@ class Gpu:
     total_bytes: int | None = None
 
 
+@dataclass(frozen=True)
+class NamedGpu:
+    """As the driver calls it."""
+
+    name: str
+    total_bytes: int | None
+
+
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
     """The GPUs that a process with this environment sees, in CUDA's order; of a card cut into MIG parts, the parts.
 
@@ -44,6 +52,27 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
     tokens = _listed(_asked("-L"))
     memory = _memory_by_token() if tokens else {}
     return [Gpu(token, *memory.get(token, (None, None))) for token in tokens]
+
+
+def first_gpu(environment: Mapping[str, str] = os.environ) -> NamedGpu | None:
+    """The first GPU that a process with this environment sees; ``None`` where it cannot be told, as of a MIG part."""
+    given = environment.get(VISIBLE)
+    tokens = _tokens(given) if given is not None else None
+    if tokens == []:
+        return None
+    try:
+        answer = _asked("--query-gpu=index,uuid,memory.total,name", "--format=csv,noheader,nounits")
+    except UserError:  # nothing is decided by it alone
+        return None
+    for line in answer.splitlines():
+        words = [word.strip() for word in line.split(",", 3)]
+        if len(words) == 4 and (tokens is None or tokens[0] == words[0] or _short_for(tokens[0], words[1])):
+            return NamedGpu(words[3], _mib(words[2]))
+    return None
+
+
+def _short_for(token: str, uuid: str) -> bool:
+    return token.startswith("GPU-") and uuid.startswith(token)
 
 
 def _tokens(given: str) -> list[str]:

@@ -1,9 +1,10 @@
 """What a trial will take, before it is run: time, memory and disk, from past trials of its kind or from a table.
 
-Nothing here is exact, and every figure says what it rests on. Seconds are a training's, proportional to its spots and
-epochs, and those of what follows it (prediction, scores), proportional to the test spots. What a past trial of the same
-method took is scaled by both; where its preset was another one, also by the ratio of the two presets in the table. Not
-accounted for: settings that change the network, attention whose cost grows faster than a section, and another machine.
+Nothing here is exact, and every figure says what it rests on: past trials of the same method, or the counted steps of
+a GPU, or the table. Seconds are a training's, of all its spots and epochs, and those of what follows it (prediction,
+scores), of the test spots. What a past trial took is scaled by both, and by the ratio of the two presets where its own
+was another one. On a CPU all is proportional to spots; on a GPU whole slides cost what was counted at their size. Not
+accounted for: settings that change the network, and another machine than that of past trials.
 """
 
 from __future__ import annotations
@@ -16,11 +17,16 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Literal, NamedTuple
 
+from ..registry import is_toml
 from ..system.files import read_object
-from .cost_table import Rate, has_gpu, rate
+from .cards import Card, default_card
+from .cost_table import has_gpu, rate
+from .counted import counted
+from .effort import Effort, Work
 from .outcome import MAY_GO, read_ended
 from .spec import EXTERNAL, TrialSpec
 from .state import EndedState
+from .whole_slide import SETTING as CHECKPOINTING
 
 READ = 20  # past trials of one method, preset, variant and dataset that are looked at, spread over all of them
 GROUPS = 8  # such groups that are looked at where none is of exactly this kind
@@ -28,8 +34,6 @@ NEAREST = 7  # past trials that an estimate is the median of
 TYPICAL_SPOTS = 350  # of a section, where nothing is known of any: HER2+ has 361 in the mean
 LIBRARIES = 2**30  # bytes that are resident before a trial holds anything of its own
 REST_S = 2.0  # of every trial, beside training and prediction: data are opened, scores computed, files written
-# a prediction is a forward pass, a third of a training step; all are made twice, once with exchanged patches
-PREDICTION = 2 / 3
 # of prediction and truth in compressed files, for a spot and gene, and of tables and records beside them: measured
 BYTES_PER_VALUE, BYTES_PER_TRIAL = 8.0, 60_000.0
 
@@ -42,8 +46,8 @@ class Cost:
     memory_bytes: int  # resident at the peak, libraries included
     gpu_memory_bytes: int | None
     disk_bytes: int  # that stay when it has ended
-    basis: Literal["past", "table"]
-    n_past: int = 0  # trials that it rests on; 0 for the table
+    basis: Literal["past", "counted", "table"]
+    n_past: int = 0  # trials that it rests on, if it does on past ones
 
 
 class Size(NamedTuple):
@@ -53,20 +57,11 @@ class Size(NamedTuple):
     n_genes: int
 
 
-class Work(NamedTuple):
-    """What a trial has to do."""
-
-    spots: int  # that it trains on
-    epochs: int
-    test_spots: int
-    values: int  # predicted: test spots times genes
-
-
 class Past(NamedTuple):
     """A trial that finished."""
 
     work: Work
-    rate: Rate
+    effort: Effort
     on_gpu: bool
     reuses: bool  # another's model
     threads: int | None  # that it computed with; None: not known
@@ -98,14 +93,22 @@ class Costs:
         Whether trials whose device is ``auto`` will run on a GPU. Default: whether this machine shows one.
     threads : int
         Cores that a trial on a CPU will have.
+    card : Card, optional
+        The GPU that counted steps are modelled for. Default: the first of the table.
     """
 
     def __init__(
-        self, results: Path, sizes: Mapping[str, Size] | None = None, on_gpu: bool | None = None, threads: int = 1
+        self,
+        results: Path,
+        sizes: Mapping[str, Size] | None = None,
+        on_gpu: bool | None = None,
+        threads: int = 1,
+        card: Card | None = None,
     ) -> None:
         self.results = Path(results)
         self.threads = threads
         self.on_gpu = has_gpu() if on_gpu is None else on_gpu
+        self.card = card or default_card()
         self._sizes = dict(sizes or {})
         self._ended: dict[Kind, list[str]] = defaultdict(list)
         path = self.results / "run.json"
@@ -114,32 +117,40 @@ class Costs:
         self._mean_size = _mean_size(self._sizes.values())
         self._past: dict[Kind, list[Past]] = {}
         self._like: dict[tuple[Kind, bool, bool], list[Past]] = {}
-        self._known: dict[tuple[Kind, Rate, bool, bool, bool, Work], Cost] = {}
+        self._known: dict[tuple[Kind, Effort, bool, bool, bool, Work], Cost] = {}
 
     def of(self, spec: TrialSpec) -> Cost:
         """What a trial will take."""
         kind = Kind(spec.name, spec.data.name, spec.preset, spec.variant)
         on_gpu = spec.device.startswith("cuda") or (spec.device == "auto" and self.on_gpu)
         reuses, work = bool(spec.trained_by or spec.model), self._work(spec)
-        question = kind, rate(spec.name, spec.preset, spec.origin), on_gpu, reuses, spec.save_model, work
+        question = kind, self._effort(spec), on_gpu, reuses, spec.save_model, work
         if question not in self._known:
             self._known[question] = self._estimate(*question)
         return self._known[question]
 
-    def _estimate(self, kind: Kind, row: Rate, on_gpu: bool, reuses: bool, keeps_model: bool, work: Work) -> Cost:
-        threads = 1 if on_gpu else self.threads
+    def _effort(self, spec: TrialSpec) -> Effort:
+        row, in_tf32 = rate(spec.name, spec.preset, spec.origin), spec.precision in ("tf32", "bf16")
+        if is_toml(spec.origin):
+            return Effort(row, None, self.card)
+        kept, again = (counted(spec.name, spec.preset, checkpointing) for checkpointing in (False, True))
+        return Effort(row, kept, self.card, again, in_tf32)
+
+    def _estimate(self, kind: Kind, effort: Effort, on_gpu: bool, reuses: bool, keeps_model: bool, work: Work) -> Cost:
+        threads, row = 1 if on_gpu else self.threads, effort.row
         past = self._alike(kind, on_gpu, reuses)
         if not past:
-            fit_s = 0.0 if reuses else row.fit_s or _fit_s(work, row, on_gpu) / threads
-            rest_s = REST_S + _predict_s(work, row, on_gpu) / threads
+            fit_s = 0.0 if reuses else row.fit_s or effort.fit_s(work, on_gpu) / threads
+            rest_s = REST_S + effort.predict_s(work, on_gpu) / threads
             disk = BYTES_PER_TRIAL + BYTES_PER_VALUE * work.values + (row.model_mib * 2**20 if keeps_model else 0)
-            gpu_memory = int(row.gpu_memory_mib * 2**20) if on_gpu else None
-            return Cost(fit_s + rest_s, int(row.memory_mib * 2**20), gpu_memory, int(disk), "table")
+            gpu_memory = effort.gpu_bytes(work) if on_gpu else None
+            basis: Literal["counted", "table"] = "counted" if on_gpu and effort.counted else "table"
+            return Cost(fit_s + rest_s, int(row.memory_mib * 2**20), gpu_memory, int(disk), basis)
         near = sorted(past, key=lambda each: abs(math.log((each.work.spots or 1) / (work.spots or 1))))[:NEAREST]
         seconds = median(
             each.fit_s
             * (1 if on_gpu else (each.threads or threads) / threads)
-            * _ratio(_fit_s(work, row, on_gpu), _fit_s(each.work, each.rate, on_gpu))
+            * _ratio(effort.fit_s(work, on_gpu), each.effort.fit_s(each.work, on_gpu))
             + each.rest_s * _ratio(work.test_spots, each.work.test_spots)
             for each in near
         )
@@ -150,7 +161,7 @@ class Costs:
             for each in near
         )
         if not peak:  # it was not seen what they held
-            peak = (row.gpu_memory_mib if on_gpu else row.memory_mib) * 2**20
+            peak = effort.gpu_bytes(work) if on_gpu else row.memory_mib * 2**20
         models = [each.model_bytes for each in near if each.model_bytes] or [row.model_mib * 2**20]
         disk = median(each.disk_bytes * _ratio(work.values, each.work.values) for each in near)
         return Cost(
@@ -204,17 +215,20 @@ class Costs:
         known = all(spec.data.keys[name] in self._sizes for name in (*spec.train, *spec.test))
         if spec.method.startswith(EXTERNAL) or not known:
             return None
-        return _past(spec, state, self._work(spec))
+        return _past(spec, state, self._work(spec), self._effort(spec))
 
     def _work(self, spec: TrialSpec) -> Work:
         keys, sizes, mean = spec.data.keys, self._sizes, self._mean_size
+        trained = [sizes.get(keys[name], mean) for name in spec.train]
         tested = [sizes.get(keys[name], mean) for name in spec.test]
-        epochs = spec.config.get("epochs")
+        epochs, batch_size = spec.config.get("epochs"), spec.config.get("batch_size")
         return Work(
-            spots=sum(sizes.get(keys[name], mean).n_spots for name in spec.train),
+            train=tuple(size.n_spots for size in trained),
+            test=tuple(size.n_spots for size in tested),
+            n_genes=max(size.n_genes for size in tested),
             epochs=epochs if isinstance(epochs, int) else 1,
-            test_spots=sum(size.n_spots for size in tested),
-            values=sum(size.n_spots * size.n_genes for size in tested),
+            batch_size=batch_size if isinstance(batch_size, int) else None,
+            checkpointing=spec.execution.get(CHECKPOINTING),
         )
 
     def _look(self, run: Mapping[str, Any]) -> None:
@@ -230,14 +244,14 @@ class Costs:
                 self._ended[Kind(asked["method"], asked["dataset"], asked["preset"], asked["variant"])].append(key)
 
 
-def _past(spec: TrialSpec, state: EndedState, work: Work) -> Past:
+def _past(spec: TrialSpec, state: EndedState, work: Work, effort: Effort) -> Past:
     whole = state.ended - state.started  # of the last attempt: earlier ones are in fit_s alone
     in_one_go = state.attempts in (None, 1)
     fit_s, predict_s = state.fit_s or 0.0, state.predict_s or 0.0
     model = {name: record for name, record in (state.files or {}).items() if name.partition("/")[0] in MAY_GO}
     return Past(
         work=work,
-        rate=rate(spec.name, spec.preset, spec.origin),
+        effort=effort,
         on_gpu=state.device not in (None, "cpu"),
         reuses=bool(spec.trained_by or spec.model),
         threads=state.threads,
@@ -247,15 +261,6 @@ def _past(spec: TrialSpec, state: EndedState, work: Work) -> Past:
         disk_bytes=sum(record.size for name, record in (state.files or {}).items() if name not in model),
         model_bytes=sum(record.size for record in model.values()),
     )
-
-
-def _fit_s(work: Work, row: Rate, on_gpu: bool) -> float:
-    """Seconds of training, of one core or a GPU."""
-    return work.spots * work.epochs * (row.gpu_s if on_gpu else row.core_s)
-
-
-def _predict_s(work: Work, row: Rate, on_gpu: bool) -> float:
-    return PREDICTION * work.test_spots * (row.gpu_s if on_gpu else row.core_s)
 
 
 def _ratio(wanted: float, known: float) -> float:

@@ -10,7 +10,8 @@ for a method and preset, ``[stnet.published]``; other presets of the method coun
     gpu_memory_mib = 4000 # the same of a GPU
     model_mib = 30        # a trained model, where it is kept
 
-What a method out of a TOML file costs, that file says itself.
+``gpu_s`` and ``gpu_memory_mib`` are not looked at where steps of the method were counted (``counted.json``). What a
+method out of a TOML file costs, that file says itself.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ from __future__ import annotations
 import os
 import tomllib
 from functools import cache
-from importlib.metadata import entry_points
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import DamagedFileError, UserError, first_problem
 from ..registry import METHODS, is_toml, method
+from ..system.entry_points import entry_points
+from .beside import beside
 
 FILE = "costs.toml"
 PUBLISHED = "published"
@@ -38,15 +39,15 @@ class Rate(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     core_s: float  # seconds of one core, for one training spot in one epoch
-    gpu_s: float  # seconds of a GPU, for the same
     memory_mib: float  # resident memory at its peak, on a CPU
-    gpu_memory_mib: float
     model_mib: float  # a trained model, where it is kept
+    gpu_s: float = 0.001  # seconds of a GPU, for the same as core_s
+    gpu_memory_mib: float = 6000  # of a GPU, at its peak
     fit_s: float = 0.0  # of training a fold, whatever its size, where its author says it
 
 
 # A method that no table knows, such as a plug-in: a small convolutional network on patches of 224 px.
-UNKNOWN = Rate(core_s=0.1, gpu_s=0.001, memory_mib=3000, gpu_memory_mib=6000, model_mib=50)
+UNKNOWN = Rate(core_s=0.1, memory_mib=3000, model_mib=50)
 
 
 @cache
@@ -77,7 +78,7 @@ def _declared(origin: str) -> Rate:
 
 def _rows(name: str) -> dict[str, Rate]:
     for entry in entry_points(group=METHODS, name=name):
-        path = _table_of(entry.module)
+        path = beside(entry.module, FILE)
         if path is not None:
             rows = _read(path).get(name, {})
             try:
@@ -85,18 +86,6 @@ def _rows(name: str) -> dict[str, Rate]:
             except ValidationError as error:
                 raise DamagedFileError(f"{path}, [{name}]: {first_problem(error)}") from error
     return {}
-
-
-def _table_of(module: str) -> Path | None:
-    """The nearest table to the top of a module's package; only packages above the module are imported, never itself."""
-    parts = module.split(".")
-    for depth in range(1, len(parts)):
-        package = find_spec(".".join(parts[:depth]))
-        for folder in [] if package is None else package.submodule_search_locations or []:
-            path = Path(folder) / FILE
-            if path.is_file():
-                return path
-    return None
 
 
 @cache

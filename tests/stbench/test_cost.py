@@ -16,6 +16,7 @@ from stbench.results.plan import Execution, plan
 from stbench.results.record import spec_at
 from stbench.trials import cost_table
 from stbench.trials.cost import REST_S, Costs, Size
+from stbench.trials.counted import counted_memory
 from stbench.trials.spec import TrialSpec
 
 SIZES = (10, 20, 40)  # spots of S0, S1, S2
@@ -41,10 +42,22 @@ def test_without_past_trials_the_table_tells(tmp_path: Path) -> None:
 
 def test_on_a_gpu_its_memory_is_told_apart(tmp_path: Path) -> None:
     spec, *_ = planned(tmp_path, device="auto")
-    row = cost_table.rate("bleep", "published")
     found = Costs(tmp_path, on_gpu=True).of(spec)
+    assert found.basis == "counted"
     assert found.seconds < Costs(tmp_path, on_gpu=False).of(spec).seconds
-    assert (found.memory_bytes, found.gpu_memory_bytes) == (row.memory_mib * 2**20, row.gpu_memory_mib * 2**20)
+    assert found.memory_bytes == cost_table.rate("bleep", "published").memory_mib * 2**20
+    assert found.gpu_memory_bytes > counted_memory("bleep", "published", 60, 2) > 2**30
+
+
+def test_what_was_not_counted_comes_from_the_table_on_a_gpu_too(tmp_path: Path) -> None:
+    chosen = [choice("training_mean")]
+    keys = plan(experiment(made_up_data(3, SIZES), chosen), Execution(tmp_path, "stbench run", "cuda"))
+    row = cost_table.rate("training_mean", "published")
+    found = Costs(tmp_path).of(spec_at(tmp_path, keys[0]))
+    assert (found.basis, found.gpu_memory_bytes) == ("table", row.gpu_memory_mib * 2**20)
+    # what a TOML file describes is another method, whatever its name
+    named = replace(planned(tmp_path / "b", device="cuda")[0], origin=str(tmp_path / "mine.toml"))
+    assert Costs(tmp_path).of(named).basis == "table"
 
 
 def test_a_past_trial_of_the_same_kind_is_scaled_by_spots_and_epochs(tmp_path: Path) -> None:
@@ -126,7 +139,8 @@ def test_looking_at_costs_imports_no_method_and_no_torch() -> None:
         "import sys\n"
         "from stbench.trials.cost import Costs\n"
         "from stbench.trials.cost_table import rate\n"
-        "rate('stnet', 'published'), rate('feature_knn', 'quick')\n"
+        "from stbench.trials.counted import counted_memory\n"
+        "rate('stnet', 'published'), rate('feature_knn', 'quick'), counted_memory('hist2st', 'published', 361, 785)\n"
         "heavy = {'torch', 'sklearn', 'pandas', 'stbench.methods.stnet', 'stbench.methods.controls'}\n"
         "assert not heavy & sys.modules.keys()"
     )

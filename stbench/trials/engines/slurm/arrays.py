@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ....system.files import read_object, write_text, writing_to
+from ...cards import card_named
 from ...cost import Costs
 from ...spec import TrialSpec
 from .lists import Job, ResourceClass, plan_lists
@@ -22,6 +23,7 @@ class Layout:
     options: SbatchOptions
     command: WorkerCommand
     at_a_time: int | None = None
+    card: str | None = None  # the GPU of a job, by its key in the table of cards; None: the first of it
 
     @property
     def threads(self) -> int:
@@ -48,7 +50,8 @@ class Arrays:
     def describe(self, keys: Iterable[str]) -> None:
         """Look up what trials will take."""
         # where a job has a GPU counts, not whether the machine that submits it has one
-        costs = Costs(self.results, on_gpu=self.layout.options.asks_for_gpus, threads=self.layout.threads)
+        card = None if self.layout.card is None else card_named(self.layout.card)
+        costs = Costs(self.results, on_gpu=self.layout.options.asks_for_gpus, threads=self.layout.threads, card=card)
         for key in keys:
             spec = TrialSpec.read(self.results / "specs" / f"{key}.json")
             cost = costs.of(spec)
