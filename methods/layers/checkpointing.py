@@ -35,6 +35,11 @@ class Parts(nn.Module):
         """
         if not self.checkpointing or not torch.is_grad_enabled():
             return compute(*inputs)
+        return self._checkpointed(compute, *inputs)
+
+    # the compiler knows no contexts of the backward pass: of a compiled network such parts stay eager
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _checkpointed(self, compute: Callable[..., torch.Tensor], *inputs: Any) -> torch.Tensor:
         again = lambda: (nullcontext(), statistics_kept(self))  # noqa: E731 - forward's context, and the backward pass's
         return checkpoint(compute, *inputs, use_reentrant=False, context_fn=again)
 

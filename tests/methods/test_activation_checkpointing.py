@@ -13,7 +13,7 @@ from stbench.cli.method_choices import choose_methods
 from stbench.errors import Interrupted
 from stbench.method import Run, configure
 from stbench.methods.hist2st import Hist2ST
-from stbench.methods.histogene import HisToGene
+from stbench.methods.histogene import HisToGene, HisToGeneNetwork
 from stbench.methods.layers import checkpointing
 from stbench.methods.layers.whole_slide import WholeSlideMethod
 from stbench.methods.thitogene import THItoGene
@@ -164,3 +164,17 @@ def test_it_is_no_part_of_what_a_trial_is() -> None:
     assert [spec.pop("execution") for spec in specs] == [{}, {"activation_checkpointing": "on"}]
     assert specs[0] == specs[1]
     assert "activation_checkpointing" not in specs[0]["config"]
+
+
+def test_compiled_networks_may_be_checkpointed() -> None:
+    """Parts that are computed again stay as they are; the rest is compiled."""
+    found = []
+    for on, compiled in ((False, False), (True, True)):
+        torch.manual_seed(0)
+        network = HisToGeneNetwork(8, 5, 8, width=16, n_layers=1, heads=2, head_width=8, dropout=0.3)
+        checkpointing.checkpoint_activations(network, on)
+        forward = torch.compile(network.forward, backend="aot_eager") if compiled else network.forward
+        torch.manual_seed(1)
+        forward(torch.linspace(0, 1, 9 * 192).view(9, 192), torch.arange(18).view(9, 2) % 8).square().sum().backward()
+        found.append([parameter.grad for parameter in network.parameters()])
+    torch.testing.assert_close(*found)
