@@ -1,7 +1,7 @@
 """One look at a GPU: all that is to be measured on one, in under ten minutes, and the tables of it.
 
     python benchmarks/look.py --out look        # with a card
-    python benchmarks/look.py --out look --tiny --device cpu    # does it work? About a minute; its numbers mean nothing
+    python benchmarks/look.py --out look --tiny --device cpu    # does it work? Its numbers mean nothing
     python benchmarks/look.py --again look/look.json    # the tables of an earlier look, on any machine
 
 It needs what ``gpu.py`` needs, and pytest for the tests; no data, no pretrained weights, no network. Every part is a

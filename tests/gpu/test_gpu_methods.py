@@ -24,6 +24,12 @@ NOTHING_DRAWN: dict[str, Any] = {"augment": "none", "augmentation": "none", "dro
 SMALL: dict[str, Any] = {"epochs": 2, "batch_size": 8, "weights": "random", "n_positions": 64, "n_pos": 64, "k": 4}
 
 
+def each_method(*on_cpu: str) -> pytest.MarkDecorator:
+    """All on a GPU; of a CPU's time no more than it takes to see that the test itself is sound."""
+    there = [pytest.param(name, "cuda", marks=pytest.mark.gpu) for name in METHODS]
+    return pytest.mark.parametrize(("name", "device"), [*((name, "cpu") for name in on_cpu), *there])
+
+
 @pytest.fixture(scope="module")
 def slides(make_training_slides: Callable) -> list[TrainingSlide]:
     return make_training_slides(n_slides=3, n_spots=16, n_genes=5, side=112)
@@ -64,7 +70,7 @@ def test_a_method_learns_and_predicts_what_it_does_on_a_cpu(
     assert np.abs(predicted - expected).max() <= 0.02 * spread + 1e-5
 
 
-@pytest.mark.parametrize("name", METHODS)
+@each_method("histogene", "bleep")
 def test_augmentation_and_dropout_are_drawn_on_the_device(name: str, device: str, slides: list[TrainingSlide]) -> None:
     again = [fitted(name, slides, Run(seed=seed, device=device), dropout=0.2).history for seed in (3, 3, 4)]
     first, same, other = ([row["loss"] for row in history] for history in again)
@@ -73,10 +79,7 @@ def test_augmentation_and_dropout_are_drawn_on_the_device(name: str, device: str
     assert all(np.isfinite(first))
 
 
-@pytest.mark.parametrize(
-    ("name", "device"),
-    [("histogene", "cpu"), *(pytest.param(name, "cuda", marks=pytest.mark.gpu) for name in METHODS)],
-)
+@each_method("histogene")
 def test_within_an_epoch_no_method_waits_for_the_gpu(
     name: str, device: str, slides: list[TrainingSlide], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,7 +147,7 @@ def test_an_interrupted_training_goes_on_on_its_device_and_begins_anew_on_anothe
     assert losses[0] == (losses[1] if device == "cpu" else pytest.approx(losses[1], rel=1e-2))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@each_method("histogene", "thitogene")
 def test_nothing_of_a_trial_stays_in_memory(name: str, device: str, slides: list[TrainingSlide]) -> None:
     def trial() -> weakref.ref[torch.nn.Module]:
         method = fitted(name, slides, Run(seed=3, device=device), epochs=1)
