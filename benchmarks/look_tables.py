@@ -18,7 +18,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     host = next((each for each in found.values() if "date" in each), None)
     lines = ["Tiny sections: these numbers mean nothing.", ""] if report["meaningless"] else []
     lines += [machine.in_words(host) if host else "nothing was measured", ""]
-    lines += goals(found)
+    lines += [] if report["meaningless"] else goals(found)
     for title, name, section in SECTIONS:
         if name in found:
             lines += ["", f"### {title}", "", *section(found)]

@@ -262,6 +262,13 @@ def test_the_tables_say_what_was_found() -> None:
         assert line in text.split("\n"), f"{line}\n{text}"
 
 
+def test_tiny_sections_meet_no_goal_and_miss_none() -> None:
+    text = look_tables.markdown(looked() | {"meaningless": True})
+    assert text.startswith("Tiny sections: these numbers mean nothing.")
+    assert " met" not in text
+    assert "### Measured: training" in text
+
+
 def test_a_look_that_found_nothing_says_so() -> None:
     report = looked()
     for part in report["parts"].values():
