@@ -341,7 +341,7 @@ def state_of_training() -> TrainingState:
         (lambda path: path.write_bytes(path.read_bytes()[:-100]), "could not be read"),
         (lambda path: path.write_text(POINTER), "could not be read"),
         (lambda path: torch.save([1], path), "could not be read"),
-        (lambda path: torch.save({"identity": "a"}, path), "it has no best_loss, best_weights, epoch"),
+        (lambda path: torch.save({"identity": "a"}, path), "it has no best_loss, best_weights, compiling, epoch"),
         (lambda path: torch.save({"identity": "b"}, path), "of other settings"),
         (lambda path: torch.save({"identity": "a", "epoch": nn.Linear(1, 1)}, path), "could not be read"),
     ],
