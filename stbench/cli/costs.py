@@ -81,9 +81,12 @@ def _say_counted(rows: Mapping[str, Sequence[Cost]], planned: PlannedOn) -> None
         )
     for kind, costs in rows.items():
         wanted = max((cost.gpu_memory_bytes or 0 for cost in costs if cost.basis == "counted"), default=0)
-        if wanted > card.memory:
+        together = planned.at_a_time * wanted
+        if together > card.memory:
+            several = f", {planned.at_a_time} at a time {amount(together)}" if planned.at_a_time > 1 else ""
             out.print(
-                f"warning: {kind} needs {amount(wanted)} of GPU memory, and an {card} has {amount(card.memory)}",
+                f"warning: {kind} needs {amount(wanted)} of GPU memory{several}, and an {card} has "
+                f"{amount(card.memory)}",
                 style="yellow",
                 soft_wrap=True,
             )

@@ -17,24 +17,25 @@ class PlannedOn(NamedTuple):
     on_gpu: bool  # whether trials whose device is "auto" have one
     card: Card
     note: str = ""
+    at_a_time: int = 1  # trials on one card
 
 
-def planned_on(engine: Engine, key: str | None = None) -> PlannedOn:
-    """Where ``engine`` has trials run. ``key``: of the card, where it was named; then they are planned for it."""
+def planned_on(engine: Engine, key: str | None = None, at_a_time: int = 1) -> PlannedOn:
+    """Where ``engine`` has trials run, so many on a card. ``key``: of the card that they are planned for, if named."""
     from ..trials.cards import card_here, card_named, default_card
     from ..trials.cost_table import has_gpu
     from ..trials.engines.script import ScriptEngine
     from ..trials.engines.slurm.engine import SlurmEngine
 
     if key is not None:
-        return PlannedOn(True, card_named(key))
+        return PlannedOn(True, card_named(key), at_a_time=at_a_time)
     if isinstance(engine, SlurmEngine | ScriptEngine):
         note = f"which GPU a job gets is not known here: {NAME_IT}"
         return PlannedOn(engine.layout.options.asks_for_gpus, default_card(), note)
     if not has_gpu():
         return PlannedOn(False, default_card())
     card, note = card_here()
-    return PlannedOn(True, card, f"{note}, so this one was taken: {NAME_IT}" if note else "")
+    return PlannedOn(True, card, f"{note}, so this one was taken: {NAME_IT}" if note else "", at_a_time)
 
 
 def on_a_card() -> PlannedOn:

@@ -81,9 +81,10 @@ def say_plan(experiments: Sequence[Experiment], results: Path, setting: Setting)
 
     execution = Execution(results, "", setting.device, setting.precision, setting.save_models)
     engine = setting.engine.build(setting.device)
-    planned = planned_on(engine, setting.engine.card)
+    planned = planned_on(engine, setting.engine.card, setting.engine.slots_per_gpu or 1)
     forecast = forecast_of(experiments, results, engine, planned)
-    elsewhere = forecast_of(experiments, results, engine, on_a_card())  # what it would take on a GPU, if there is none
+    none_here = setting.device == "auto" and not planned.on_gpu
+    elsewhere = forecast_of(experiments, results, engine, on_a_card()) if none_here else None
     chosen = setting.chosen_folds()
     _say_folds(experiments, chosen)
     kinds: dict[str, str] = {}  # trial to the row of the table that it counts in
@@ -91,7 +92,8 @@ def say_plan(experiments: Sequence[Experiment], results: Path, setting: Setting)
     for experiment in experiments:
         for spec in specs_of(experiment, execution):
             forecast.see(spec)
-            elsewhere.see(spec)
+            if elsewhere is not None:
+                elsewhere.see(spec)
             kinds[spec.key], folds[spec.key] = _kind(spec), spec.fold
     states = {key: state.state for key, state in states_of(results, kinds)}
     counts: Counter[str] = Counter(states.values())
@@ -106,7 +108,7 @@ def say_plan(experiments: Sequence[Experiment], results: Path, setting: Setting)
     together = forecast.seconds_on(n_slots or 1, in_best_order(todo, forecast, engine))
     at_a_time = f"{n_slots} at a time" if n_slots else "one after the other"
     say_costs(_rows(forecast, todo, kinds), f"roughly {duration(together)}, {at_a_time}", planned)
-    if not planned.on_gpu and setting.device == "auto":
+    if elsewhere is not None:
         say_on_a_card(_rows(elsewhere, todo, kinds), on_a_card())
 
 

@@ -259,6 +259,9 @@ def test_it_is_said_for_which_card_was_counted_and_what_has_no_room(tmp_path: Pa
     assert "GPU hours" in text
     assert "a table" not in text
     with out.capture() as told:
+        say_costs(rows, "roughly 1 h", PlannedOn(True, H200, at_a_time=4))
+    assert "4 at a time 13" in " ".join(told.get().split())
+    with out.capture() as told:
         say_on_a_card(rows | {"other": [replace(rows["mclstexp"][0], basis="table")]}, on_a_card())
     text = " ".join(told.get().split())
     assert "1 more of methods that were not counted" in text

@@ -215,7 +215,8 @@ def test_a_reading_brings_its_own_target_and_its_leak_is_named_everywhere(
 def test_a_target_that_is_asked_for_overrides_a_readings_own(tmp_path: Path, stbench_command: Callable) -> None:
     command = ("run", "--methods", "bleep,stnet", *DEMO, "--weights", "random", "--dry-run", "--preset", "released")
     assert "lognorm for BLEEP; stnet-logfreq for STnet" in stbench_command(*command).out
-    done = stbench_command(*command, "--target", "lognorm")
+    done = stbench_command(*command, "--target", "lognorm", "--card", "a100")
+    assert "counted for an NVIDIA A100, not measured" in done.out
     assert "targets as the preset has them" not in done.out
     assert "target lognorm" in done.out
 
