@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from stbench.trials.effort import CONTEXT, RESIDENT, USABLE, Effort, Work
 from stbench.trials.engines.serial import SerialEngine
 
 PUBLISHED = ("stnet", "histogene", "hist2st", "thitogene", "bleep", "mclstexp")
+OURS = Path(__file__).parents[2] / "methods" / "counted.json"
 H200 = default_card()
 spots = st.integers(1, 20_000)
 genes = st.integers(1, 20_000)
@@ -58,7 +60,7 @@ def test_a_linear_layer_by_hand() -> None:
 
 
 def test_what_was_counted_is_what_is_said() -> None:
-    for step in read_steps(Path(__file__).parents[2] / "methods" / "counted.json"):
+    for step in read_steps(OURS):
         found = counted(step.method, step.preset, step.checkpointing)
         assert found.step_s(H200, step.n_spots, step.n_genes) == pytest.approx(H200.step_s(step.kinds), rel=1e-3)
         # weights outweigh what spots hold in the smallest networks, where that is not quite monotone
@@ -106,6 +108,21 @@ def test_a_preset_without_counts_of_its_own_counts_as_the_published_one() -> Non
     assert counted("bleep", "released") is not counted("bleep", "published")
     assert counted("training_mean", "published") is None
     assert counted_memory("somebody_elses", "published", 100, 100) is None
+
+
+def test_a_package_of_somebody_elses_has_counts_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "counted_plugin"
+    (package / "inner").mkdir(parents=True)
+    for folder in (package, package / "inner"):
+        (folder / "__init__.py").touch()
+    (package / "inner" / "mine.py").write_text("raise AssertionError('nobody imports the method')", encoding="utf-8")
+    steps = [step for step in read_steps(OURS) if step.method == "stnet" and step.preset == "published"]
+    lines = [step.model_copy(update={"method": "counted_mine"}).model_dump_json() for step in steps]
+    (package / "counted.json").write_text(f'{{"torch": "2", "steps": [{", ".join(lines)}]}}', encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    mine = EntryPoint("counted_mine", "counted_plugin.inner.mine:Mine", "stbench.methods")
+    monkeypatch.setattr("stbench.trials.counted.entry_points", lambda group, name: [mine] if name == mine.name else [])
+    assert counted_memory("counted_mine", "mine", 77, 785) == counted_memory("stnet", "published", 77, 785)
 
 
 def test_a_file_of_counts_that_is_none_is_one_line(tmp_path: Path) -> None:
