@@ -39,7 +39,7 @@ def say_on_a_card(rows: Mapping[str, Sequence[Cost]], planned: PlannedOn) -> Non
     others = len(_all(rows)) - len(costs)
     out.print(
         f"{gpu_hours(sum(cost.seconds for cost in costs))} GPU hours, at most {gpu_memory(costs)} of GPU memory"
-        f"{f'; {others:,} more of methods that were not counted' if others else ''}",
+        f"{f'; not counted: the trials of other methods, {others:,} in all' if others else ''}",
         soft_wrap=True,
     )
     _say_counted(counted, planned)

@@ -281,5 +281,5 @@ def test_it_is_said_for_which_card_was_counted_and_what_has_no_room(tmp_path: Pa
     with out.capture() as told:
         say_on_a_card(rows | {"other": [replace(rows["mclstexp"][0], basis="table")]}, on_a_card())
     text = " ".join(told.get().split())
-    assert "1 more of methods that were not counted" in text
+    assert "not counted: the trials of other methods, 1 in all" in text
     assert "counted for an NVIDIA H200, not measured" in text
