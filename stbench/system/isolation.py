@@ -7,7 +7,7 @@ method replaces, threads and child processes that it leaves running, and a crash
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,13 +16,17 @@ from .watched import Watched
 
 
 @contextmanager
-def process_kept(tell: Callable[[list[str]], object] | None = None, seed: int | None = None) -> Iterator[None]:
+def process_kept(
+    tell: Callable[[list[str]], object] | None = None,
+    seed: int | None = None,
+    watched_state: Sequence[Watched] = WATCHED,
+) -> Iterator[None]:
     """Put the watched state back when the block is left in whatever way, and ``tell`` what had been changed, in words.
 
     With a ``seed`` the global random generators start from it inside: who draws from them, which a method should not,
     still gives the same numbers whatever ran before.
     """
-    outside = _read(WATCHED)
+    outside = _read(watched_state)
     inside = outside
     if seed is not None:
         seed_generators(seed)

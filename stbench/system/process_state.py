@@ -340,3 +340,5 @@ WATCHED: tuple[Watched, ...] = (
     Watched("torch's flushing of denormal numbers", flushes_denormals, restore_denormals, "torch", detail=now_it_is),
     Watched("torch's hooks on all networks", module_hooks, restore_module_hooks, "torch"),
 )
+_MOVED = ("environment variables", "logging", "sys.path", "the recursion limit")
+MOVED_BY_COMPILING = tuple(watched for watched in WATCHED if watched.words in _MOVED)  # of torch's own compiler

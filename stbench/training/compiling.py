@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError, text_of
+from ..system.isolation import process_kept
+from ..system.process_state import MOVED_BY_COMPILING
 from .compile_record import CompileRecord, worth_keeping, worth_trying
 from .device import generator_states, restore_generators
 
@@ -103,7 +105,10 @@ class CompiledSteps(Steps):
         self.compile_s = 0.0  # of the first batch of each size
         torch.compiler.reset()  # so that what earlier trainings compiled does not count towards torch's limit
         options = OPTIONS if backend == BACKEND else None
-        with self._failing_in_words(Exception):  # torch has no compiler for every Python
+        with (
+            self._failing_in_words(Exception),
+            process_kept(watched_state=MOVED_BY_COMPILING),
+        ):  # torch has no compiler for every Python
             self._forward: Callable[..., Any] = torch.compile(network.forward, backend=backend, options=options)
 
     @property
@@ -116,7 +121,8 @@ class CompiledSteps(Steps):
             if n_spots in self.sizes:
                 return learn()
             started = self.now()
-            losses = learn()
+            with process_kept(watched_state=MOVED_BY_COMPILING):  # or the method would be said to have moved it
+                losses = learn()
             self.compile_s += self.now() - started
             self.sizes.add(n_spots)
             return losses
