@@ -5,8 +5,8 @@
 Their way: no workers; every spot's window is cut from the slide's picture, put through torchvision's transforms and
 collated; the network in torch's own memory format; the optimiser as ``torch.optim`` gives it; ``zero_grad``, forward,
 backward, ``step``. The networks are the methods' own classes, where the published ones are the same or slower: those of
-Hist2ST pass one copy after the other, and none has fused attention. Contrastive methods take 32 spots a batch in place
-of 128, as a step of either way takes a minute of one core with them.
+Hist2ST pass one copy after the other, and none has fused attention. Contrastive methods take 16 spots a batch in place
+of 128, with which a step of either way takes a minute of one core.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from torchvision import transforms
 from stbench.training.encoders import IMAGENET_MEAN, IMAGENET_STD
 
 N_GENES = 785
-SPOTS = {"stnet": 32, "bleep": 32, "mclstexp": 32, "histogene": 187, "hist2st": 187, "thitogene": 187}
+SPOTS = {"stnet": 32, "bleep": 16, "mclstexp": 16, "histogene": 187, "hist2st": 187, "thitogene": 187}
 PICTURE = 3000  # side of the slide's picture, in pixels
-ROUNDS = 3
+ROUNDS = 2
 
 
 @dataclass
