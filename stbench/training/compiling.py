@@ -189,6 +189,7 @@ class MeasuredSteps(Steps):
         self.whole_slides, self.backend = whole_slides, backend
         self.device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
         self._compiled: CompiledSteps | None = None  # in force, where there is one
+        self._is_warm = False  # from then on nothing is compiled but for another size of batch
         self._measurement: Generator[None, Place, None] | None = self._measure()
         next(self._measurement)
 
@@ -211,7 +212,7 @@ class MeasuredSteps(Steps):
         compiled = self._compiled
         if compiled is None:
             return learn()
-        if n_spots in compiled.sizes:
+        if self._is_warm and n_spots in compiled.sizes:
             return compiled.gradients(learn, n_spots, generator)
         before = _BeforeBatch(self.network, generator)
         try:
@@ -232,7 +233,7 @@ class MeasuredSteps(Steps):
     def restore(self, saved: Mapping[str, Any] | None) -> None:
         if saved is None or saved["device"] != self.device_name:
             return
-        self._measurement, self._record = None, CompileRecord(**saved["record"])
+        self._measurement, self._is_warm, self._record = None, True, CompileRecord(**saved["record"])
         if self._record.choice == "compiled":
             self._compile()
 
@@ -244,6 +245,7 @@ class MeasuredSteps(Steps):
         if not worth_trying(place.left - 2 * n_steps, eager_s) or not self._compile():
             return
         yield from self._block()
+        self._is_warm = True
         _, n_steps, compiled_s = yield from self._block()
         self._know(compiled_s=compiled_s, steps=n_steps, why="faster")
         if not worth_keeping(eager_s, compiled_s):

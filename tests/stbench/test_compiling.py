@@ -214,6 +214,19 @@ def test_a_training_goes_on_from_the_batch_at_which_compiling_failed(slides, gra
     assert_same_training(method, fitted(slides, accumulate=accumulate, epochs=10))
 
 
+def test_a_batch_of_a_size_that_went_well_may_be_compiled_again_and_fail(slides):
+    class FailsSecond(Compiler):
+        def computed(self, graph: torch.fx.GraphModule, *values: Any) -> Any:
+            result = super().computed(graph, *values)
+            if self.batches == [6, 6]:
+                raise RuntimeError("no kernel for these strides")
+            return result
+
+    method = fitted(slides, FailsSecond())
+    assert (method.compiled.choice, method.compiled.why) == ("eager", "failed")
+    assert_same_training(method, fitted(slides))
+
+
 class FailingBackward(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, values: Tensor) -> Tensor:
