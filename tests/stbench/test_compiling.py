@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
 
 from stbench.errors import Interrupted, UserError
 from stbench.method import Run, TrainingSlide, configure
+from stbench.results import summary
+from stbench.results.tracking import content
 from stbench.system.isolation import process_kept
 from stbench.torch_method import Batch, SpotBatchConfig, TestBatch, TorchConfig, TorchMethod, TrainingData
 from stbench.training import augment, compile_record, compiling
@@ -335,6 +339,26 @@ def test_the_record_stands_in_the_state_of_a_trial(tmp_path):
     assert EndedState.model_validate_json(text).compiled == record
     assert EndedState.model_validate(json.loads(text)).compiled.gain == pytest.approx(0.25)
     assert EndedState(**ended).compiled is None  # of a version that recorded none
+
+
+def test_choice_and_gain_are_told_to_mlflow_and_stand_in_the_summary(tmp_path):
+    record = CompileRecord(choice="compiled", why="faster", eager_s=0.04, compiled_s=0.03)
+    ended = {"state": "skipped", "reason": "", "started": 1.0, "ended": 2.0}
+    state, without = EndedState(**ended, compiled=record), EndedState(**ended)
+    spec: Any = SimpleNamespace(name="tiny", weights="none", trained_by="", data=SimpleNamespace(keys={}))
+    assert content.tags_of(spec, state)["stbench.compiled"] == "compiled"
+    assert "stbench.compiled" not in content.tags_of(spec, without)
+    rows = pd.DataFrame(columns=[*content.METRICS, *content.EXCHANGED], dtype=float)
+    gains = [
+        [point.value for point in content.scores_of(rows, each) if point.name == "compile_gain"]
+        for each in (state, without)
+    ]
+    assert gains == [[pytest.approx(0.25)], []]
+    place = summary.PLACE["compiled"]
+    assert [summary._with_outcome([summary.BLANK], each, tmp_path)[0][place] for each in (state, without)] == [
+        "compiled",
+        "",
+    ]
 
 
 # A real compiler -----------------------------------------------------------------------------------------------------
