@@ -4,9 +4,9 @@
 
 Their way: no workers; every spot's window is cut from the slide's picture, put through torchvision's transforms and
 collated; the network in torch's own memory format; the optimiser as ``torch.optim`` gives it; ``zero_grad``, forward,
-backward, ``step``. The networks are the methods' own classes, where the published ones are the same or slower: those of
-Hist2ST pass one copy after the other, and none has fused attention. Contrastive methods take 16 spots a batch in place
-of 128, with which a step of either way takes a minute of one core.
+backward, ``step``. Both run the method's own network, so how the published ones are written (Hist2ST's passes one copy
+after the other, none has fused attention) is not compared. Contrastive methods take 16 spots a batch in place of 128,
+with which a step of either way takes a minute of one core.
 """
 
 from __future__ import annotations
