@@ -20,6 +20,10 @@ from stbench.method import TestSlide, TrainingSlide
 from stbench.method_checks.subject import red_slide
 from stbench.slides.slide import Slide
 
+if sys.version_info < (3, 12) and "slipcover" in sys.modules:  # which counts the lines that are run
+    # taking counters out of code that ran often, 1.1.0 raises a KeyError in it now and then; left in, they cost little
+    sys.modules["slipcover"].Slipcover.deinstrument_seen = lambda self: None  # type: ignore[attr-defined]
+
 # how long an example takes says more of what else the machine does than of the code; a test that must not hang has a
 # deadline of its own
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
