@@ -12,9 +12,8 @@ from .counted import Counted, spot_bytes
 # a prediction is a forward pass, a third of a training step; all are made twice, once with exchanged patches
 PREDICTION = 2 / 3
 CONTEXT = 600 * 2**20  # bytes of a GPU that CUDA and its libraries take, beside what tensors do; not measured
-USABLE = (
-    0.9  # share of what is free above which whole slides' activations are not kept, where that is left to the trial
-)
+# share of what is free above which a whole slide's activations are not kept, where that is left to the trial
+USABLE = 0.9
 RESIDENT = 0.5  # share of what is free that patches may take and stay; else they come batch by batch
 
 
