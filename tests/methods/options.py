@@ -20,7 +20,6 @@ TESTED_ELSEWHERE = {
     "padding": "likewise",
     "weights": "tests/stbench/test_encoders.py",
     "compile": "changes no number: tests/stbench/test_training.py",
-    "activation_checkpointing": "changes no number: tests/methods/test_activation_checkpointing.py",
 }
 
 

@@ -153,7 +153,7 @@ def test_an_encoder_of_one_size_is_refused_before_the_run_where_it_would_be_give
         choices = choose_methods(method, "quick", "demo", list(changes), "random", "ctranspath")
         require_weights(*(choice.config for choice in choices))
 
-    with pytest.raises(UserError, match="ctranspath takes images of 224 px, and would be given 48 px - add --set"):
+    with pytest.raises(UserError, match="ctranspath takes images of 224 px, and would be given 40 px - add --set"):
         require("stnet")
     require("stnet", "stnet.input_px=224")
     require("feature_ridge")
