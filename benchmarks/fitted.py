@@ -23,6 +23,7 @@ import numpy as np
 from counted_step import Counts, Step, harness
 from counting import Operation, exactly
 from plain_step import configured
+from scipy.optimize import least_squares
 
 from stbench.errors import UserError
 from stbench.system.files import write_json
@@ -32,7 +33,6 @@ CONSTANTS = ("products", "convolutions", "traffic", "host_s", "kernel_s")
 SHARES = frozenset(CONSTANTS[:3])  # of a peak: at most 1
 PULL = 0.1  # weight of a constant's distance from today's value against that of a method's time from what was measured
 HARDLY = 0.1  # a constant that moves the logarithms of all methods' times by less than this in all is hardly determined
-ROUNDS = 100
 
 
 @dataclass(frozen=True)
@@ -63,41 +63,28 @@ def card_called(device: str) -> Card | None:
 
 
 def fitted(steps: Sequence[Timed], card: Card) -> Fit:
-    """Gauss-Newton with halved steps, on the logarithms of the constants."""
-    today = np.array([getattr(card, name) for name in CONSTANTS])
-    highest = np.array([0.0 if name in SHARES else np.inf for name in CONSTANTS])
+    """The constants of ``card`` that come nearest to what was measured, and how near both come."""
+    today = np.log([getattr(card, name) for name in CONSTANTS])
+    measured = np.log([step.seconds for step in steps])
 
     def at(x: np.ndarray) -> Card:
         return replace(card, **dict(zip(CONSTANTS, np.exp(x).tolist(), strict=True)))
 
-    def logs(x: np.ndarray) -> np.ndarray:
-        return np.log([step.modelled(at(x)) for step in steps])
+    def distances(x: np.ndarray) -> np.ndarray:
+        return np.log([step.modelled(at(x)) for step in steps]) - measured
 
-    def residuals(x: np.ndarray) -> np.ndarray:
-        return np.concatenate([logs(x) - measured, PULL * (x - np.log(today))])
+    def error(x: np.ndarray) -> float:
+        return float(np.sqrt(np.mean(distances(x) ** 2)))
 
-    def slopes(x: np.ndarray) -> np.ndarray:
-        width = 0.01
-        moved = np.eye(len(x)) * width
-        return np.stack([(logs(x + step) - logs(x - step)) / (2 * width) for step in moved], axis=1)
-
-    measured = np.log([step.seconds for step in steps])
-    x = np.log(today)
-    before = float(np.sqrt(np.mean(residuals(x)[: len(steps)] ** 2)))
-    for _ in range(ROUNDS):
-        now = residuals(x)
-        slope = np.concatenate([slopes(x), PULL * np.eye(len(x))])
-        step = np.linalg.lstsq(slope, -now, rcond=None)[0]
-        for halved in 0.5 ** np.arange(12):
-            further = np.minimum(x + halved * step, highest)
-            if np.sum(residuals(further) ** 2) < np.sum(now**2) * (1 - 1e-9):
-                break
-        else:
-            break
-        x = further
-    weight = np.abs(slopes(x)).sum(axis=0)
-    after = float(np.sqrt(np.mean(residuals(x)[: len(steps)] ** 2)))
-    return Fit(at(x), before, after, dict(zip(CONSTANTS, weight.tolist(), strict=True)))
+    found = least_squares(
+        lambda x: np.concatenate([distances(x), PULL * (x - today)]),
+        today,
+        jac="3-point",
+        diff_step=0.002,  # of a constant's logarithm
+        bounds=(-np.inf, [0.0 if name in SHARES else np.inf for name in CONSTANTS]),
+    )
+    weight = np.abs(found.jac[: len(steps)]).sum(axis=0)
+    return Fit(at(found.x), error(today), error(found.x), dict(zip(CONSTANTS, weight.tolist(), strict=True)))
 
 
 def suggestion(fit: Fit) -> str:

@@ -114,8 +114,9 @@ def _run_experiments(
             soft_wrap=True,
             markup=False,
         )
-    _say_memory(setting, experiments)
     todo = outstanding(directory, keys, setting.retry_failed, setting.chosen_folds())
+    if todo:
+        _say_memory(setting, experiments)
     engine = setting.engine.within_memory(engine, forecast.peak_bytes(todo))
     todo = in_best_order(todo, forecast, engine)
     try:
