@@ -50,7 +50,7 @@ from .torch_state import (
 from .watched import Watched, changed_entries, now_it_is
 
 # Variables that libraries write for themselves when they start; they mean nothing to who comes later
-OWN_VARIABLES = ("CUDA_MODULE_LOADING", "KMP_", "TORCHINDUCTOR_", "TRITON_", "KINETO_", "PYTEST_")
+OWN_VARIABLES = ("CUDA_MODULE_LOADING", "KMP_", "TORCHINDUCTOR_", "TRITON_", "KINETO_", "PYTEST_CURRENT_TEST")
 
 NOT_CAUGHT = ("SIGKILL", "SIGSTOP")
 PANDAS_OPTIONS = ("mode.copy_on_write", "mode.chained_assignment", "mode.string_storage", "future.infer_string")
