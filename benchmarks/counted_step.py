@@ -7,17 +7,17 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from counting import Count, Operation
 from plain_step import Opened, configured, plain_loss, ready_images
 
-from stbench.method import Run, TrainingSlide
+from stbench.method import Run
 from stbench.training.as_on_gpu import META, as_on_gpu
 from stbench.training.batches import TrainingData
 from stbench.training.checkpoint import Checkpoints, TrainingState
 from stbench.training.loop import train_epoch
 from stbench.training.patch_bank import Group, PatchBank
+from stbench.training.step_memory import shapes_of_a_slide
 
 WINDOW = 224  # side of a dataset's windows, in pixels
 
@@ -93,7 +93,7 @@ def _opened(step: Step) -> Opened:
     method = configured(
         step.method, step.preset, {"batch_size": step.n_spots, "activation_checkpointing": checkpointing}
     )
-    slides = [_shapes_of_a_slide(step.n_spots, step.n_genes, i) for i in range(2 * method.accumulate)]
+    slides = [shapes_of_a_slide(step.n_spots, step.n_genes, WINDOW, i) for i in range(2 * method.accumulate)]
     sides = method.config.patch_px, method.input_px
     method.shape = method.describe(TrainingData(slides, PatchBank(slides, *sides, resident=False)))
     data = TrainingData(slides, PatchBank(slides, *sides, META, resident=True))
@@ -141,21 +141,3 @@ def _bare_steps(start: Opened) -> Steps:
             start.optimiser.zero_grad(set_to_none=True)
 
     return steps
-
-
-def _shapes_of_a_slide(n_spots: int, n_genes: int, number: int) -> TrainingSlide:
-    """A slide on a full square array, whose patches are one pixel of memory."""
-    columns = int(np.ceil(np.sqrt(n_spots)))
-    array_xy = np.stack([np.arange(n_spots) % columns, np.arange(n_spots) // columns], axis=1).astype(np.int64)
-    return TrainingSlide(
-        id=f"S{number}",
-        patient=f"P{number}",
-        patches=np.broadcast_to(np.uint8(0), (n_spots, WINDOW, WINDOW, 3)),
-        array_xy=array_xy,
-        pixel_xy=array_xy * 100.0,
-        um_per_px=None,
-        genes=tuple(f"GENE{gene}" for gene in range(n_genes)),
-        target=np.broadcast_to(np.float32(0), (n_spots, n_genes)),
-        counts=np.broadcast_to(np.int32(1), (n_spots, n_genes)),
-        total_counts=np.full(n_spots, n_genes, np.int64),
-    )

@@ -27,7 +27,7 @@ from scipy.optimize import least_squares
 
 from stbench.errors import UserError
 from stbench.system.files import write_json
-from stbench.trials.cards import Card, read_cards
+from stbench.trials.cards import Card, card_called, read_cards
 
 CONSTANTS = ("products", "convolutions", "traffic", "host_s", "kernel_s")
 SHARES = frozenset(CONSTANTS[:3])  # of a peak: at most 1
@@ -55,11 +55,6 @@ class Fit:
     error_before: float  # root mean square of log(modelled / measured)
     error: float
     weight: Mapping[str, float]  # of each constant: how far it moves the logarithms of the times, summed over methods
-
-
-def card_called(device: str) -> Card | None:
-    """The card of ``cards.toml`` that the driver's name contains."""
-    return next((card for card in read_cards().values() if card.name in device), None)
 
 
 def fitted(steps: Sequence[Timed], card: Card) -> Fit:

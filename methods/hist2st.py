@@ -20,7 +20,6 @@ from stbench.system.precision import float32, no_autocast
 from stbench.torch_method import Batch, TestBatch
 from stbench.training.batches import TrainingData
 
-from .layers.checkpointing import checkpoint_activations
 from .layers.copies import augmented_copies
 from .layers.geometric import mean_of_neighbours
 from .layers.spot_graph import Prune, isolated_spots, nearest_spots, with_self
@@ -380,9 +379,9 @@ class Hist2ST(WholeSlideMethod):
         "quick/alex10x": {"n_pos": 128},
     }
 
-    def network(self, shape: Mapping[str, Any]) -> nn.Module:
+    def build(self, shape: Mapping[str, Any]) -> Hist2STNetwork:
         config = self.config
-        network = Hist2STNetwork(
+        return Hist2STNetwork(
             self.input_px,
             shape["n_genes"],
             shape["n_positions"],
@@ -398,8 +397,6 @@ class Hist2ST(WholeSlideMethod):
             config.counts_loss,
             config.copies > 0,
         )
-        checkpoint_activations(network, config.activation_checkpointing == "on")
-        return network
 
     def start(self, network: nn.Module, data: TrainingData, run: Run) -> None:
         super().start(network, data, run)

@@ -14,7 +14,6 @@ from torch.nn import functional as F  # noqa: N812 - torch's own name for it
 
 from stbench.torch_method import Batch, TestBatch
 
-from .layers.checkpointing import checkpoint_activations
 from .layers.transformer import Attention, TransformerBlock
 from .layers.whole_slide import WholeSlideConfig, WholeSlideMethod, WholeSlideNetwork
 
@@ -127,9 +126,9 @@ class HisToGene(WholeSlideMethod):
         "quick/alex10x": {"n_pos": 128},
     }
 
-    def network(self, shape: Mapping[str, Any]) -> nn.Module:
+    def build(self, shape: Mapping[str, Any]) -> HisToGeneNetwork:
         config = self.config
-        network = HisToGeneNetwork(
+        return HisToGeneNetwork(
             self.input_px,
             shape["n_genes"],
             shape["n_positions"],
@@ -141,8 +140,6 @@ class HisToGene(WholeSlideMethod):
             config.attention,
             config.max_spots,
         )
-        checkpoint_activations(network, config.activation_checkpointing == "on")
-        return network
 
     def pixels(self, patches: torch.Tensor) -> torch.Tensor:
         """``(n, 3, rows, columns)`` uint8 -> ``(n, 3 * side**2)`` float32: column slowest, then row, then colour."""

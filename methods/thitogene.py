@@ -19,7 +19,7 @@ from stbench.system.precision import float32, no_autocast
 from stbench.torch_method import Batch, TestBatch
 from stbench.training.batches import TrainingData
 
-from .layers.checkpointing import Parts, checkpoint_activations
+from .layers.checkpointing import Parts
 from .layers.geometric import scatter_sum, softmax_within
 from .layers.spot_graph import nearest_spots, with_self
 from .layers.transformer import TransformerBlock
@@ -384,9 +384,9 @@ class THItoGene(WholeSlideMethod):
         "quick/alex10x": {"n_pos": 128},
     }
 
-    def network(self, shape: Mapping[str, Any]) -> nn.Module:
+    def build(self, shape: Mapping[str, Any]) -> THItoGeneNetwork:
         config = self.config
-        network = THItoGeneNetwork(
+        return THItoGeneNetwork(
             shape["n_genes"],
             shape["n_positions"],
             config.capsules,
@@ -403,8 +403,6 @@ class THItoGene(WholeSlideMethod):
             config.convolution,
             config.patch_features,
         )
-        checkpoint_activations(network, config.activation_checkpointing == "on")
-        return network
 
     def start(self, network: nn.Module, data: TrainingData, run: Run) -> None:
         super().start(network, data, run)

@@ -15,11 +15,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from stbench.method import Run
+from stbench.system.sharing import USABLE
 from stbench.system.wording import amount
 from stbench.torch_method import TorchMethod
 from stbench.training.batches import TrainingData
 from stbench.training.device import free_memory
-from stbench.training.step_memory import USABLE, NotCountedError, step_bytes, surely_fits
+from stbench.training.step_memory import NotCountedError, step_bytes, surely_fits
 
 ActivationCheckpointing = Literal["auto", "on", "off"]
 
@@ -64,15 +65,17 @@ def wants_checkpointing(method: TorchMethod, data: TrainingData, run: Run) -> bo
     size = largest.n_spots, data.n_genes
     if surely_fits(method.config, *size, free):
         return False
+
+    def under(setting: ActivationCheckpointing) -> int:
+        return step_bytes(type(method), method.config.model_copy(update={"activation_checkpointing": setting}), *size)
+
     try:
-        kept, again = (
-            step_bytes(type(method), method.config.model_copy(update={"activation_checkpointing": setting}), *size)
-            for setting in ("off", "on")
-        )
+        kept = under("off")
+        if kept <= USABLE[data.device.type] * free:
+            return False
+        again = under("on")
     except NotCountedError as error:  # of a network that somebody derived from ours
         run.note(f"what a step takes cannot be counted ({error}): activation_checkpointing = auto is off")
-        return False
-    if kept <= USABLE[data.device.type] * free:
         return False
     run.note(
         f"a step on the {largest.n_spots:,} spots of {largest.id} takes about {amount(kept)}, and {amount(free)} "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -108,6 +109,15 @@ class WholeSlideMethod(TorchMethod):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self._kept_pixels: dict[int, torch.Tensor] | None = None  # of training slides, by their index, while it is fit
+
+    @abstractmethod
+    def build(self, shape: Mapping[str, Any]) -> WholeSlideNetwork:
+        """:meth:`network`, whose activations are kept."""
+
+    def network(self, shape: Mapping[str, Any]) -> nn.Module:
+        network = self.build(shape)
+        checkpoint_activations(network, self.config.activation_checkpointing == "on")
+        return network
 
     def fit(self, slides: Sequence[TrainingSlide], run: Run) -> None:
         cut = [self._field_of_view(slide) for slide in slides]

@@ -120,16 +120,12 @@ class CompiledSteps(Steps):
         with self._failing_in_words(), self._in_place():
             if n_spots in self.sizes:
                 return learn()
-            started = self.now()
+            started = now(self.device, self.clock)
             with process_kept(watched_state=MOVED_BY_COMPILING):  # or the method would be said to have moved it
                 losses = learn()
-            self.compile_s += self.now() - started
+            self.compile_s += now(self.device, self.clock) - started
             self.sizes.add(n_spots)
             return losses
-
-    def now(self) -> float:
-        """The clock, once the device has done what it was given."""
-        return now(self.device, self.clock)
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:

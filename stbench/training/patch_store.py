@@ -12,14 +12,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ..system.cores import memory_in_all, usable_memory
-from ..system.sharing import workers_on_device
+from ..system.sharing import CPU_SHARE, CUDA_SHARE, workers_on_device
+from .device import free_memory
 from .windows import Windows
 
-# How much of a worker's share of the free memory resident patches may take. The rest of a GPU's is for weights and
-# activations; main memory is shared with other processes, and the operating system caches the memory-mapped file there
-# anyway.
-CUDA_SHARE = 0.5
-CPU_SHARE = 0.25
 CHUNK_BYTES = 64 * 2**20  # of patches read, sent to the device and resized at a time
 
 
@@ -154,11 +150,9 @@ def room(device: torch.device, reusable: int = 0, workers: int | None = None) ->
     """
     workers = workers_on_device() if workers is None else workers
     if device.type == "cuda":
-        free, in_all = torch.cuda.mem_get_info(device)
-        allocated = torch.cuda.memory_allocated(device)
-        free += torch.cuda.memory_reserved(device) - allocated  # of this process alone: it will be used again
-        own = in_all // workers - allocated
-        return int((min(free, own) + reusable) * CUDA_SHARE)
+        _, in_all = torch.cuda.mem_get_info(device)
+        own = in_all // workers - torch.cuda.memory_allocated(device)
+        return int((min(free_memory(device), own) + reusable) * CUDA_SHARE)
     return int(min(usable_memory() + reusable, memory_in_all() // workers) * CPU_SHARE)
 
 

@@ -26,9 +26,6 @@ from .as_on_gpu import META, as_on_gpu
 from .batches import TrainingData
 from .patch_bank import Group, PatchBank
 
-# Share of what is free that a step may take by its count: what is not counted needs room, too. On a CPU a step of
-# Hist2ST on 250 spots was measured to take 1.3 times as much as a GPU is counted to
-USABLE = {"cuda": 0.9, "cpu": 0.75}
 # No network of the published methods keeps more than 300 times the float32 images that it sees, and their weights with
 # what belongs to them take less than this: where there is so much more room, nothing need be counted
 AT_MOST, WEIGHTS = 1000, 4 * 2**30
@@ -102,7 +99,7 @@ def step_bytes(method: type, config: MethodConfig, n_spots: int, n_genes: int) -
 @lru_cache(maxsize=256)
 def _counted(method_class: type, config: str, n_spots: int, n_genes: int) -> int:
     method = method_class(method_class.Config(**json.loads(config)))  # type: ignore[attr-defined]
-    slide = _shapes_of_a_slide(n_spots, n_genes, method.config.patch_px)
+    slide = shapes_of_a_slide(n_spots, n_genes, method.config.patch_px)
     method.shape = method.describe(TrainingData([slide], _NoPatches(n_spots, method.input_px, torch.device("cpu"))))
     with torch.random.fork_rng(devices=[]), as_on_gpu(), PeakBytes() as held:
         data = TrainingData([slide], _NoPatches(n_spots, method.input_px, META))
@@ -135,13 +132,16 @@ class _NoPatches(PatchBank):
             yield group, torch.empty(shape, dtype=torch.uint8, device=self.device).permute(0, 3, 1, 2)
 
 
-def _shapes_of_a_slide(n_spots: int, n_genes: int, side: int) -> TrainingSlide:
-    """A slide on a full square array, whose patches, target and counts are one number each in memory."""
+def shapes_of_a_slide(n_spots: int, n_genes: int, side: int, number: int = 0) -> TrainingSlide:
+    """A slide on a full square array, whose patches, target and counts are one number each in memory.
+
+    ``side``: of its windows, in pixels. ``number``: tells it and its patient from others.
+    """
     columns = int(np.ceil(np.sqrt(n_spots)))
     array_xy = np.stack([np.arange(n_spots) % columns, np.arange(n_spots) // columns], axis=1).astype(np.int64)
     return TrainingSlide(
-        id="S",
-        patient="P",
+        id=f"S{number}",
+        patient=f"P{number}",
         patches=np.broadcast_to(np.uint8(0), (n_spots, side, side, 3)),
         array_xy=array_xy,
         pixel_xy=array_xy * 100.0,

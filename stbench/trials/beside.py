@@ -5,9 +5,18 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+from ..registry import METHODS
+from ..system.entry_points import entry_points
 
-def beside(module: str, name: str) -> Path | None:
-    """The file ``name`` nearest to the top of a module's package; only packages above the module are imported."""
+
+def beside(method: str, name: str) -> Path | None:
+    """The file ``name`` of the package that registers a method, or of one above it; ``None`` where there is none."""
+    files = (_nearest_to_the_top(entry.module, name) for entry in entry_points(group=METHODS, name=method))
+    return next((path for path in files if path is not None), None)
+
+
+def _nearest_to_the_top(module: str, name: str) -> Path | None:
+    """Only packages above the module are imported, never itself."""
     parts = module.split(".")
     for depth in range(1, len(parts)):
         package = find_spec(".".join(parts[:depth]))

@@ -117,6 +117,12 @@ def card_named(key: str) -> Card:
         raise unknown("card", key, list(read_cards())) from None
 
 
+def card_called(name: str) -> Card | None:
+    """The card whose name is in what the driver calls it; the longest such, where there are several."""
+    found = [card for card in read_cards().values() if card.name in name]
+    return max(found, key=lambda each: len(each.name), default=None)
+
+
 class CardHere(NamedTuple):
     """``note``: why it is not the card that is here; empty where it is."""
 
@@ -129,8 +135,7 @@ def card_here() -> CardHere:
     gpu = first_gpu()
     if gpu is None:
         return CardHere(default_card(), "which GPU this machine has cannot be seen")
-    found = [card for card in read_cards().values() if card.name in gpu.name]
-    if not found:
+    card = card_called(gpu.name)
+    if card is None:
         return CardHere(default_card(), f"the table of cards has no {gpu.name}")
-    card = max(found, key=lambda each: len(each.name))
     return CardHere(card if gpu.total_bytes is None else replace(card, memory=float(gpu.total_bytes)), "")

@@ -25,8 +25,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import DamagedFileError, UserError, first_problem
-from ..registry import METHODS, is_toml, method
-from ..system.entry_points import entry_points
+from ..registry import is_toml, method
 from .beside import beside
 
 FILE = "costs.toml"
@@ -77,15 +76,12 @@ def _declared(origin: str) -> Rate:
 
 
 def _rows(name: str) -> dict[str, Rate]:
-    for entry in entry_points(group=METHODS, name=name):
-        path = beside(entry.module, FILE)
-        if path is not None:
-            rows = _read(path).get(name, {})
-            try:
-                return {preset: Rate.model_validate(row) for preset, row in rows.items()}
-            except ValidationError as error:
-                raise DamagedFileError(f"{path}, [{name}]: {first_problem(error)}") from error
-    return {}
+    path = beside(name, FILE)
+    rows = {} if path is None else _read(path).get(name, {})
+    try:
+        return {preset: Rate.model_validate(row) for preset, row in rows.items()}
+    except ValidationError as error:
+        raise DamagedFileError(f"{path}, [{name}]: {first_problem(error)}") from error
 
 
 @cache

@@ -18,14 +18,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import DamagedFileError, first_problem
-from ..registry import METHODS
-from ..system.entry_points import entry_points
 from ..system.files import read_object
 from .beside import beside
 from .cards import Card, Operations
+from .cost_table import PUBLISHED
 
 FILE = "counted.json"
-PUBLISHED = "published"
 STEPS_OF_DATA = 2  # whose patches are on the device while a step is counted
 
 
@@ -157,15 +155,12 @@ def counted_memory(name: str, preset: str, n_spots: int, n_genes: int) -> int | 
 @cache
 def _kinds(name: str) -> dict[tuple[str, bool], Counted]:
     """Counts of a method by preset and checkpointing."""
-    for entry in entry_points(group=METHODS, name=name):
-        path = beside(entry.module, FILE)
-        if path is not None:
-            steps: dict[tuple[str, bool], list[CountedStep]] = defaultdict(list)
-            for step in _steps_at(path):
-                if step.method == name:
-                    steps[step.preset, step.checkpointing].append(step)
-            return {kind: Counted(found) for kind, found in steps.items()}
-    return {}
+    path = beside(name, FILE)
+    steps: dict[tuple[str, bool], list[CountedStep]] = defaultdict(list)
+    for step in () if path is None else _steps_at(path):
+        if step.method == name:
+            steps[step.preset, step.checkpointing].append(step)
+    return {kind: Counted(found) for kind, found in steps.items()}
 
 
 def read_steps(path: Path) -> tuple[CountedStep, ...]:

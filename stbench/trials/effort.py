@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..system.sharing import CUDA_SHARE
+from ..system.sharing import USABLE as STEP_SHARE
 from .cards import Card
 from .cost_table import Rate
 from .counted import Counted, spot_bytes
@@ -12,9 +14,8 @@ from .counted import Counted, spot_bytes
 # a prediction is a forward pass, a third of a training step; all are made twice, once with exchanged patches
 PREDICTION = 2 / 3
 CONTEXT = 600 * 2**20  # bytes of a GPU that CUDA and its libraries take, beside what tensors do; not measured
-# share of what is free above which a whole slide's activations are not kept, where that is left to the trial
-USABLE = 0.9
-RESIDENT = 0.5  # share of what is free that patches may take and stay; else they come batch by batch
+USABLE = STEP_SHARE["cuda"]  # above it a whole slide's activations are not kept, where that is left to the trial
+RESIDENT = CUDA_SHARE  # above it patches come batch by batch
 
 
 class Work(NamedTuple):

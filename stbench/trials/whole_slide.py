@@ -14,6 +14,7 @@ from typing import Any
 from ..data.prepared import PreparedSlide
 from ..method import Method
 from ..system.cores import usable_memory
+from ..system.sharing import USABLE
 from ..system.wording import amount
 
 FLOAT32 = 4
@@ -83,7 +84,7 @@ def does_not_fit(
     largest = max(slides, key=lambda slide: slide.n_spots, default=None)
     if batching not in ("slides", "spots") or largest is None:
         return None
-    from ..training.step_memory import USABLE, NotCountedError, step_bytes, surely_fits
+    from ..training.step_memory import NotCountedError, step_bytes, surely_fits
 
     batch = int(getattr(config, "batch_size", largest.n_spots))
     n_spots = int(largest.n_spots) if batching == "slides" else batch

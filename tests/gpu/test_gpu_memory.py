@@ -41,4 +41,4 @@ def test_activations_that_are_computed_again_save_what_is_counted(name: str, mak
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     assert peaks[1] < peaks[0]
     for peak, count in zip(peaks, counted, strict=True):
-        assert 0.7 < count / peak < 1.15, "USABLE of stbench/training/step_memory.py is the wrong share"
+        assert 0.7 < count / peak < 1.15, "USABLE of stbench/system/sharing.py is the wrong share"

@@ -20,8 +20,8 @@ from stbench.cli.planned_on import PlannedOn, on_a_card, planned_on
 from stbench.errors import DamagedFileError, UserError
 from stbench.results.plan import Execution, plan
 from stbench.results.record import spec_at
+from stbench.system.sharing import USABLE as STEP_SHARE
 from stbench.training.patch_store import CUDA_SHARE
-from stbench.training.step_memory import USABLE as STEP_SHARE
 from stbench.trials.cards import Operations, card_here, card_named, default_card, read_cards
 from stbench.trials.cost import REST_S, Costs, Size
 from stbench.trials.cost_table import rate
@@ -121,7 +121,7 @@ def test_a_package_of_somebody_elses_has_counts_of_its_own(tmp_path: Path, monke
     (package / "counted.json").write_text(f'{{"torch": "2", "steps": [{", ".join(lines)}]}}', encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     mine = EntryPoint("counted_mine", "counted_plugin.inner.mine:Mine", "stbench.methods")
-    monkeypatch.setattr("stbench.trials.counted.entry_points", lambda group, name: [mine] if name == mine.name else [])
+    monkeypatch.setattr("stbench.trials.beside.entry_points", lambda group, name: [mine] if name == mine.name else [])
     assert counted_memory("counted_mine", "mine", 77, 785) == counted_memory("stnet", "published", 77, 785)
 
 
